@@ -1,0 +1,1 @@
+"""The node daemon: wires API, desired state, kernel and CNI together."""

@@ -1,0 +1,1 @@
+"""The Container Network Interface: types, versions, errors, and the server on the agent's socket."""

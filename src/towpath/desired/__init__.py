@@ -1,0 +1,1 @@
+"""Desired state of a node: pure functions from a snapshot to values."""

@@ -1,0 +1,1 @@
+"""Addresses: allocation rules (pure) and the durable lease store."""

@@ -1,0 +1,1 @@
+"""Kubernetes API client: authentication, requests, and reflectors (list, then watch, for ever)."""

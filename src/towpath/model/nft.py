@@ -1,0 +1,56 @@
+"""nftables objects as values: one table of static chains over dynamic sets and maps.
+
+Rules are nft text; set elements are typed tuples, so that nothing unparsed reaches the kernel
+(libnftables would try to resolve ``300.1.1.1`` as a host name).
+"""
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Literal
+
+import msgspec
+
+# One field of a set key or of map data, by nft type:
+#   ifname -> str; ipv4_addr/ipv6_addr -> address, or network in interval sets; inet_proto -> str ("tcp");
+#   inet_service, mark -> int, or (low, high) in interval sets; verdict -> str ("accept", "goto pod-x").
+Field = str | int | IPv4Address | IPv6Address | IPv4Network | IPv6Network | tuple[int, int]
+Key = tuple[Field, ...]
+
+
+class NftSet(msgspec.Struct, frozen=True, kw_only=True):
+    """A set (``data`` empty, every element maps to ``()``) or a map.
+
+    ``key`` and ``data`` are nft type names, concatenated in order: ``("ifname", "ipv4_addr")``;
+    ``data=("verdict",)`` makes a verdict map. ``interval`` only for CIDRs and port ranges: it costs
+    milliseconds per element where a hash costs microseconds.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    data: tuple[str, ...] = ()
+    interval: bool = False
+    elements: dict[Key, Key] = {}
+
+
+class Hook(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a base chain is attached. ``priority`` is the plain integer nft prints for inet tables."""
+
+    type: Literal["filter", "nat", "route"]
+    hook: Literal["prerouting", "input", "forward", "output", "postrouting"]
+    priority: int
+    policy: Literal["accept", "drop"] = "accept"
+
+
+class NftChain(msgspec.Struct, frozen=True, kw_only=True):
+    """A chain and its rules, in order. ``hook`` None for a chain reached only by jump or verdict map."""
+
+    name: str
+    hook: Hook | None = None
+    rules: tuple[str, ...] = ()
+
+
+class NftTable(msgspec.Struct, frozen=True, kw_only=True):
+    """The table ``inet NAME`` with all it holds, by name."""
+
+    name: str
+    sets: dict[str, NftSet] = {}
+    chains: dict[str, NftChain] = {}

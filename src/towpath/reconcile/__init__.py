@@ -1,0 +1,1 @@
+"""The difference between observed and desired state, as ordered operations."""

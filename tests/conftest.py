@@ -1,0 +1,37 @@
+"""The whole test run lives in a network namespace of its own: nothing it does reaches the machine's network.
+
+An ordinary user gets a user namespace as well (mapped to uid 0 inside). Both are entered before any thread
+exists, by the test process itself, so that plain ``pytest`` is all a developer needs.
+"""
+
+import ctypes
+import os
+from pathlib import Path
+
+import pytest
+
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+
+
+def _unshare() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = CLONE_NEWNET | CLONE_NEWNS | (CLONE_NEWUSER if uid != 0 else 0)
+    if libc.unshare(flags) != 0:
+        raise pytest.UsageError(
+            f"cannot create namespaces ({os.strerror(ctypes.get_errno())}): "
+            "allow unprivileged user namespaces (sysctl user.max_user_namespaces) or run as root"
+        )
+    if uid != 0:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    libc.mount(b"none", b"/", None, 0x4000 | 0x40000, None)  # MS_REC | MS_PRIVATE
+    os.system("ip link set lo up")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Enter the namespaces once, before collection."""
+    if os.environ.get("TOWPATH_TEST_NETNS") != str(os.getpid()):
+        _unshare()
+        os.environ["TOWPATH_TEST_NETNS"] = str(os.getpid())
