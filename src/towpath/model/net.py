@@ -47,17 +47,23 @@ class Ifb(msgspec.Struct, frozen=True):
     """An intermediate functional block device: pod egress is shaped on its way out of one."""
 
 
+class Bridge(msgspec.Struct, frozen=True):
+    """A learning bridge: the lab's underlay switch, and bridge networks of pods."""
+
+
 class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """A network device. ``kind`` is None for devices we did not create (NICs, bridges, ``lo``).
+    """A network device. ``kind`` is None for devices of no kind we create (NICs, ``lo``).
 
     ``mac`` is lower case with colons, or None where any will do. ``mtu`` in bytes, 0 where any will do.
+    ``master`` is the bridge the device is enslaved to.
     """
 
     name: str
-    kind: Vxlan | Veth | Ifb | None = None
+    kind: Vxlan | Veth | Ifb | Bridge | None = None
     mtu: int = 0
     mac: str | None = None
     up: bool = True
+    master: str | None = None
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
