@@ -1,0 +1,40 @@
+# Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bench-cni bench-fabric bench-lab
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+bootstrap:
+	@scripts/bootstrap demo
+
+bootstrap-test:
+	@scripts/bootstrap test
+
+demo: bootstrap ## a three-node dual-stack cluster on this machine: pods, traffic, verification
+	@demo/run
+
+test: bootstrap-test lint ## everything that must hold: linters, types, layers, unit, kernel, lab and client tests
+	@$(PY) -m pytest
+
+lint: bootstrap-test ## ruff, mypy --strict, import-linter
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench-cni: bootstrap-test ## ADD and DEL against Debian's plugin chain
+	@$(PY) -m bench.cni
+
+bench-fabric: bootstrap-test ## throughput across nodes against a hand-made flannel.1
+	@$(PY) -m bench.fabric
+
+bench-lab: bootstrap-test ## time to a Ready lab, agent's memory
+	@$(PY) -m bench.lab
+
+docs: bootstrap ## man page and reference of the command line, from the program itself
+	@$(PY) -m docs.generate
+
+clean: ## remove what the other targets made in this folder
+	@rm -rf .venv .venv-uv dist build src/towpath/bin .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
