@@ -1,0 +1,47 @@
+"""What can go wrong with addresses: one tree, ``AddressError``, and ``LeaseStoreError`` for the disk."""
+
+from towpath.model.net import Addr
+
+
+class AddressError(Exception):
+    """An address cannot be given out."""
+
+
+class BadRange(AddressError):
+    """The configured ranges make no sense."""
+
+
+class AddressUnavailable(AddressError):
+    """A requested address cannot be had."""
+
+    def __init__(self, address: Addr, reason: str) -> None:
+        super().__init__(f"requested address {address} is not available: {reason}")
+        self.address = address
+
+
+class RangeExhausted(AddressError):
+    """Every address of a range set is in use.
+
+    ``used`` counts leases; the rest up to ``size`` are addresses the kernel routes for others.
+    """
+
+    def __init__(self, ranges: str, size: int, used: int) -> None:
+        foreign = f", {size - used} routed to interfaces without a lease" if size > used else ""
+        super().__init__(f"no free address in {ranges}: {used} of {size} are leased{foreign}")
+        self.ranges, self.size, self.used = ranges, size, used
+
+
+class AlreadyLeased(AddressError):
+    """The container's interface has a lease already."""
+
+
+class LeaseStoreError(Exception):
+    """The lease store did not do it, and nothing was promised.
+
+    ``operation`` what was tried; ``path`` the database file; ``reason`` SQLite's or the kernel's words;
+    ``hint`` what an operator can do.
+    """
+
+    def __init__(self, operation: str, path: str, reason: str, hint: str = "") -> None:
+        super().__init__(f"{operation} {path}: {reason}" + (f" ({hint})" if hint else ""))
+        self.operation, self.path, self.reason, self.hint = operation, path, reason, hint

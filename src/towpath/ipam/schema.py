@@ -1,0 +1,114 @@
+"""The lease database: what is in it, how it is opened, how damage shows.
+
+One row of ``attachments`` means that the interface may exist; its addresses are the rows of ``leases`` with
+the same key, and it is their primary key that makes a second owner impossible, whatever the program believes.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+
+from towpath.ipam.errors import LeaseStoreError
+
+VERSION = 1
+
+TABLES = """
+-- One row, so that an older program refuses a newer file instead of misreading it.
+CREATE TABLE IF NOT EXISTS schema (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL);
+-- body: ipam.codec's JSON of the attachment.
+CREATE TABLE IF NOT EXISTS attachments (
+    container_id TEXT NOT NULL, ifname TEXT NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (container_id, ifname)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leases (
+    address TEXT PRIMARY KEY, container_id TEXT NOT NULL, ifname TEXT NOT NULL
+) WITHOUT ROWID;
+-- Addresses released in this boot, with the time since boot: not given out again for a while.
+CREATE TABLE IF NOT EXISTS released (
+    address TEXT PRIMARY KEY, boot_id TEXT NOT NULL, at REAL NOT NULL
+) WITHOUT ROWID;
+-- Where the round robin of a range set stands.
+CREATE TABLE IF NOT EXISTS cursors (range TEXT PRIMARY KEY, last TEXT NOT NULL) WITHOUT ROWID;
+-- Written to find out whether the disk takes anything again.
+CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL);
+"""
+
+_ASIDE = "stop the agent, move the file aside and start it: addresses in use are recognised by their routes"
+
+
+def connect(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Open or create the database; the connection and a descriptor that keeps other processes out.
+
+    Close the connection before the descriptor: closing any descriptor of a file drops all POSIX locks the
+    process has on it, SQLite's included. Raises LeaseStoreError.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LeaseStoreError("open lease store", str(path), error.strerror or str(error)) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _open(path), lock
+    except BlockingIOError as error:
+        os.close(lock)
+        hint = "two agents on one node must not share a state folder"
+        raise LeaseStoreError("open lease store", str(path), "another process has it open", hint) from error
+    except sqlite3.Error as error:
+        os.close(lock)
+        raise explain("open lease store", path, error) from error
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        # FULL: a commit is on the disk when it returns. Only a lease that survives a power cut may be used.
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        damage = [row[0] for row in db.execute("PRAGMA quick_check(3)") if row[0] != "ok"]
+        if damage:
+            raise LeaseStoreError("open lease store", str(path), f"damaged: {'; '.join(damage)}", _ASIDE)
+        _migrate(db, path)
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.close()
+        raise
+    return db
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    known = db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema'").fetchone()
+    if known:
+        row = db.execute("SELECT version FROM schema").fetchone()
+        version = int(row[0]) if row else 0
+        if version > VERSION:
+            reason = f"its schema is version {version}, this Towpath knows {VERSION}"
+            raise LeaseStoreError(
+                "open lease store", str(path), reason, "run the newer Towpath that wrote it"
+            )
+        if version == VERSION:
+            return
+    db.executescript(f"BEGIN IMMEDIATE; {TABLES}")
+    db.execute("INSERT OR REPLACE INTO schema VALUES (1, ?)", (VERSION,))
+    db.execute("COMMIT")
+
+
+def explain(operation: str, path: Path, error: sqlite3.Error) -> LeaseStoreError:
+    """SQLite's error as ours, with what to do."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_FULL":
+        hint = f"free space on the file system of {path.parent}"
+    elif name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        hint = _ASIDE
+    elif name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+        hint = f"make {path.parent} writable for the agent's user"
+    elif name.startswith("SQLITE_IOERR"):
+        hint = f"look for a full or failing disk under {path.parent}"
+    else:
+        hint = ""
+    return LeaseStoreError(operation, str(path), str(error), hint)

@@ -1,0 +1,256 @@
+"""The lease store: who has which address, on the disk before it is used.
+
+Memory mirrors the file, so that questions cost nothing; the file's constraints are the last word. An address
+counts as taken from the moment it is promised, before it is durable, and as free only when its release is
+durable: whatever a crash cuts off, no address has two owners.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+import msgspec
+
+from towpath.ipam import codec
+from towpath.ipam.allocate import RangeSet, match_requested, pick, range_key
+from towpath.ipam.errors import AddressUnavailable, AlreadyLeased, LeaseStoreError
+from towpath.ipam.schema import connect, explain
+from towpath.ipam.writer import Statement, Writer
+from towpath.model.attachment import Attachment
+from towpath.model.net import Addr
+
+Key = tuple[str, str]
+"""Container ID and interface name."""
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """An address chosen for a set; ``cursor`` is the set's key where the round robin moves on to it."""
+
+    address: Addr
+    cursor: str | None
+
+
+class LeaseStore:
+    """Leases and attachments of one node, in SQLite (WAL, synchronous FULL).
+
+    To be used from one event loop. ``boot_id`` stamps what a reboot makes void; ``clock`` tells seconds since
+    boot; ``hold`` is how long a released address is kept back while others are free.
+    """
+
+    def __init__(self, path: Path, *, boot_id: str, clock: Callable[[], float], hold: float = 60.0) -> None:
+        self.path, self.boot_id = path, boot_id
+        self._clock, self._hold = clock, hold
+        self._writer: Writer | None = None
+        self._lock = -1
+        self._rows: dict[Key, Attachment] = {}
+        self._leased: dict[Addr, Key] = {}
+        self._released: dict[Addr, float] = {}
+        self._cursors: dict[str, Addr] = {}
+        self.problem = "the lease store is not open yet"
+        """Why no lease can be had at present, empty while all is well."""
+        self.damaged: tuple[Key, ...] = ()
+        """Rows that cannot be read. Their addresses stay leased until DEL."""
+
+    def open(self) -> None:
+        """Open the file and read it. May be called again after a failure. Raises LeaseStoreError."""
+        if self._writer is not None:
+            return
+        try:
+            db, self._lock = connect(self.path)
+            try:
+                self._load(db)
+            except (sqlite3.Error, ValueError) as error:
+                db.close()
+                os.close(self._lock)
+                cause = error if isinstance(error, sqlite3.Error) else sqlite3.DatabaseError(str(error))
+                raise explain("read lease store", self.path, cause) from error
+        except LeaseStoreError as error:
+            self.problem = str(error)
+            raise
+        self._writer = Writer(db)
+        self.problem = ""
+
+    def close(self) -> None:
+        """Finish what is queued, release the file."""
+        if self._writer is not None:
+            self._writer.close()
+            os.close(self._lock)
+            self._writer = None
+            self.problem = "the lease store is closed"
+
+    def _load(self, db: sqlite3.Connection) -> None:
+        self._rows, damaged = {}, []
+        for container_id, ifname, body in db.execute("SELECT container_id, ifname, body FROM attachments"):
+            try:
+                self._rows[container_id, ifname] = codec.decode(body)
+            except (msgspec.MsgspecError, ValueError, TypeError):
+                damaged.append((container_id, ifname))
+        self.damaged = tuple(damaged)
+        leases = db.execute("SELECT address, container_id, ifname FROM leases")
+        self._leased = {ip_address(address): (cid, ifname) for address, cid, ifname in leases}
+        db.execute(
+            "DELETE FROM released WHERE boot_id <> ? OR at < ?", (self.boot_id, self._clock() - self._hold)
+        )
+        self._released = {
+            ip_address(a): float(at) for a, at in db.execute("SELECT address, at FROM released")
+        }
+        self._cursors = {key: ip_address(a) for key, a in db.execute("SELECT range, last FROM cursors")}
+
+    # Questions.
+
+    def attachments(self) -> tuple[Attachment, ...]:
+        """All that may exist, wired or not, of this boot and former ones."""
+        return tuple(self._rows.values())
+
+    def get(self, container_id: str, ifname: str) -> Attachment | None:
+        """The attachment of an interface."""
+        return self._rows.get((container_id, ifname))
+
+    def leased(self) -> dict[Addr, Key]:
+        """Every address that is taken, with its owner."""
+        return dict(self._leased)
+
+    def choose(
+        self, sets: Sequence[RangeSet], requested: Iterable[Addr], foreign: Callable[[Addr], bool]
+    ) -> tuple[Choice, ...]:
+        """One free address for each set, requested ones where given.
+
+        Nothing is taken yet: call ``add`` before anything else gets to run. ``foreign`` tells whether the
+        kernel knows an address as somebody's. Raises AddressError, LeaseStoreError.
+        """
+        self._ready("choose an address in")
+        wanted = match_requested(sets, requested)
+        now = self._clock()
+        held = {a: at for a, at in self._released.items() if now - at < self._hold}
+        choices = []
+        for index, ranges in enumerate(sets):
+            if (address := wanted.get(index)) is not None:
+                self._check_free(address, foreign)
+                choices.append(Choice(address, None))
+                continue
+            key = range_key(ranges)
+            after = self._cursors.get(key)
+            choices.append(
+                Choice(pick(ranges, after=after, leased=self._leased, held=held, foreign=foreign), key)
+            )
+        return tuple(choices)
+
+    def _check_free(self, address: Addr, foreign: Callable[[Addr], bool]) -> None:
+        if (owner := self._leased.get(address)) is not None:
+            raise AddressUnavailable(address, f"container {owner[0]} ({owner[1]}) has it")
+        if foreign(address):
+            raise AddressUnavailable(
+                address, "a route of this node leads to it, though nobody here leased it"
+            )
+
+    # Changes.
+
+    async def add(self, att: Attachment, choices: Sequence[Choice]) -> None:
+        """Lease the chosen addresses to ``att``; durable when it returns.
+
+        Raises AlreadyLeased, AddressUnavailable and LeaseStoreError (not durable); nothing is leased then.
+        """
+        writer = self._ready("write")
+        key = (att.container_id, att.ifname)
+        if key in self._rows:
+            raise AlreadyLeased(f"container {att.container_id} has a lease for {att.ifname} already")
+        for address in att.addresses:
+            self._check_free(address, lambda _: False)
+        statements: list[Statement] = [
+            ("INSERT INTO attachments VALUES (?, ?, ?)", (*key, codec.encode(att)))
+        ]
+        held: dict[Addr, float] = {}
+        for address in att.addresses:
+            text = str(address)
+            statements.append(("INSERT INTO leases VALUES (?, ?, ?)", (text, *key)))
+            if (at := self._released.pop(address, None)) is not None:
+                held[address] = at
+                statements.append(("DELETE FROM released WHERE address = ?", (text,)))
+        for choice in choices:
+            if choice.cursor is not None:
+                self._cursors[choice.cursor] = choice.address
+                statements.append(
+                    ("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (choice.cursor, str(choice.address)))
+                )
+        self._rows[key] = att
+        self._leased.update(dict.fromkeys(att.addresses, key))
+
+        def settle(done: "asyncio.Future[None]") -> None:
+            if done.exception() is not None:
+                self._forget(key)
+                self._released.update(held)
+
+        await self._durable(writer, "write a lease to", statements, settle)
+
+    async def release(self, container_id: str, ifname: str) -> None:
+        """Give the addresses of an interface back; durable when it returns. No such lease is success.
+
+        Raises LeaseStoreError, and then the lease is still there.
+        """
+        writer = self._ready("write")
+        key = (container_id, ifname)
+        addresses = [a for a, owner in self._leased.items() if owner == key]
+        if key not in self._rows and not addresses:
+            return
+        now = self._clock()
+        statements: list[Statement] = [
+            ("DELETE FROM attachments WHERE container_id = ? AND ifname = ?", key),
+            ("DELETE FROM leases WHERE container_id = ? AND ifname = ?", key),
+            ("DELETE FROM released WHERE at < ?", (now - self._hold,)),
+        ]
+        statements += [
+            ("INSERT OR REPLACE INTO released VALUES (?, ?, ?)", (str(a), self.boot_id, now))
+            for a in addresses
+        ]
+
+        def settle(done: "asyncio.Future[None]") -> None:
+            if done.exception() is None:
+                self._forget(key)
+                self._released = {a: at for a, at in self._released.items() if now - at < self._hold}
+                self._released.update(dict.fromkeys(addresses, now))
+
+        await self._durable(writer, "release a lease in", statements, settle)
+
+    async def probe(self) -> None:
+        """Find out whether the store works again: reopen it, or write a row. Raises LeaseStoreError."""
+        if self._writer is None:
+            self.open()
+            return
+        statement = ("INSERT OR REPLACE INTO probe VALUES (1, ?)", (self._clock(),))
+        await self._durable(self._writer, "write to", [statement], lambda done: None)
+
+    def _ready(self, operation: str) -> Writer:
+        if self._writer is None:
+            raise LeaseStoreError(operation, str(self.path), self.problem)
+        return self._writer
+
+    def _forget(self, key: Key) -> None:
+        self._rows.pop(key, None)
+        for address in [a for a, owner in self._leased.items() if owner == key]:
+            del self._leased[address]
+
+    async def _durable(
+        self,
+        writer: Writer,
+        operation: str,
+        statements: Sequence[Statement],
+        settle: Callable[["asyncio.Future[None]"], None],
+    ) -> None:
+        """Wait for the disk. ``settle`` brings memory in line with the outcome in any case."""
+        done = writer.submit(*statements)
+
+        def finish(future: "asyncio.Future[None]") -> None:
+            error = future.exception()
+            self.problem = (
+                str(explain(operation, self.path, error)) if isinstance(error, sqlite3.Error) else ""
+            )
+            settle(future)
+
+        done.add_done_callback(finish)
+        try:
+            await asyncio.shield(done)
+        except sqlite3.Error as error:
+            raise explain(operation, self.path, error) from error
