@@ -1,1 +1,1 @@
-"""Kubernetes API client: authentication, requests, and reflectors (list, then watch, for ever)."""
+"""The Kubernetes API: configuration, client, reflector. Speaks HTTP; knows nothing of networking."""
