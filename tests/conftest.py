@@ -4,6 +4,7 @@ An ordinary user gets a user namespace as well (mapped to uid 0 inside). Both ar
 exists, by the test process itself, so that plain ``pytest`` is all a developer needs.
 """
 
+import asyncio
 import ctypes
 import os
 from pathlib import Path
@@ -32,6 +33,9 @@ def _unshare() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Enter the namespaces once, before collection."""
+    # Otherwise pytest-asyncio, asking for the current loop on Python < 3.14, makes one that nobody closes, and
+    # the ResourceWarning fails whichever test the collector happens to run in.
+    asyncio.set_event_loop(None)
     if os.environ.get("TOWPATH_TEST_NETNS") != str(os.getpid()):
         _unshare()
         os.environ["TOWPATH_TEST_NETNS"] = str(os.getpid())
