@@ -90,9 +90,13 @@ class NftUpdate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     Order of execution: create the table if absent, ``add_sets``, ``add_chains`` (declared), ``del_elements``,
     ``add_elements``, ``set_chains`` (flush and refill), ``del_chains``, ``del_sets``. ``add_sets`` carry no
     elements; the elements are in ``add_elements``. A deleted element that is absent already is no error.
+
+    ``recreate``: the table is deleted first, in the same transaction. Nothing else can change a set's type or
+    a base chain's hook; needed only where a foreign hand or another release has left such a thing.
     """
 
     table: str
+    recreate: bool = False
     add_sets: tuple[NftSet, ...] = ()
     add_chains: tuple[tuple[str, Hook | None], ...] = ()
     add_elements: tuple[tuple[NftSet, dict[Key, Key]], ...] = ()
@@ -103,7 +107,8 @@ class NftUpdate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
     def describe(self) -> str:
         """One line for people."""
-        parts = [f"+set {s.name}" for s in self.add_sets]
+        parts = ["recreate"] if self.recreate else []
+        parts += [f"+set {s.name}" for s in self.add_sets]
         parts += [f"-{len(e)} of {s.name}" for s, e in self.del_elements]
         parts += [f"+{len(e)} in {s.name}" for s, e in self.add_elements]
         parts += [f"chain {c.name} ({len(c.rules)} rules)" for c in self.set_chains]

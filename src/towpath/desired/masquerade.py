@@ -1,0 +1,46 @@
+"""Source NAT: flannel's six rules, and what published ports need.
+
+Semantics are those of flannel's iptables rules, which Canal has always run. Its nftables rules (0.25 on)
+differ in two places that we do not follow: their fourth rule returns for *any* pod behind any node, which
+leaves the sixth unreachable, and they test the mark for equality, so that a packet which also carries one of
+Calico's bits (0x14000) is masqueraded a second time.
+"""
+
+from towpath.desired.names import POD_PREFIX
+from towpath.model.network import ClusterNetwork
+
+_MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
+_LOOPBACK = {4: "127.0.0.0/8", 6: "::1"}
+_FAMILY = {4: "ip", 6: "ip6"}
+
+
+def masquerade_rules(network: ClusterNetwork) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Rules of the base chain ``nat_postrouting`` and of the chain ``masq`` it ends in."""
+    snat = "masquerade fully-random" if network.random_fully else "masquerade"
+    published = [rule for family in (4, 6) for rule in _published(family, snat)]
+    # kube-proxy's mark means that it masquerades this packet itself.
+    base = ("meta mark & 0x00004000 == 0x00004000 return", *published, "jump masq")
+    rules = [rule for family in (4, 6) for rule in _flannel(family, snat)] if network.masquerade else []
+    return base, tuple(rules)
+
+
+def _published(family: int, snat: str) -> tuple[str, ...]:
+    """A pod that calls itself and a node that calls from loopback must see the answer come back."""
+    ip = _FAMILY[family]
+    return (
+        f"oifname . {ip} saddr @pod_src{family} ct status dnat {snat}",
+        f'oifname "{POD_PREFIX}*" {ip} saddr {_LOOPBACK[family]} {snat}',
+    )
+
+
+def _flannel(family: int, snat: str) -> tuple[str, ...]:
+    ip, net, local = _FAMILY[family], f"@net{family}", f"@local{family}"
+    return (
+        f"{ip} saddr {local} {ip} daddr {net} return",
+        f"{ip} saddr {net} {ip} daddr {local} return",
+        # From outside to a pod of this node: the pod sees the client's address.
+        f"{ip} saddr != {net} {ip} daddr {local} return",
+        f"{ip} saddr {net} {ip} daddr != {_MULTICAST[family]} {snat}",
+        # From outside to another node's pod: the answer must come back through here.
+        f"{ip} saddr != {net} {ip} daddr {net} {snat}",
+    )

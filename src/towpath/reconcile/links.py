@@ -1,0 +1,86 @@
+"""What is to be done about devices, and what that does to everything standing on them."""
+
+import msgspec
+
+from towpath.model.net import Link, Redirect, Vxlan
+from towpath.model.op import AddLink, DelLink, Op, SetLink
+from towpath.model.state import NetState, Scope
+
+
+class LinkPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Operations on devices, in four groups, and their consequences.
+
+    ``replaced``: deletions that must come first; ``added``; ``changed``; ``stale``: deletions that come last.
+    ``usable``: devices that will be there; ``gone``: those that lose everything they carry before the adds;
+    ``doomed``: those that are deleted at the end, and all that is on them with them; ``flushed``: those whose
+    neighbours are lost.
+    """
+
+    replaced: tuple[Op, ...]
+    added: tuple[Op, ...]
+    changed: tuple[Op, ...]
+    stale: tuple[Op, ...]
+    usable: frozenset[str]
+    gone: frozenset[str]
+    doomed: frozenset[str]
+    flushed: frozenset[str]
+
+    def is_gone(self, item: msgspec.Struct) -> bool:
+        """Whether an observed object will have vanished with its device before anything is added."""
+        dev: str = getattr(item, "dev")  # noqa: B009 - every kind of item has one, under this name
+        return dev in self.gone or (isinstance(item, Redirect) and item.ifb in self.gone)
+
+
+def plan_links(observed: NetState, desired: NetState, scope: Scope) -> LinkPlan:
+    """Compare devices. One that is wrong in kind is recreated if it is in scope, and left alone if not."""
+    replaced: list[Op] = []
+    added: list[Op] = []
+    changed: list[Op] = []
+    usable = set(observed.links)
+    for name, link in sorted(desired.links.items()):
+        seen = observed.links.get(name)
+        if seen is not None and not compatible(seen, link):
+            if name not in scope.devices:
+                usable.discard(name)
+                continue
+            replaced.append(DelLink(name))
+            seen = None
+        if seen is not None:
+            changed += _adjust(seen, link)
+        elif link.kind is not None:
+            added.append(AddLink(link))
+            usable.add(name)
+    stale = sorted(name for name in scope.devices if name in observed.links and name not in desired.links)
+    return LinkPlan(
+        replaced=tuple(replaced),
+        added=tuple(added),
+        changed=tuple(changed),
+        stale=tuple(DelLink(name) for name in stale),
+        usable=frozenset(usable),
+        gone=frozenset(op.name for op in replaced if isinstance(op, DelLink)),
+        doomed=frozenset(stale),
+        flushed=frozenset(op.name for op in changed if isinstance(op, SetLink) and op.mac is not None),
+    )
+
+
+def compatible(seen: Link, wanted: Link) -> bool:
+    """Whether ``seen`` can become ``wanted`` without being deleted.
+
+    As flannel's test: VNI, port, local address, underlay and GBP of a VXLAN device. MTU and MAC can be
+    changed in place, and learning matters to nobody whose entries are all permanent: a running ``flannel.1``
+    of Canal's is adopted with its traffic, and ours by flanneld on the way back.
+    """
+    if wanted.kind is None:
+        return True
+    if isinstance(wanted.kind, Vxlan) and isinstance(seen.kind, Vxlan):
+        a, b = seen.kind, wanted.kind
+        return (a.vni, a.port, a.local, a.underlay, a.gbp) == (b.vni, b.port, b.local, b.underlay, b.gbp)
+    return type(seen.kind) is type(wanted.kind)
+
+
+def _adjust(seen: Link, wanted: Link) -> list[Op]:
+    mtu = wanted.mtu if wanted.mtu not in {0, seen.mtu} else None
+    mac = wanted.mac if wanted.mac not in {None, seen.mac} else None
+    up = wanted.up if wanted.up != seen.up else None
+    change = SetLink(wanted.name, mtu=mtu, mac=mac, up=up)
+    return [change] if change != SetLink(wanted.name) else []

@@ -1,0 +1,83 @@
+"""The difference between two nftables tables, as one transaction."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+from msgspec.structs import replace
+
+from towpath.model.nft import Field, Key, NftChain, NftSet, NftTable
+from towpath.model.op import NftUpdate
+
+
+def diff_table(observed: NftTable | None, desired: NftTable | None) -> NftUpdate | None:
+    """The transaction that turns ``observed`` (None: absent) into ``desired``; None where nothing is to do.
+
+    One transaction, so that no packet ever meets half a change. A set whose type or a base chain whose hook
+    differs under the same name takes the whole table with it, still in one transaction: counters are lost,
+    nothing else. ``desired`` None is not our business.
+    """
+    if desired is None:
+        return None
+    if observed is None:
+        return _update(NftTable(name=desired.name), desired)
+    if _misfit(observed, desired):
+        return replace(_update(NftTable(name=desired.name), desired), recreate=True)
+    update = _update(observed, desired)
+    return update if update != NftUpdate(table=desired.name) else None
+
+
+def _update(observed: NftTable, desired: NftTable) -> NftUpdate:
+    add_sets, add_elements, del_elements = [], [], []
+    for name, wanted in desired.sets.items():
+        declared = replace(wanted, elements={})
+        seen = observed.sets.get(name)
+        if seen is None:
+            add_sets.append(declared)
+        have = _elements(seen) if seen is not None else {}
+        want = _elements(wanted)
+        more = {k: v for k, v in want.items() if k not in have or have[k] != v}
+        less = {k: v for k, v in have.items() if k not in want or want[k] != v}
+        if more:
+            add_elements.append((declared, more))
+        if less:
+            del_elements.append((declared, less))
+    changed = [c for n, c in desired.chains.items() if n not in observed.chains or observed.chains[n] != c]
+    return NftUpdate(
+        table=desired.name,
+        add_sets=tuple(add_sets),
+        add_chains=tuple((c.name, c.hook) for c in changed),
+        add_elements=tuple(add_elements),
+        del_elements=tuple(del_elements),
+        set_chains=tuple(changed),
+        del_chains=tuple(sorted(observed.chains.keys() - desired.chains.keys())),
+        del_sets=tuple(sorted(observed.sets.keys() - desired.sets.keys())),
+    )
+
+
+def _misfit(observed: NftTable, desired: NftTable) -> bool:
+    sets = ((observed.sets[n], s) for n, s in desired.sets.items() if n in observed.sets)
+    chains = ((observed.chains[n], c) for n, c in desired.chains.items() if n in observed.chains)
+    return any(_type(a) != _type(b) for a, b in sets) or any(not _rehookable(a, b) for a, b in chains)
+
+
+def _rehookable(seen: NftChain, wanted: NftChain) -> bool:
+    """A base chain's policy can be changed in place; type, hook and priority cannot."""
+    if seen.hook is None or wanted.hook is None:
+        return seen.hook is wanted.hook
+    return replace(seen.hook, policy=wanted.hook.policy) == wanted.hook
+
+
+def _type(decl: NftSet) -> NftSet:
+    return replace(decl, elements={})
+
+
+def _elements(decl: NftSet) -> dict[Key, Key]:
+    """Elements, those of an interval set in the one form: an address there is a network of one."""
+    if not decl.interval:
+        return decl.elements
+    return {tuple(_interval(field) for field in key): data for key, data in decl.elements.items()}
+
+
+def _interval(field: Field) -> Field:
+    if isinstance(field, IPv4Address | IPv6Address):
+        return ip_network(field)
+    return field
