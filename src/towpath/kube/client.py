@@ -50,10 +50,12 @@ class Client:
         """Close all connections; running watches end with Unreachable."""
         await self._pool.close()
 
-    async def get(self, kind: Kind[T], name: str, namespace: str = "", *, subresource: str = "") -> T:
+    async def get(
+        self, kind: Kind[T], name: str, namespace: str = "", *, subresource: str = "", timeout: float = 0.0
+    ) -> T:
         """One object."""
         path = kind.path(namespace, name, subresource)
-        return decode(kind, "get", await self.request("GET", path, operation="get"), path)
+        return decode(kind, "get", await self.request("GET", path, operation="get", timeout=timeout), path)
 
     async def list(
         self,

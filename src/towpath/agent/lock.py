@@ -1,0 +1,32 @@
+"""One agent a node: a lock on the state folder that dies with its holder."""
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class AlreadyRunning(Exception):
+    """Another agent holds the state folder. The text names it."""
+
+
+class StateLock:
+    """``state_dir/agent.lock``, held as long as this object is open. Raises AlreadyRunning, OSError."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / "agent.lock"
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._fd, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            raise AlreadyRunning(
+                f"another agent (pid {holder}) uses {state_dir}: one agent a node; "
+                "stop it first, or give this one another state_dir"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def close(self) -> None:
+        """Let go."""
+        os.close(self._fd)
