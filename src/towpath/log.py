@@ -16,7 +16,10 @@ Format = Literal["json", "console"]
 
 
 class Log:
-    """A named logger whose events carry fields: ``log.info("peer added", node="n2")``."""
+    """A named logger whose events carry fields: ``log.info("peer added", node="n2")``.
+
+    The field ``exc_info`` may be an exception, whose traceback is then logged.
+    """
 
     def __init__(self, name: str, fields: Mapping[str, Any] | None = None) -> None:
         self._logger = logging.getLogger(name)
@@ -48,8 +51,9 @@ class Log:
 
     def _log(self, level: int, event: str, fields: dict[str, Any], trace: bool = False) -> None:
         if self._logger.isEnabledFor(level):
+            error = fields.pop("exc_info", None) or trace
             extra = {"fields": {**self._fields, **fields}}
-            self._logger.log(level, "%s", event, extra=extra, exc_info=trace)
+            self._logger.log(level, "%s", event, extra=extra, exc_info=error)
 
 
 def get_logger(name: str = "towpath") -> Log:
