@@ -1,0 +1,1 @@
+"""What upstream fills in."""

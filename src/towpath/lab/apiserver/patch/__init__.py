@@ -1,0 +1,1 @@
+"""The four patch formats, pure."""

@@ -1,0 +1,1 @@
+"""Columns and cells of tables, as kubectl shows them."""

@@ -1,0 +1,1 @@
+"""Types of the API: decoding checks, OpenAPI documents, structural schemas of CRDs."""

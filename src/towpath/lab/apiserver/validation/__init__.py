@@ -1,0 +1,1 @@
+"""What upstream refuses, in its words."""

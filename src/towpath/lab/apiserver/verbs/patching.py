@@ -1,0 +1,69 @@
+"""PATCH: which format, applied to what, answered how."""
+
+from towpath.lab.apiserver.call import Call, Reply, Server, check_dry_run, decode_body
+from towpath.lab.apiserver.convert import converted, stored_form
+from towpath.lab.apiserver.errors import ApiError, Obj, bad_request, unsupported_media
+from towpath.lab.apiserver.naming import existing
+from towpath.lab.apiserver.patch import jsonpatch, strategic
+from towpath.lab.apiserver.patch.merge import merge_patch
+from towpath.lab.apiserver.store import Stored, encode
+from towpath.lab.apiserver.verbs.accept import check_fields
+from towpath.lab.apiserver.verbs.update import fresh, replace_object
+
+JSON_PATCH = "application/json-patch+json"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+ACCEPTED = [JSON_PATCH, MERGE, STRATEGIC, APPLY]
+
+
+def patched(call: Call, document: Obj) -> Obj:
+    """``document``, which is consumed, under the body's patch. Raises ApiError 400, 415, 422."""
+    media = call.content_type
+    if media == STRATEGIC and not call.resource.type:
+        raise unsupported_media(media, [JSON_PATCH, MERGE, APPLY])
+    if media == JSON_PATCH:
+        import msgspec
+
+        try:
+            result = jsonpatch.json_patch(document, msgspec.json.decode(call.body))
+        except msgspec.DecodeError as e:
+            raise bad_request(f"error decoding patch: {e}") from e
+        except jsonpatch.PatchRefused as e:
+            raise ApiError(
+                422, "Invalid", f"the server rejected our request due to an error in our request: {e}"
+            ) from e
+    elif media == MERGE:
+        result = merge_patch(document, decode_body(call.body, media))
+    elif media == STRATEGIC:
+        try:
+            result = strategic.strategic_merge(document, decode_body(call.body, media), call.resource.type)
+        except strategic.PatchRefused as e:
+            raise bad_request(str(e)) from e
+    else:
+        raise unsupported_media(media, ACCEPTED)
+    if not isinstance(result, dict) or not isinstance(result.get("metadata"), dict):
+        raise bad_request("the patch does not leave an object with metadata")
+    return result
+
+
+def patch(server: Server, call: Call) -> Reply:
+    """PATCH of an object or its status. Raises ApiError."""
+    check_dry_run(call)
+    stored = patch_object(server, call, existing(server, call))
+    return Reply(encode(converted(call.resource, stored.obj)))
+
+
+def patch_object(server: Server, call: Call, old: Stored) -> Stored:
+    """Apply the body to ``old`` and store the result. Raises ApiError."""
+    document = fresh(old)
+    if old.obj.get("apiVersion") != call.resource.api_version:
+        document = dict(converted(call.resource, document))
+    before = document["metadata"]["resourceVersion"]
+    result = patched(call, document)
+    if result.get("apiVersion") != call.resource.api_version or result.get("kind") != call.resource.kind:
+        raise bad_request("a patch may not change apiVersion or kind")
+    if result["metadata"].get("resourceVersion") in (None, ""):
+        result["metadata"]["resourceVersion"] = before
+    check_fields(server, call, result)
+    return replace_object(server, call, old, stored_form(call.resource, result))

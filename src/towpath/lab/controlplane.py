@@ -1,0 +1,121 @@
+"""The lab's control plane as one process: the API server, and the controllers as one of its tasks.
+
+``python -m towpath.lab.controlplane --dir DIR --listen-fd N[,M]`` serves TLS on inherited sockets (or on
+127.0.0.1:PORT with ``--port``) and prints READY. DIR holds tokens.csv, pki/, state.db and nodes/.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import socket
+import ssl
+import sys
+from pathlib import Path
+
+from aiohttp import web
+
+from towpath.lab.apiserver.app import application
+from towpath.lab.apiserver.auth import TokensError, read_tokens
+from towpath.lab.apiserver.bootstrap import bootstrap
+from towpath.lab.apiserver.builtins import builtin_registry
+from towpath.lab.apiserver.call import Server
+from towpath.lab.apiserver.kubeconfig import kubeconfig
+from towpath.lab.apiserver.pki import ensure_pki
+from towpath.lab.apiserver.services import Allocator
+from towpath.lab.apiserver.store import Store, StoreError
+
+SERVICE_CIDRS = "10.43.0.0/16,fd00:10:43::/112"
+GRACE_SECONDS = 0.5  # for requests under way when the process is told to stop
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m towpath.lab.controlplane", description=__doc__)
+    parser.add_argument("--dir", type=Path, required=True, help="state: tokens.csv, pki/, state.db, nodes/")
+    parser.add_argument("--listen-fd", default="", help="inherited listening sockets, comma separated")
+    parser.add_argument("--port", type=int, help="listen on 127.0.0.1:PORT (0: any) instead")
+    parser.add_argument(
+        "--service-cidr", default=SERVICE_CIDRS, help="one or two networks, first family preferred"
+    )
+    parser.add_argument("--cluster-cidr", default="10.42.0.0/16,fd00:10:42::/56", help="pod networks")
+    parser.add_argument(
+        "--san", action="append", default=[], help="further names or addresses of the certificate"
+    )
+    parser.add_argument("--no-controllers", action="store_true", help="API server only")
+    return parser.parse_args(argv)
+
+
+def sockets(options: argparse.Namespace) -> list[socket.socket]:
+    """The listening sockets."""
+    if options.listen_fd:
+        return [socket.socket(fileno=int(fd)) for fd in options.listen_fd.split(",")]
+    return [socket.create_server(("127.0.0.1", options.port or 0), backlog=512)]
+
+
+def admin_token(path: Path) -> str:
+    """The first token of tokens.csv, which is made, for user admin, where it is missing."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(f'{secrets.token_hex(16)},admin,admin,"system:masters"\n')
+    return next(iter(read_tokens(path)))
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT. Raises StoreError, TokensError, OSError."""
+    options.dir.mkdir(parents=True, exist_ok=True)
+    token = admin_token(options.dir / "tokens.csv")
+    pki = ensure_pki(options.dir / "pki", options.san)
+    store = Store(options.dir / "state.db")
+    server = Server(
+        store,
+        builtin_registry(),
+        read_tokens(options.dir / "tokens.csv"),
+        Allocator.of(options.service_cidr),
+        options.dir / "nodes",
+    )
+    bootstrap(server)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.certificate, pki.key)
+    runner = web.AppRunner(
+        application(server), access_log=None, handler_cancellation=True, shutdown_timeout=GRACE_SECONDS
+    )
+    await runner.setup()
+    listening = sockets(options)
+    for sock in listening:
+        await web.SockSite(runner, sock, ssl_context=context).start()
+    port = listening[0].getsockname()[1]
+    url = f"https://127.0.0.1:{port}"
+    (options.dir / "kubeconfig").write_text(kubeconfig(url, pki.ca.read_text(), token))
+    print("READY", url, flush=True)  # noqa: T201 - the launcher waits for this line
+    try:
+        await _until_stopped(options, url)
+    finally:
+        await runner.cleanup()
+        store.close()
+
+
+async def _until_stopped(options: argparse.Namespace, url: str) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def main() -> int:
+    """Entry of the process."""
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            asyncio.run(serve(arguments(sys.argv[1:])))
+        except (StoreError, TokensError, OSError, ValueError) as e:
+            print(f"controlplane: {e}", file=sys.stderr)  # noqa: T201
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
