@@ -40,6 +40,9 @@
 #define DEFAULT_SOCKET "/run/towpath/cni.sock"
 #define SOCKET_FILE "towpath-cni.socket" /* beside the executable: one line, another socket's path */
 #define OWN_VERSION "1.1.0"
+#ifndef PATIENCE_MS
+#define PATIENCE_MS 60000 /* with which ADD, DEL and GC wait for an agent that is down */
+#endif
 #define VERSION_LIST "\"0.1.0\",\"0.2.0\",\"0.3.0\",\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\""
 
 enum { MAX_STDIN = 1 << 20, MAX_ENV = 1 << 18, MAX_REPLY = 4 << 20, MAX_STDOUT = 1 << 20, MAX_STDERR = 1 << 16 };
@@ -51,17 +54,19 @@ enum outcome { ANSWERED, DROPPED, GARBLED };
 /*
  * How long a command waits for the agent, and which error it ends with. A restart of the agent must not fail
  * a pod, hence ADD and DEL wait long. A runtime asks for STATUS every few seconds and believes the node's
- * network dead while it hangs. CHECK changes nothing and can simply be asked again. */
+ * network dead while it hangs. CHECK changes nothing and can simply be asked again. Seldom is GC: it may wait,
+ * and the agent may have much to do.
+ */
 static const struct command {
 	const char *name;
 	int required, descriptors;
 	int64_t patience_ms;
 	int code;
 } commands[] = {
-	{ "ADD", CONTAINERID | PODNS | IFNAME, 1, 60000, TRY_LATER },
-	{ "DEL", CONTAINERID | IFNAME, 1, 60000, TRY_LATER },
-	{ "CHECK", CONTAINERID | PODNS | IFNAME, 1, 10000, TRY_LATER },
-	{ "GC", 0, 0, 60000, TRY_LATER },
+	{ "ADD", CONTAINERID | PODNS | IFNAME, 1, PATIENCE_MS, TRY_LATER },
+	{ "DEL", CONTAINERID | IFNAME, 1, PATIENCE_MS, TRY_LATER },
+	{ "CHECK", CONTAINERID | PODNS | IFNAME, 1, PATIENCE_MS / 6, TRY_LATER },
+	{ "GC", 0, 0, PATIENCE_MS, TRY_LATER },
 	{ "STATUS", 0, 0, 800, UNAVAILABLE },
 };
 
@@ -455,8 +460,8 @@ static const char *refuse_delegate(const char *path, char *const *variables)
 	return "refused: not in a folder of CNI_PATH";
 }
 
-/* Feed one end of a pipe, drain the others, until the delegate has closed its own. False if it printed too much. */
-static bool talk(int in, int out, int err, const char *text, size_t length, struct buffer *stdout_, struct buffer *stderr_)
+/* Feed a delegate, and take what it prints until it has closed both; one that prints without end is killed. */
+static void talk(pid_t pid, int in, int out, int err, const char *text, size_t length, struct buffer *stdout_, struct buffer *stderr_)
 {
 	while (out >= 0 || err >= 0) {
 		struct pollfd p[3] = { { in, POLLOUT, 0 }, { out, POLLIN, 0 }, { err, POLLIN, 0 } };
@@ -478,8 +483,12 @@ static bool talk(int in, int out, int err, const char *text, size_t length, stru
 		}
 		if (p[1].revents) {
 			n = read(out, chunk, sizeof(chunk));
-			if (n > 0 && !buffer_add(stdout_, chunk, (size_t)n))
+			if (n > 0 && !buffer_add(stdout_, chunk, (size_t)n)) {
+				kill(pid, SIGKILL);
+				stdout_->length = stderr_->length = 0;
+				buffer_add(stderr_, "printed more than 1 MiB", 23);
 				break;
+			}
 			if (n == 0)
 				close(out);
 			if (n == 0)
@@ -501,7 +510,6 @@ static bool talk(int in, int out, int err, const char *text, size_t length, stru
 		close(out);
 	if (err >= 0)
 		close(err);
-	return out < 0;
 }
 
 /* Start path with our environment, its CNI_ variables replaced. Returns the pid, or -errno. */
@@ -580,11 +588,7 @@ static uint32_t execute(struct buffer *request, struct buffer *out, struct buffe
 	fcntl(in[1], F_SETFL, O_NONBLOCK);
 	if (pid < 0)
 		buffer_add(err, strerror(-pid), strlen(strerror(-pid)));
-	if (!talk(in[1], from[0], errors[0], request->data + at, request->length - at, out, err) && pid > 0) {
-		kill(pid, SIGKILL);
-		out->length = err->length = 0;
-		buffer_add(err, "printed more than 1 MiB", 23);
-	}
+	talk(pid, in[1], from[0], errors[0], request->data + at, request->length - at, out, err);
 	if (pid < 0)
 		return 127;
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
@@ -683,7 +687,8 @@ int main(void)
 		if (fcntl(fd, F_GETFD) < 0)
 			open("/dev/null", fd ? O_WRONLY : O_RDONLY);
 	if (!name || !*name) {
-		fprintf(stderr, "CNI plugin towpath-cni: hands calls to the Towpath agent\nCNI protocol versions supported: %s\n", VERSION_LIST);
+		fputs("CNI plugin towpath-cni: hands calls to the Towpath agent\nCNI protocol versions supported: ", stderr);
+		fputs("0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n", stderr);
 		return 0;
 	}
 	if (strcmp(name, "VERSION") == 0)
@@ -701,8 +706,10 @@ int main(void)
 	for (;;) {
 		fd = connect_agent();
 		if (fd >= 0) {
-			enum outcome end = send_all(fd, &request, fds, count) ? converse(fd) : DROPPED;
+			enum outcome end;
 
+			send_all(fd, &request, fds, count); /* even if it was not taken: a refusal can be read */
+			end = converse(fd);
 			snprintf(reason, sizeof(reason), "it broke off: %s", strerror(errno));
 			close(fd);
 			if (end == GARBLED)

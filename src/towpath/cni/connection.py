@@ -51,6 +51,8 @@ class Connection:
         """Have the shim run a delegate. Raises ConnectionError when it hangs up, ValueError for a NUL."""
         frame = wire.execute(path, dict(env), stdin)
         async with self._turn:
+            if self.hung_up.is_set():
+                raise ConnectionError("the shim is gone")
             self._loop.remove_reader(self._sock)
             try:
                 await self._loop.sock_sendall(self._sock, frame)

@@ -8,7 +8,7 @@ from towpath.cni.version import NEWEST
 
 
 class ErrorCode(IntEnum):
-    """Well-known codes of CNI 1.1.0; 8 and 999 are from its Go library, which every runtime links."""
+    """Well-known codes of CNI 1.1.0; 8 and 999 are from its Go library, 100 is ours."""
 
     INCOMPATIBLE_VERSION = 1
     UNSUPPORTED_FIELD = 2
@@ -21,6 +21,7 @@ class ErrorCode(IntEnum):
     TRY_LATER = 11
     UNAVAILABLE = 50
     UNAVAILABLE_LIMITED = 51
+    CHECK_FAILED = 100
     INTERNAL = 999
 
 

@@ -12,7 +12,7 @@ from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.fold import fold
 from towpath.cni.result import Result, WireDns, WireRoute, plain
 from towpath.cni.types import Args, Ipam, NetConf, Range, RangeSet, RuntimeConfig
-from towpath.cni.version import OLDEST, SUPPORTED
+from towpath.cni.version import NEWEST, OLDEST, SUPPORTED
 from towpath.model.attachment import Bandwidth, PortMapping
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
@@ -123,12 +123,12 @@ def parse_net_conf(data: bytes, *, lenient: bool = False) -> NetConf:
 
 
 def peek_version(data: bytes) -> str:
-    """The version an error about this configuration should be printed in; OLDEST if it says none we know."""
+    """The version an error about this configuration should be printed in; NEWEST if it says none we know."""
     try:
-        version = _document(data).get("cniVersion")
+        version = _document(data).get("cniVersion") or OLDEST
     except CniError:
-        return OLDEST
-    return version if isinstance(version, str) and version in SUPPORTED else OLDEST
+        return NEWEST
+    return version if isinstance(version, str) and version in SUPPORTED else NEWEST
 
 
 def check_container_id(text: str) -> None:

@@ -36,7 +36,8 @@ class Request:
 
     ``netns`` is the path, to be stored and shown only; ``descriptors`` is None for STATUS and GC, for DEL
     when the namespace is gone, never for ADD and CHECK. ``args`` is CNI_ARGS, ``path`` CNI_PATH's folders.
-    ``request_id`` is the same in every attempt the shim makes for one call of the runtime.
+    ``environment`` is the CNI_ variables as they came, for delegates. ``request_id`` is the same in every
+    attempt the shim makes for one call of the runtime.
     ``cancelled`` is set when the caller hung up: what ADD does from then on will be undone.
     """
 
@@ -50,6 +51,7 @@ class Request:
     request_id: str = ""
     descriptors: PodDescriptors | None = None
     netns_error: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     executor: Callable[[str, Mapping[str, str], bytes], Awaitable[Executed]] | None = None
 

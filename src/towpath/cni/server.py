@@ -7,8 +7,6 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
-import structlog
-
 from towpath.cni.args import parse_args, with_args
 from towpath.cni.connection import Connection
 from towpath.cni.errors import CniError, ErrorCode
@@ -16,6 +14,7 @@ from towpath.cni.parse import check_container_id, check_ifname, parse_net_conf, 
 from towpath.cni.request import Handler, PodDescriptors, Request
 from towpath.cni.version import allows
 from towpath.cni.wire import BadFrame, Executed
+from towpath.log import get_logger
 
 __all__ = ["Executed", "Handler", "PodDescriptors", "Request", "Server", "serve"]
 
@@ -25,7 +24,7 @@ _SECONDS_TO_ASK = 10.0
 _SECONDS_TO_DRAIN = 5.0
 _SECONDS_WITHOUT_DESCRIPTORS = 0.1
 
-log = structlog.get_logger()
+log = get_logger("towpath.cni")
 
 
 async def serve(path: Path | str, handler: Handler, *, mode: int = 0o600) -> "Server":
@@ -165,7 +164,12 @@ class Server:
         try:
             match r.command:
                 case "ADD":
-                    return (await self._handler.add(r)).to_version(r.config.cni_version)
+                    result = await self._handler.add(r)
+                    try:
+                        return result.to_version(r.config.cni_version)
+                    except CniError:
+                        await self._handler.delete(r)
+                        raise
                 case "DEL":
                     await self._handler.delete(r)
                 case "CHECK":
@@ -221,6 +225,7 @@ def read_request(environment: Mapping[str, str], stdin: bytes, descriptors: PodD
         request_id=environment.get("TOWPATH_REQUEST", ""),
         descriptors=descriptors,
         netns_error=netns_error,
+        environment={k: v for k, v in environment.items() if k.startswith("CNI_")},
     )
 
 
