@@ -12,11 +12,11 @@ class BadRange(AddressError):
 
 
 class AddressUnavailable(AddressError):
-    """A requested address cannot be had."""
+    """A requested address cannot be had; ``temporary`` if that may change by itself."""
 
-    def __init__(self, address: Addr, reason: str) -> None:
+    def __init__(self, address: Addr, reason: str, *, temporary: bool = False) -> None:
         super().__init__(f"requested address {address} is not available: {reason}")
-        self.address = address
+        self.address, self.temporary = address, temporary
 
 
 class RangeExhausted(AddressError):

@@ -140,10 +140,10 @@ class LeaseStore:
 
     def _check_free(self, address: Addr, foreign: Callable[[Addr], bool]) -> None:
         if (owner := self._leased.get(address)) is not None:
-            raise AddressUnavailable(address, f"container {owner[0]} ({owner[1]}) has it")
+            raise AddressUnavailable(address, f"container {owner[0]} ({owner[1]}) has it", temporary=True)
         if foreign(address):
             raise AddressUnavailable(
-                address, "a route of this node leads to it, though nobody here leased it"
+                address, "a route of this node leads to it, but no lease", temporary=True
             )
 
     # Changes.

@@ -1,0 +1,70 @@
+"""Whose pod is it: the Kubernetes identity behind a CNI call."""
+
+from typing import Protocol
+
+from towpath.api.core import Pod
+from towpath.cni.errors import CniError, ErrorCode
+from towpath.cni.request import Request
+from towpath.model.attachment import PodRef
+
+# The kubelet's own pods (static ones) are known to the runtime by the hash of their file; the API server
+# gives their mirror a UID of its own and keeps the hash in an annotation.
+_STATIC_HASH = "kubernetes.io/config.hash"
+
+
+class PodLookupFailed(Exception):
+    """The API server did not answer, and the pod is not in the cache."""
+
+
+class PodDirectory(Protocol):
+    """Pods by name: from the reflector's cache, else by one GET."""
+
+    async def find(self, namespace: str, name: str) -> Pod | None:
+        """None where the API server says there is no such pod. Raises PodLookupFailed."""
+        ...
+
+
+async def identify(r: Request, pods: PodDirectory) -> PodRef | None:
+    """The pod ``r`` is about; None outside Kubernetes, where the runtime names no namespace (podman).
+
+    Raises CniError TRY_LATER for a pod that is unknown, is another one of the same name by now, or cannot be
+    looked up; BAD_ENVIRONMENT for half an identity.
+    """
+    namespace, name, uid = (r.args.get(f"K8S_POD_{key}", "") for key in ("NAMESPACE", "NAME", "UID"))
+    if not namespace:
+        return None
+    if not name:
+        raise CniError(ErrorCode.BAD_ENVIRONMENT, "CNI_ARGS: K8S_POD_NAMESPACE without K8S_POD_NAME")
+    try:
+        pod = await pods.find(namespace, name)
+    except PodLookupFailed as error:
+        raise CniError(
+            ErrorCode.TRY_LATER,
+            f"pod {namespace}/{name} cannot be looked up",
+            f"its labels decide which policy applies, and the API server does not answer: {error}; TP2001",
+        ) from error
+    if pod is None:
+        raise CniError(
+            ErrorCode.TRY_LATER,
+            f"pod {namespace}/{name} is unknown to the API server",
+            "deleted meanwhile, or a static pod whose mirror is not there yet; TP2001",
+        )
+    known = {pod.metadata.uid, (pod.metadata.annotations or {}).get(_STATIC_HASH, "")}
+    if uid and pod.metadata.uid and uid not in known:
+        raise CniError(
+            ErrorCode.TRY_LATER,
+            f"pod {namespace}/{name} is not the one the runtime means",
+            f"the runtime says UID {uid}, the API server {pod.metadata.uid}",
+        )
+    return PodRef(namespace=namespace, name=name, uid=pod.metadata.uid or uid)
+
+
+async def is_over(ref: PodRef, pods: PodDirectory) -> bool:
+    """Whether the API server says that a pod will never need its address again; no answer is no."""
+    try:
+        pod = await pods.find(ref.namespace, ref.name)
+    except PodLookupFailed:
+        return False
+    if pod is None or pod.status.phase in ("Succeeded", "Failed"):
+        return True
+    return bool(ref.uid and pod.metadata.uid) and ref.uid != pod.metadata.uid

@@ -1,0 +1,376 @@
+"""Attaches pods and detaches them: what the CNI calls mean on this node.
+
+Order of ADD: whose pod, a durable lease, the link, the pod's side of it, the node's side, and in one nftables
+transaction the right to send. DEL goes the other way round, the lease last. So whatever a crash cuts off, the
+row of the lease says that there may be something to remove, and removing what is not there succeeds.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from towpath.agent.attach_check import broken_results
+from towpath.agent.attach_plan import attachment, host_end, range_sets, requested, result
+from towpath.agent.attach_pods import PodDirectory, identify, is_over
+from towpath.agent.attach_turns import Turns
+from towpath.agent.attach_wiring import Wiring
+from towpath.cni.errors import CniError, ErrorCode
+from towpath.cni.request import Request
+from towpath.cni.result import Result
+from towpath.desired.hostports import conflicts
+from towpath.desired.names import container_ifname, host_ifname
+from towpath.ipam.allocate import RangeSet
+from towpath.ipam.errors import AddressError, AddressUnavailable, LeaseStoreError, RangeExhausted
+from towpath.ipam.store import Key, LeaseStore
+from towpath.kernel.port import KernelRefused
+from towpath.log import get_logger
+from towpath.model.attachment import Attachment, PodRef
+from towpath.model.finding import Finding
+from towpath.model.net import Addr, Net
+
+log = get_logger("towpath.cni")
+
+
+@dataclass
+class AttachSettings:
+    """What the daemon knows and attachments need. The daemon changes it in place as it learns.
+
+    ``pod_cidrs`` of this node, at most one a family; ``mtu`` of pods whose network does not say one;
+    ``not_ready`` why the node cannot take pods, empty when it can.
+    """
+
+    pod_cidrs: tuple[Net, ...] = ()
+    mtu: int = 1450
+    not_ready: str = "the agent is starting"
+
+
+class Attachments:
+    """Implements ``cni.request.Handler``.
+
+    ``routed`` tells whether the kernel has a route to an address, so that one that nobody leased but somebody
+    uses is not given out. ``kernel_lock`` keeps reconciliation and us from working on a half-made state.
+    """
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        wiring: Wiring,
+        pods: PodDirectory,
+        settings: AttachSettings,
+        kernel_lock: asyncio.Lock,
+        routed: Callable[[Addr], bool],
+    ) -> None:
+        self.settings = settings
+        self._store, self._wiring, self._pods = store, wiring, pods
+        self._kernel_lock, self._routed = kernel_lock, routed
+        self._turns = Turns()
+        self._wired: dict[Key, Attachment] = {}
+        self._adding: set[Key] = set()
+        self._probing: asyncio.Task[None] | None = None
+        self._netns = Path("/proc/self/ns/net").stat().st_ino
+        self.foreign: set[Addr] = set()
+        """Addresses passed over because the kernel routes them for somebody who leased none."""
+        self.adopt()
+
+    def adopt(self) -> None:
+        """Take over what the store says of this boot, after it was opened."""
+        self._wired = {
+            (a.container_id, a.ifname): a
+            for a in self._store.attachments()
+            if a.boot_id == self._store.boot_id
+        }
+
+    def current(self) -> tuple[Attachment, ...]:
+        """What reconciliation has to keep in the kernel. Ask with the kernel lock held."""
+        return tuple(self._wired.values())
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What an operator should know about addresses on this node."""
+        found = []
+        if self._store.problem:
+            fix = "see the message; the node takes no pods until then"
+            found.append(_finding("TP4004", f"lease store {self._store.path}", self._store.problem, fix))
+        for container_id, ifname in self._store.damaged:
+            text = f"the lease of {ifname} cannot be read; its address stays taken"
+            found.append(_finding("TP4005", f"container {container_id}", text, "delete the pod"))
+        for address in sorted(self.foreign, key=lambda a: (a.version, int(a))):
+            text = "a route of the node leads to it, but no lease says whose it is"
+            found.append(_finding("TP4002", f"address {address}", text, f"ip route get {address}"))
+        return tuple(found)
+
+    # CNI.
+
+    async def add(self, r: Request) -> Result:
+        """Lease addresses, wire the pod, let it send; or raise CniError and leave nothing."""
+        assert r.descriptors is not None  # noqa: S101 - the server answers BAD_NETNS itself
+        if os.fstat(r.descriptors.netns).st_ino == self._netns:
+            raise CniError(ErrorCode.BAD_NETNS, f"CNI_NETNS {r.netns} is the node's own network namespace")
+        _check_chain(r)
+        sets = range_sets(r, self.settings.pod_cidrs)
+        pod = await identify(r, self._pods)
+        key = (r.container_id, r.ifname)
+        async with self._turns.of(host_end(r, pod)):
+            self._adding.add(key)
+            try:
+                att = await self._again(r) or await self._lease(r, pod, sets)
+                try:
+                    async with self._kernel_lock:
+                        self._wiring.make(att, r.descriptors)
+                        self._wired[key] = att
+                except Exception as error:
+                    await self._take_back(att)
+                    raise _unwirable(att, error) from error
+            finally:
+                self._adding.discard(key)
+        return result(att, r)
+
+    async def delete(self, r: Request) -> None:
+        """Undo an ADD, finished or not; success whatever is left of it."""
+        known = self._store.get(r.container_id, r.ifname)
+        host = known.host_ifname if known else _host_end_of(r)
+        async with self._turns.of(host):
+            att = self._store.get(r.container_id, r.ifname)
+            if att is not None:
+                await self._undo(att)
+                return
+            # Made by a Towpath whose lease store is lost, or by Canal. Another container of the same pod may
+            # be behind the name by now.
+            if not any(other.host_ifname == host for other in self._store.attachments()):
+                await _explained(self._wiring.remove_link(host))
+            await _explained(self._store.release(r.container_id, r.ifname))
+
+    async def check(self, r: Request) -> None:
+        """Compare the kernel with what ADD promised and name every difference."""
+        assert r.descriptors is not None  # noqa: S101 - the server answers BAD_NETNS itself
+        if r.config.disable_check:
+            return
+        att = self._wired.get((r.container_id, r.ifname))
+        if att is None:
+            raise CniError(
+                ErrorCode.UNKNOWN_CONTAINER, f"container {r.container_id} has no interface {r.ifname} of ours"
+            )
+        try:
+            async with self._kernel_lock:
+                broken = self._wiring.differences(att, r.descriptors)
+        except KernelRefused as error:
+            raise CniError(ErrorCode.INTERNAL, "cannot look at the kernel's state", str(error)) from error
+        broken += broken_results(att, r)
+        if broken:
+            raise CniError(
+                ErrorCode.CHECK_FAILED,
+                f"{r.ifname} of container {r.container_id} is not as ADD left it",
+                "; ".join(broken),
+            )
+
+    async def status(self, r: Request) -> None:
+        """Whether ADD could work now, from memory."""
+        if self._store.problem:
+            self._probe()
+            raise CniError(ErrorCode.UNAVAILABLE, "no lease can be made durable", self._store.problem)
+        if self.settings.not_ready:
+            raise CniError(ErrorCode.UNAVAILABLE, "the node is not ready for pods", self.settings.not_ready)
+        try:
+            range_sets(r, self.settings.pod_cidrs)
+        except CniError as error:
+            raise CniError(ErrorCode.UNAVAILABLE, error.msg, error.details) from error
+
+    async def gc(self, r: Request) -> None:
+        """Undo every attachment of the network that the runtime does not list. Goes on after errors."""
+        if r.config.disable_gc:
+            return
+        if r.config.valid_attachments is None:
+            raise CniError(
+                ErrorCode.BAD_CONFIG,
+                "GC without a list of valid attachments",
+                "to take this for an empty list would detach every pod of the network",
+            )
+        valid = frozenset(r.config.valid_attachments) | self._adding
+        await self._collect(
+            a
+            for a in self._store.attachments()
+            if a.network == r.config.name and (a.container_id, a.ifname) not in valid
+        )
+
+    async def collect(self) -> None:
+        """Free what two proofs say is gone, for when a runtime forgets its DEL (a reboot, a lost node).
+
+        The node's proof: made in a former boot, or its link does not exist. The API's: the pod is gone,
+        finished, or another one by now. Outside Kubernetes there is only the first, so the boot decides.
+        Raises CniError for the first thing that could not be undone, having gone on.
+        """
+        try:
+            links = self._wiring.links()
+        except KernelRefused as error:
+            raise CniError(ErrorCode.INTERNAL, "cannot list links", str(error)) from error
+        doomed = []
+        for att in self._store.attachments():
+            rebooted = att.boot_id != self._store.boot_id
+            if (att.container_id, att.ifname) in self._adding or not (
+                rebooted or att.host_ifname not in links
+            ):
+                continue
+            if (att.pod is None and rebooted) or (att.pod is not None and await is_over(att.pod, self._pods)):
+                log.info("lease_collected", container=att.container_id, pod=str(att.pod), rebooted=rebooted)
+                doomed.append(att)
+        await self._collect(doomed)
+
+    # The parts.
+
+    async def _again(self, r: Request) -> Attachment | None:
+        """The attachment of an earlier attempt at the same call, with the kernel's part of it removed.
+
+        The shim tries again when an agent died on it. Anything else that has a lease already is a second ADD,
+        but for a container that outlived a reboot (podman keeps its ID): nothing of its first life is left.
+        """
+        att = self._store.get(r.container_id, r.ifname)
+        if att is None:
+            return None
+        if att.boot_id != self._store.boot_id:
+            await _explained(self._store.release(r.container_id, r.ifname))
+            return None
+        if not r.request_id or att.request_id != r.request_id:
+            raise CniError(
+                ErrorCode.BAD_ENVIRONMENT,
+                f"CNI_IFNAME {r.ifname} is taken",
+                f"container {r.container_id} was attached to {att.network} before; DEL comes first; TP2003",
+            )
+        await _explained(self._unwire(att))
+        return att
+
+    async def _lease(self, r: Request, pod: PodRef | None, sets: tuple[RangeSet, ...]) -> Attachment:
+        """A new attachment, on the disk. The pod's earlier container makes way, as with Calico.
+
+        Its link has the name that the new one needs; the kubelet starts a second sandbox for a pod only when
+        the first is to go.
+        """
+        host = host_end(r, pod)
+        for other in [a for a in self._store.attachments() if a.host_ifname == host]:
+            log.info("attachment_replaced", container=other.container_id, by=r.container_id, host=host)
+            await self._undo(other)
+        try:
+            choices = self._store.choose(sets, requested(r), self._is_foreign)
+            att = attachment(r, pod, (c.address for c in choices), self.settings.mtu, self._store.boot_id)
+            self._check_ports(att)
+            await self._store.add(att, choices)
+        except (AddressError, LeaseStoreError) as error:
+            raise _refusal(error) from error
+        return att
+
+    def _is_foreign(self, address: Addr) -> bool:
+        if not self._routed(address):
+            self.foreign.discard(address)
+            return False
+        if address not in self.foreign:
+            log.warning("address_routed_without_lease", address=str(address))
+            self.foreign.add(address)
+        return True
+
+    def _check_ports(self, att: Attachment) -> None:
+        if not att.ports:
+            return
+        others = (a for a in self._store.attachments() if a.boot_id == self._store.boot_id)
+        for holder, loser, key in conflicts((*others, att)):
+            if loser is att:
+                owner = f"{holder.pod.namespace}/{holder.pod.name}" if holder.pod else holder.container_id
+                port = " ".join(str(field) for field in key)
+                raise CniError(
+                    ErrorCode.TRY_LATER, f"host port {port} is taken", f"{owner} publishes it; TP2002"
+                )
+
+    async def _undo(self, att: Attachment) -> None:
+        await _explained(self._unwire(att))
+        await _explained(self._store.release(att.container_id, att.ifname))
+
+    async def _unwire(self, att: Attachment) -> None:
+        self._wired.pop((att.container_id, att.ifname), None)
+        async with self._kernel_lock:
+            self._wiring.shut(att)
+        await self._wiring.remove(att)
+
+    async def _take_back(self, att: Attachment) -> None:
+        """Undo after a failure that is about to be reported; a failure of this is for DEL to mend."""
+        try:
+            await self._undo(att)
+        except CniError as error:
+            log.error("undo_failed", container=att.container_id, ifname=att.ifname, error=str(error))
+
+    async def _collect(self, doomed: Iterable[Attachment]) -> None:
+        async def one(att: Attachment) -> None:
+            async with self._turns.of(att.host_ifname):
+                if self._store.get(att.container_id, att.ifname) is att:
+                    await self._undo(att)
+
+        outcomes = await asyncio.gather(*(one(att) for att in doomed), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def _probe(self) -> None:
+        """Find out in the background whether the store works again, once at a time."""
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(self._reopen())
+
+    async def _reopen(self) -> None:
+        try:
+            await self._store.probe()
+        except LeaseStoreError as error:
+            log.warning("lease_store_unusable", error=str(error))
+            return
+        if not self._wired:
+            self.adopt()
+
+
+def _finding(code: str, what: str, message: str, fix: str) -> Finding:
+    return Finding(code=code, object=what, message=message, fix=fix, severity="warning")
+
+
+def _check_chain(r: Request) -> None:
+    before = r.config.prev_result
+    if before is not None and any(i.sandbox and i.name == r.ifname for i in before.interfaces):
+        raise CniError(
+            ErrorCode.BAD_CONFIG,
+            f"a plugin before towpath-cni in the chain has made {r.ifname} already",
+            "Towpath makes the pod's interface itself; put it first, or behind plugins that make none",
+        )
+
+
+def _host_end_of(r: Request) -> str:
+    """The host's end for a DEL without a lease, from what the runtime says of the pod, if anything."""
+    namespace, name = r.args.get("K8S_POD_NAMESPACE", ""), r.args.get("K8S_POD_NAME", "")
+    if namespace and name:
+        return host_ifname(namespace, name, r.ifname)
+    return container_ifname(r.container_id, r.ifname)
+
+
+def _refusal(error: AddressError | LeaseStoreError) -> CniError:
+    match error:
+        case RangeExhausted():
+            return CniError(ErrorCode.TRY_LATER, str(error), "TP4001")
+        case AddressUnavailable():
+            code = ErrorCode.TRY_LATER if error.temporary else ErrorCode.BAD_CONFIG
+            return CniError(code, str(error))
+        case LeaseStoreError():
+            return CniError(
+                ErrorCode.IO_FAILURE, f"{error.operation} {error.path}: {error.reason}", error.hint
+            )
+    return CniError(ErrorCode.INTERNAL, str(error))
+
+
+def _unwirable(att: Attachment, error: Exception) -> CniError:
+    if isinstance(error, CniError):
+        return error
+    if isinstance(error, KernelRefused):
+        return CniError(ErrorCode.INTERNAL, f"cannot wire {att.ifname} ({att.host_ifname})", str(error))
+    return CniError(ErrorCode.INTERNAL, f"cannot wire {att.ifname}: {type(error).__name__}", str(error))
+
+
+async def _explained(work: Awaitable[None]) -> None:
+    """Await, with what the kernel or the disk refuse as a CniError."""
+    try:
+        await work
+    except KernelRefused as error:
+        raise CniError(ErrorCode.INTERNAL, "cannot undo the wiring", str(error)) from error
+    except LeaseStoreError as error:
+        raise _refusal(error) from error
