@@ -44,7 +44,7 @@ CASES: dict[str, tuple[ClusterNetwork, tuple[Net, ...], tuple[Attachment, ...]]]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_table(name: str):
+def test_table(name: str) -> None:
     text = render(ruleset(*CASES[name]))
     golden = Path(__file__).with_name(f"{name}.nft")
     if os.environ.get("TOWPATH_UPDATE_GOLDEN"):

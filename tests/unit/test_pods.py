@@ -13,7 +13,7 @@ DUAL = attachment("a", "10.42.0.5", "fd00:10:42::5")
 DEV = DUAL.host_ifname
 
 
-def test_host_side():
+def test_host_side() -> None:
     host = pod_wiring(DUAL).host
     veth = Veth(peer="eth0", peer_mac=DUAL.mac, peer_mtu=1430)
     assert host.links == {DEV: Link(name=DEV, kind=veth, mtu=1430, mac=HOST_MAC)}
@@ -35,7 +35,7 @@ def test_host_side():
     }
 
 
-def test_pod_side():
+def test_pod_side() -> None:
     inside = pod_wiring(DUAL).inside
     gateway = ip_address("169.254.1.1")
     assert inside.addresses == {
@@ -54,7 +54,7 @@ def test_pod_side():
     assert inside.sysctls["net/ipv6/conf/all/disable_ipv6"] == "0"
 
 
-def test_a_single_family_leaves_the_other_alone_but_for_router_advertisements():
+def test_a_single_family_leaves_the_other_alone_but_for_router_advertisements() -> None:
     four = pod_wiring(attachment("a", "10.42.0.5"))
     assert not four.host.addresses
     assert [p for p in four.host.sysctls if "ipv6" in p] == [f"net/ipv6/conf/{DEV}/accept_ra"]
@@ -64,14 +64,14 @@ def test_a_single_family_leaves_the_other_alone_but_for_router_advertisements():
     assert {r.dst.version for r in six.inside.routes | six.host.routes} == {6}
 
 
-def test_further_routes_lead_through_the_gateway_of_their_family():
+def test_further_routes_lead_through_the_gateway_of_their_family() -> None:
     att = attachment("a", "10.42.0.5", routes=(ip_network("10.99.0.0/16"), ip_network("fd99::/64")))
     via = {r.dst: r.via for r in pod_wiring(att).inside.routes}
     assert via[ip_network("10.99.0.0/16")] == ip_address("169.254.1.1")
     assert ip_network("fd99::/64") not in via
 
 
-def test_birth_in_one_batch_from_nothing():
+def test_birth_in_one_batch_from_nothing() -> None:
     ops = diff(NetState(), pod_wiring(DUAL).host, Scope())
     assert isinstance(ops[0], AddLink)
     assert len(ops) == 1 + 8 + 1 + 2 + 2
@@ -82,14 +82,14 @@ def test_birth_in_one_batch_from_nothing():
     ]
 
 
-def test_reconciliation_mends_a_pods_link_but_cannot_make_one():
+def test_reconciliation_mends_a_pods_link_but_cannot_make_one() -> None:
     wanted = standing(DUAL)
     assert diff(NetState(), wanted, Scope()) == ()
     seen = NetState(links={DEV: Link(name=DEV, kind=Veth(peer="", peer_mac="", peer_mtu=0), mtu=1500)})
     assert len(diff(seen, wanted, Scope())) == 8 + 1 + 1 + 2 + 2
 
 
-def test_bandwidth():
+def test_bandwidth() -> None:
     att = attachment("a", "10.42.0.5", bandwidth=Bandwidth(ingress_rate=10_000_000, egress_rate=20_000_000))
     host = pod_wiring(att).host
     ifb = ifb_name(DEV)

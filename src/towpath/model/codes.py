@@ -44,6 +44,104 @@ CODES: dict[str, Code] = {
         ),
         fix="Remove the container; where the runtime has forgotten it, CNI GC frees what it held.",
     ),
+    "TP3001": Code(
+        title="A node's public address cannot be read; it is not reached in that family",
+        cause="Its flannel annotation public-ip or public-ipv6 is missing or is no address a tunnel could "
+        "end at.",
+        fix="Restart the network agent of that node, which writes the annotation anew; remove a wrong "
+        "public-ip-overwrite.",
+    ),
+    "TP3002": Code(
+        title="A node uses another flannel backend; it is not reached",
+        cause="Its annotation backend-type differs from Backend.Type in this node's net-conf.json.",
+        fix="Run every node with the same backend; after a change of net-conf.json restart all agents.",
+    ),
+    "TP3003": Code(
+        title="A node's VXLAN data cannot be read; it is not reached in that family",
+        cause="Its annotation backend-data or backend-v6-data is not flannel's JSON with a VNI and a "
+        "unicast VtepMAC.",
+        fix="Restart the network agent of that node, which writes the annotation anew.",
+    ),
+    "TP3004": Code(
+        title="A node's podCIDR cannot be used; it is not reached in that family",
+        cause="Node.spec.podCIDRs lacks the family, cannot be read, or lies outside the cluster's pod "
+        "network.",
+        fix="Make the controller manager's cluster CIDRs agree with Network and IPv6Network of net- "
+        "conf.json.",
+    ),
+    "TP3005": Code(
+        title="Two nodes claim overlapping podCIDRs; only the first by name is reached",
+        cause="One of the Node objects is stale: a machine was registered anew under another name.",
+        fix="Delete the stale Node object.",
+    ),
+    "TP3006": Code(
+        title="Two nodes claim one VTEP MAC; only the first by name is reached",
+        cause="A node's state was copied to another machine, with its annotations or its flannel device.",
+        fix="On one of them remove flannel's annotations and devices and restart its agent.",
+    ),
+    "TP3007": Code(
+        title="Another node claims this node's own address; it is not reached",
+        cause="Its Node object is a former registration of this machine, or its public-ip-overwrite is "
+        "wrong.",
+        fix="Delete the stale Node object, or correct the annotation.",
+    ),
+    "TP3008": Code(
+        title="A node is not on this node's link, which host-gw needs; it is not reached",
+        cause="A router lies between the two nodes.",
+        fix="Use the backend vxlan with DirectRouting, which needs no tunnel where there is no router.",
+    ),
+    "TP3009": Code(
+        title="A node's VNI differs from ours",
+        cause="net-conf.json is not the same on all nodes. The peer drops what it is sent.",
+        fix="Configure one VNI and restart all agents.",
+    ),
+    "TP3010": Code(
+        title="This node's part in the pod network is unknown",
+        cause="Its Node object is not there yet, or the controller manager has assigned no podCIDR of the "
+        "family. Until it is known nothing of that family is changed or taken down.",
+        fix="See that the kubelet registers under the agent's node name and that --allocate-node-cidrs is "
+        "on.",
+    ),
+    "TP3011": Code(
+        title="This node's podCIDR lies outside the cluster's pod network",
+        cause="The controller manager's cluster CIDR and Network or IPv6Network of net-conf.json differ.",
+        fix="Make them agree; a podCIDR cannot be changed, so that a wrong Node object must be deleted "
+        "and made anew.",
+    ),
+    "TP3012": Code(
+        title="The underlay has no address of a family that is on",
+        cause="The interface that carries the overlay lost it, never had it, or the wrong interface was "
+        "chosen.",
+        fix="Give the interface an address, or name the right one to the agent (iface).",
+    ),
+    "TP3013": Code(
+        title="The MTU is too small for IPv6",
+        cause="Below 1280 bytes the kernel switches IPv6 off on a link, and the overlay takes 70 bytes off "
+        "the underlay.",
+        fix="Raise the underlay's MTU to at least 1350, or run IPv4 only.",
+    ),
+    "TP3014": Code(
+        title="A configured MTU is larger than the network carries",
+        cause="Backend.MTU exceeds that of the interface, or pod_mtu what the overlay leaves of it.",
+        fix="Remove the setting: both are computed from the interface.",
+    ),
+    "TP3015": Code(
+        title="Two pods of this node publish one host port; the earlier one has it",
+        cause="The runtime started a pod whose port was still taken (outside Kubernetes nothing prevents "
+        "it).",
+        fix="Give one of them another host port and start it anew.",
+    ),
+    "TP3016": Code(
+        title="The link of a running pod is gone",
+        cause="Somebody deleted its host end. Only the runtime can bring a new one into the pod's "
+        "namespace.",
+        fix="Delete the pod; its controller makes another.",
+    ),
+    "TP3017": Code(
+        title="This node's public-ip-overwrite is no address",
+        cause="A user-set annotation cannot be read; the interface's address is announced in its place.",
+        fix="Correct or remove the annotation.",
+    ),
     "TP4001": Code(
         title="A range of addresses has none left",
         cause=(
