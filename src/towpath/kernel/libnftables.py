@@ -1,0 +1,113 @@
+"""The distribution's libnftables.so.1 through ctypes: text in, text or JSON out (docs/adr/0001)."""
+
+import ctypes
+import errno
+import os
+import re
+import threading
+from functools import lru_cache
+
+from towpath.kernel.port import KernelRefused
+
+STATELESS, HANDLES, JSON, NUMERIC_PROTO, TERSE = 1 << 2, 1 << 3, 1 << 4, 1 << 7, 1 << 11
+
+# libnftables tells errors in words only: the C library's for the kernel's, its own for what it finds itself.
+_ERRNOS = {
+    os.strerror(number): number
+    for number in (
+        errno.EPERM,
+        errno.ENOENT,
+        errno.EEXIST,
+        errno.EBUSY,
+        errno.EINVAL,
+        errno.EMSGSIZE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.ENFILE,
+        errno.EMFILE,
+        errno.EMLINK,
+        errno.ENOSPC,
+        errno.EOPNOTSUPP,
+        errno.EAFNOSUPPORT,
+        errno.ELOOP,
+    )
+} | {"element does not exist": errno.ENOENT, "interval overlaps": errno.EEXIST}
+
+
+class NftError(Exception):
+    """A transaction, or listing, that was not carried out. Nothing of it is in force.
+
+    ``reason`` in nft's words, ``command`` the line it complained about, ``errno`` 0 where it had no number.
+    """
+
+    def __init__(self, reason: str, command: str, errno: int) -> None:
+        super().__init__(f"{reason}: {command}" if command else reason)
+        self.reason, self.command, self.errno = reason, command, errno
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL:
+    try:
+        lib = ctypes.CDLL("libnftables.so.1")
+    except OSError as error:
+        raise KernelRefused(
+            "load libnftables.so.1",
+            errno.ENOENT,
+            "nftables' library is not installed",
+            "install libnftables1",
+        ) from error
+    lib.nft_ctx_new.restype = ctypes.c_void_p
+    lib.nft_ctx_new.argtypes = [ctypes.c_uint32]
+    lib.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    lib.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+    for name in ("free", "buffer_output", "buffer_error", "get_output_buffer", "get_error_buffer"):
+        getattr(lib, f"nft_ctx_{name}").argtypes = [ctypes.c_void_p]
+    lib.nft_ctx_free.restype = None
+    for name in ("get_output_buffer", "get_error_buffer"):
+        getattr(lib, f"nft_ctx_{name}").restype = ctypes.c_char_p
+    return lib
+
+
+class NftContext:
+    """A libnftables context. It speaks of the namespace the calling thread was in when it was made.
+
+    Calls from several threads take turns. Raises KernelRefused if the library is missing.
+    """
+
+    def __init__(self) -> None:
+        self._lib = _library()
+        self._ctx = self._lib.nft_ctx_new(0)
+        if not self._ctx:
+            raise KernelRefused("open nftables", 0, "libnftables could not make a context")
+        self._lock = threading.Lock()
+        self._lib.nft_ctx_buffer_output(self._ctx)
+        self._lib.nft_ctx_buffer_error(self._ctx)
+
+    def run(self, script: str, flags: int = 0) -> bytes:
+        """Execute ``script`` as one transaction and return what it printed. Raises NftError."""
+        with self._lock:
+            if not self._ctx:
+                raise NftError("the nftables context is closed", "", errno.EBADF)
+            self._lib.nft_ctx_output_set_flags(self._ctx, flags)
+            status = self._lib.nft_run_cmd_from_buffer(self._ctx, script.encode())
+            output: bytes = self._lib.nft_ctx_get_output_buffer(self._ctx)
+            errors: bytes = self._lib.nft_ctx_get_error_buffer(self._ctx)
+        if status != 0:
+            raise _error(errors.decode(errors="replace"))
+        return output
+
+    def close(self) -> None:
+        """Free the context; any later call fails."""
+        with self._lock:
+            if self._ctx:
+                self._lib.nft_ctx_free(self._ctx)
+            self._ctx = None
+
+
+def _error(text: str) -> NftError:
+    """The first complaint: ``Error: REASON``, the command's line, and a line that underlines part of it."""
+    lines = text.strip().splitlines() or ["Error: no reason given"]
+    reason = re.sub(r"^.*?Error: (Could not process rule: )?", "", lines[0]).strip()
+    command = lines[1].strip() if len(lines) > 1 else ""
+    number = next((n for words, n in _ERRNOS.items() if words in reason), 0)
+    return NftError(reason, command, number)

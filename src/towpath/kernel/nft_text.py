@@ -1,0 +1,149 @@
+"""An NftUpdate as nft commands.
+
+Every command is indivisible and the list is in an order that is safe to cut: should a transaction be too
+large for the socket, what comes first is not yet visible to any rule (new sets, new chains reached by
+nobody), then come additions, then the rules that use them, then removals.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from towpath.model.nft import Field, Hook, Key, NftChain, NftSet
+from towpath.model.op import NftUpdate
+
+# Elements a command: cut as fine as this where a transaction has to be cut.
+CHUNK = 500
+
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,126}")
+_IFNAME = re.compile(r"[^\s\"\\/*{}]{1,15}")
+_VERDICT = re.compile(r"accept|drop|return|continue|(goto|jump) [A-Za-z_][A-Za-z0-9_.\-]*")
+
+
+def comment_of(rule: str) -> str:
+    """The comment our rules carry: it tells a rule of ours, and which text it was made from."""
+    return f"tp:{hashlib.sha256(rule.encode()).hexdigest()[:16]}"
+
+
+def commands(update: NftUpdate) -> list[str]:
+    """The update's commands, in order. Raises ValueError for a name, key or value that nft must not see."""
+    table = f"inet {name(update.table)}"
+    fresh = {decl.name for decl in update.add_sets}
+    hidden = {chain for chain, hook in update.add_chains if hook is None}
+    script = [f"add table {table}"]
+    script += [
+        f"add set {table} {_declaration(s)}" if not s.data else f"add map {table} {_declaration(s)}"
+        for s in update.add_sets
+    ]
+    script += [f"add chain {table} {_chain(chain, hook)}" for chain, hook in update.add_chains]
+    script += [_fill(table, chain) for chain in update.set_chains if chain.name in hidden]
+    script += _elements(table, update, fresh.__contains__)
+    script += _elements(table, update, lambda s: s not in fresh)
+    script += [_fill(table, chain) for chain in update.set_chains if chain.name not in hidden]
+    script += _removals(table, update, plain=True)
+    script += [f"flush chain {table} {name(chain)}" for chain in update.del_chains]
+    script += [f"delete chain {table} {name(chain)}" for chain in update.del_chains]
+    return script + [f"delete set {table} {name(decl)}" for decl in update.del_sets]
+
+
+def name(value: str) -> str:
+    """``value`` if it can be a table's, set's or chain's name. Raises ValueError."""
+    if not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is no name for nftables")
+    return value
+
+
+def key_text(types: tuple[str, ...], key: Key) -> str:
+    """A key, or a map's data, in nft's syntax. Raises ValueError."""
+    return " . ".join(_field(kind, field) for kind, field in zip(types, key, strict=True))
+
+
+def _declaration(decl: NftSet) -> str:
+    types = " . ".join(name(kind) for kind in decl.key)
+    if decl.data:
+        types += " : " + " . ".join(name(kind) for kind in decl.data)
+    return f"{name(decl.name)} {{ type {types};{' flags interval;' if decl.interval else ''} }}"
+
+
+def _chain(chain: str, hook: Hook | None) -> str:
+    if hook is None:
+        return name(chain)
+    place = f"type {hook.type} hook {hook.hook} priority {hook.priority}"
+    return f"{name(chain)} {{ {place}; policy {hook.policy}; }}"
+
+
+def _fill(table: str, chain: NftChain) -> str:
+    """Declare, flush and refill a chain: cut anywhere inside, it would let packets through."""
+    lines = [f"add chain {table} {_chain(chain.name, chain.hook)}", f"flush chain {table} {chain.name}"]
+    for rule in chain.rules:
+        if "\n" in rule or ";" in rule:
+            raise ValueError(f"rule of chain {chain.name} is more than one: {rule!r}")
+        lines.append(f'add rule {table} {chain.name} {rule} comment "{comment_of(rule)}"')
+    return "\n".join(lines)
+
+
+def _elements(table: str, update: NftUpdate, wanted: Callable[[str], bool]) -> Iterator[str]:
+    """Additions to the ``wanted`` sets; a key that is replaced goes and comes in one command.
+
+    Intervals that go, go first: what comes may overlap them.
+    """
+    gone = {decl.name: elements for decl, elements in update.del_elements}
+    yield from _removals(table, update, plain=False, wanted=wanted)
+    for decl, elements in update.add_elements:
+        if not wanted(decl.name):
+            continue
+        leaving: Mapping[Key, Key] = {} if decl.interval else gone.get(decl.name, {})
+        for part in _chunks(decl, elements):
+            replaced = {key: leaving[key] for key in part if key in leaving}
+            lines = [_command("delete", table, decl, replaced)] if replaced else []
+            yield "\n".join([*lines, _command("add", table, decl, part)])
+
+
+def _removals(
+    table: str, update: NftUpdate, *, plain: bool, wanted: Callable[[str], bool] = lambda _: True
+) -> Iterator[str]:
+    """Removals from hash sets (``plain``) or interval sets, less the keys that are replaced."""
+    coming = {decl.name: elements for decl, elements in update.add_elements}
+    for decl, elements in update.del_elements:
+        if decl.interval == plain or not wanted(decl.name):
+            continue
+        staying = coming.get(decl.name, {}) if plain else {}
+        for part in _chunks(decl, {key: data for key, data in elements.items() if key not in staying}):
+            yield _command("delete", table, decl, part)
+
+
+def _chunks(decl: NftSet, elements: Mapping[Key, Key]) -> Iterator[dict[Key, Key]]:
+    items = list(elements.items())
+    for start in range(0, len(items), CHUNK):
+        yield dict(items[start : start + CHUNK])
+
+
+def _command(verb: str, table: str, decl: NftSet, elements: Mapping[Key, Key]) -> str:
+    """Deleting goes by key: whatever a map holds there."""
+    with_data = verb == "add" and decl.data
+    texts = (
+        key_text(decl.key, key) + (f" : {key_text(decl.data, data)}" if with_data else "")
+        for key, data in elements.items()
+    )
+    return f"{verb} element {table} {name(decl.name)} {{ {', '.join(texts)} }}"
+
+
+def _field(kind: str, value: Field) -> str:
+    match value:
+        case IPv4Address() | IPv4Network() if kind == "ipv4_addr":
+            return str(value)
+        case IPv6Address() | IPv6Network() if kind == "ipv6_addr":
+            return str(value)
+        case str() if kind == "ifname" and _IFNAME.fullmatch(value):
+            return f'"{value}"'
+        case str() if kind == "inet_proto" and value in PROTOCOLS:
+            return str(PROTOCOLS[value])  # /etc/protocols, which nft would ask, is not in every image
+        case str() if kind == "verdict" and _VERDICT.fullmatch(value):
+            return value
+        case int() if kind in ("inet_service", "mark", "inet_proto"):
+            return str(int(value))
+        case (int(), int()) if kind == "inet_service":
+            return f"{value[0]}-{value[1]}" if value[0] != value[1] else str(value[0])
+    raise ValueError(f"{value!r} is no {kind} for nftables")

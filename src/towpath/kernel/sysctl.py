@@ -1,0 +1,88 @@
+"""Sysctls of one network namespace, through descriptors of its folders.
+
+What lies below an open /proc/sys/net is looked up in the namespace of whoever asks, so that descriptor would
+reach the agent's own settings; what lies below an open /proc/sys/net/ipv4 or ipv6 belongs to the namespace it
+was opened in (tried on 6.18 with another process in another namespace).
+"""
+
+import os
+from collections.abc import Iterable
+from errno import EACCES, EINVAL, EROFS
+
+_ROOT = "/proc/sys"
+_FOLDERS = ("net/ipv4/", "net/ipv6/", "net/netfilter/")
+_HINTS = {
+    EROFS: "/proc/sys is mounted read-only here: mount /proc/sys/net writable",
+    EACCES: "changing network sysctls needs NET_ADMIN in the namespace's own user namespace",
+}
+
+
+class Sysctls:
+    """Reads and writes below /proc/sys; ``net/ipv4``, ``net/ipv6`` and ``net/netfilter`` by descriptor."""
+
+    def __init__(self, folders: dict[str, int], *, owned: bool, elsewhere: bool) -> None:
+        """``elsewhere``: other paths are opened by name, in the namespace of whoever asks."""
+        self._folders, self._owned, self._elsewhere = folders, owned, elsewhere
+
+    @classmethod
+    def here(cls) -> "Sysctls":
+        """Those of the calling thread's namespace."""
+        folders: dict[str, int] = {}
+        for folder in _FOLDERS:
+            try:
+                folders[folder] = os.open(f"{_ROOT}/{folder}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:  # a kernel without IPv6 or conntrack: its sysctls do not exist
+                continue
+        return cls(folders, owned=True, elsewhere=True)
+
+    @classmethod
+    def handed(cls, ipv4: int | None, ipv6: int | None) -> "Sysctls":
+        """Those behind two descriptors the caller keeps; anything else does not exist."""
+        given = {"net/ipv4/": ipv4, "net/ipv6/": ipv6}
+        return cls({k: v for k, v in given.items() if v is not None}, owned=False, elsewhere=False)
+
+    def read(self, paths: Iterable[str]) -> dict[str, str]:
+        """Values of those of ``paths`` that exist and can be read, white space collapsed to one blank."""
+        found: dict[str, str] = {}
+        for path in paths:
+            try:
+                fd = self._open(path, os.O_RDONLY)
+            except OSError:
+                continue
+            try:
+                found[path] = " ".join(os.read(fd, 4096).decode(errors="replace").split())
+            except OSError:
+                continue
+            finally:
+                os.close(fd)
+        return found
+
+    def write(self, path: str, value: str) -> None:
+        """Raises OSError, with ENOENT for one that does not exist."""
+        fd = self._open(path, os.O_WRONLY)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close what ``here`` opened."""
+        if self._owned:
+            for fd in self._folders.values():
+                os.close(fd)
+        self._folders = {}
+
+    def _open(self, path: str, flags: int) -> int:
+        if ".." in path.split("/"):
+            raise OSError(EINVAL, "a sysctl's path cannot go up")
+        for folder, fd in self._folders.items():
+            if path.startswith(folder):
+                return os.open(path[len(folder) :], flags | os.O_CLOEXEC, dir_fd=fd)
+        if not self._elsewhere:
+            raise FileNotFoundError(2, "no handle of this sysctl's folder")
+        return os.open(f"{_ROOT}/{path}", flags | os.O_CLOEXEC)
+
+
+def hint(errno: int) -> str:
+    """What an operator can do about a write that failed."""
+    return _HINTS.get(errno, "")
