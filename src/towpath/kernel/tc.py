@@ -25,6 +25,7 @@ _TBF = Struct("=12s12sIII")
 _SEL = Struct("=BBBxHHhhI")
 _KEY = Struct("=IIii")
 _MIRRED = Struct("=IIiiiiI")
+_U64 = Struct("=Q")
 _TICK_NS = 64
 _PUT = NLM_F_CREATE | NLM_F_REPLACE
 _GONE = frozenset({ENODEV, ENOENT, EINVAL})  # EINVAL: "Cannot find specified qdisc on specified device"
@@ -42,7 +43,7 @@ def encode_shaper(item: Shaper, index: int, *, remove: bool = False) -> list[Mes
     spec = _RATE.pack(0, _ETHERNET, 0, 0, 0, min(rate, 0xFFFFFFFF))
     options = attr(_TBF_PARMS, _TBF.pack(spec, bytes(12), limit, 0, 0)) + u32(_TBF_BURST, burst)
     if rate > 0xFFFFFFFF:
-        options += attr(_TBF_RATE64, rate.to_bytes(8, "little"))
+        options += attr(_TBF_RATE64, _U64.pack(rate))
     return [Message(RTM_NEWQDISC, _PUT, head + text(_KIND, "tbf") + attr(_OPTIONS, options))]
 
 
@@ -92,7 +93,7 @@ def _shaper(dev: str, options: dict[int, bytes]) -> Shaper:
     spec, _, limit, ticks, _ = _TBF.unpack_from(options[_TBF_PARMS])
     rate = _RATE.unpack(spec)[5]
     if _TBF_RATE64 in options:
-        rate = int.from_bytes(options[_TBF_RATE64], "little")
+        rate = _U64.unpack(options[_TBF_RATE64])[0]
     roughly = ticks * _TICK_NS * rate // 1_000_000_000
     latency = max(0, round((limit - roughly) * 1000 / rate)) if rate else 0
     return Shaper(dev=dev, rate=rate * 8, burst=(limit - rate * latency // 1000) * 8, latency=latency)

@@ -36,7 +36,7 @@ def nested(kind: int, payload: bytes) -> bytes:
 
 def u8(kind: int, value: int) -> bytes:
     """An 8 bit attribute."""
-    return attr(kind, value.to_bytes(1, "little"))
+    return attr(kind, bytes((value,)))
 
 
 def u32(kind: int, value: int) -> bytes:
