@@ -10,27 +10,24 @@ from towpath.desired.names import POD_PREFIX
 from towpath.model.network import ClusterNetwork
 
 _MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
-_LOOPBACK = {4: "127.0.0.0/8", 6: "::1"}
 _FAMILY = {4: "ip", 6: "ip6"}
 
 
 def masquerade_rules(network: ClusterNetwork) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Rules of the base chain ``nat_postrouting`` and of the chain ``masq`` it ends in."""
     snat = "masquerade fully-random" if network.random_fully else "masquerade"
-    published = [rule for family in (4, 6) for rule in _published(family, snat)]
+    published = [_hairpin(family, snat) for family in (4, 6)]
+    # The node itself, through 127.0.0.1: the pod could not answer that.
+    published.append(f'oifname "{POD_PREFIX}*" ip saddr 127.0.0.0/8 {snat}')
     # kube-proxy's mark means that it masquerades this packet itself.
     base = ("meta mark & 0x00004000 == 0x00004000 return", *published, "jump masq")
     rules = [rule for family in (4, 6) for rule in _flannel(family, snat)] if network.masquerade else []
     return base, tuple(rules)
 
 
-def _published(family: int, snat: str) -> tuple[str, ...]:
-    """A pod that calls itself and a node that calls from loopback must see the answer come back."""
-    ip = _FAMILY[family]
-    return (
-        f"oifname . {ip} saddr @pod_src{family} ct status dnat {snat}",
-        f'oifname "{POD_PREFIX}*" {ip} saddr {_LOOPBACK[family]} {snat}',
-    )
+def _hairpin(family: int, snat: str) -> str:
+    """A pod that calls a port it publishes itself must not see its own address as the client's."""
+    return f"oifname . {_FAMILY[family]} saddr @pod_src{family} ct status dnat {snat}"
 
 
 def _flannel(family: int, snat: str) -> tuple[str, ...]:

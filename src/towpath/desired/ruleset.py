@@ -86,9 +86,12 @@ _FORWARD = (
     f"oifname {_POD} jump to_pod",
 )
 _HOSTPORTS = (
-    "meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @hostport_ip4",
+    "dnat ip to ip daddr . meta l4proto . th dport map @hostport_ip4",
     "meta nfproto ipv4 dnat ip to meta l4proto . th dport map @hostport4",
-    "meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @hostport_ip6",
+    # The kernel routes nothing to ::1 that comes in by another device, so no answer would get back: better
+    # refused at once (clients then try 127.0.0.1) than never answered.
+    "ip6 daddr ::1 return",
+    "dnat ip6 to ip6 daddr . meta l4proto . th dport map @hostport_ip6",
     "meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @hostport6",
 )
 

@@ -1,0 +1,161 @@
+"""A node with pods in namespaces of its own, and the world beyond its NIC; and traffic between them.
+
+The world is both a neighbouring node (172.30.0.12, with pods behind it) and the outside (198.51.100.2).
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+from ipaddress import ip_address
+from typing import Any, Literal
+
+from msgspec.structs import replace
+
+from attachments import attachment
+from nodes import DUAL, UNDERLAY, node, snapshot
+from towpath.desired.node import node_state
+from towpath.desired.pods import born, pod_wiring
+from towpath.desired.snapshot import Snapshot
+from towpath.kernel.linux import LinuxKernel
+from towpath.kernel.netns import new_netns, run_in
+from towpath.model.attachment import Attachment
+from towpath.model.net import Link, Veth
+from towpath.model.op import AddLink, Op
+from towpath.model.state import NetState, Scope
+from towpath.reconcile.diff import diff
+
+Proto = Literal["tcp", "udp"]
+NODE4, NODE6 = "172.30.0.11", "fd00:172:30::11"
+REMOTE_POD4, REMOTE_POD6 = "10.42.2.5", "fd00:10:42:2::5"
+OUTSIDE4, OUTSIDE6 = "198.51.100.2", "2001:db8:51::2"
+# A packet within the machine takes microseconds; one that is dropped costs this.
+_PATIENCE = 0.25
+ON_LINK = frozenset({ip_address("172.30.0.12"), ip_address("fd00:172:30::12")})
+
+
+class WiredNode:
+    """Node ``n1`` of a dual-stack cluster with DirectRouting to ``n2``, which is the world."""
+
+    def __init__(self) -> None:
+        self.node, self.world = new_netns(), new_netns()
+        self.pods: dict[str, int] = {}
+        self._attachments: list[Attachment] = []
+        self.kernel = run_in(self.node, LinuxKernel)
+        self._setup_underlay()
+        self.reconcile()
+
+    def snapshot(self) -> Snapshot:
+        return snapshot(
+            node(1),
+            node(2),
+            network=replace(DUAL, direct_routing=True),
+            underlay=replace(UNDERLAY, on_link=ON_LINK),
+            attachments=tuple(self._attachments),
+            vtep_macs={},
+        )
+
+    def reconcile(self) -> tuple[Op, ...]:
+        """One turn of the agent's loop; returns the operations."""
+        desired = node_state(self.snapshot())
+        observed = self.kernel.observe(desired.state.sysctls, "towpath")
+        ops = diff(observed, desired.state, desired.scope)
+        self.kernel.apply(ops)
+        return ops
+
+    def add(self, name: str, *addresses: str, bind: bool = True, **fields: Any) -> Attachment:
+        """Wire a pod as ADD does; ``bind`` False leaves the firewall in ignorance of it."""
+        att = attachment(name, *addresses, mac=f"0a:58:0a:2a:01:{len(self.pods) + 2:02x}", **fields)
+        pod = self.pods[name] = new_netns()
+        wiring = pod_wiring(att)
+        ops = diff(NetState(), wiring.host, Scope())
+        links: list[Op] = [op for op in ops if isinstance(op, AddLink)]
+        self.kernel.apply(links, pod_netns=pod)
+        inside = run_in(pod, LinuxKernel)
+        inside.apply(diff(born(att), wiring.inside, Scope()))
+        inside.close()
+        self.kernel.apply([op for op in ops if op not in links])
+        if bind:
+            self._attachments.append(att)
+            self.reconcile()
+        return att
+
+    def sh(self, netns: int, command: str) -> str:
+        """Run a shell command in a namespace."""
+        path = f"/proc/{os.getpid()}/fd/{netns}"
+        done = subprocess.run(
+            ["nsenter", f"--net={path}", "sh", "-ec", command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def close(self) -> None:
+        self.kernel.close()
+        for fd in (self.node, self.world, *self.pods.values()):
+            os.close(fd)
+
+    def _setup_underlay(self) -> None:
+        veth = Veth(peer="eth0", peer_mac="0e:00:00:00:00:02", peer_mtu=1500)
+        link = Link(name="eth0", kind=veth, mtu=1500, mac="0e:00:00:00:00:01")
+        self.kernel.apply([AddLink(link)], pod_netns=self.world)
+        self.sh(
+            self.world,
+            f"""
+            echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad
+            ip link set lo up; ip link set eth0 up
+            ip addr add 172.30.0.12/24 dev eth0; ip addr add fd00:172:30::12/64 dev eth0 nodad
+            for a in {REMOTE_POD4} {OUTSIDE4} {REMOTE_POD6} {OUTSIDE6}; do ip addr add $a dev lo; done
+            ip route add 10.42.1.0/24 via {NODE4}; ip route add fd00:10:42:1::/64 via {NODE6}
+            """,
+        )
+        self.sh(
+            self.node,
+            f"""
+            ip link set lo up
+            ip addr add {NODE4}/24 dev eth0; ip addr add {NODE6}/64 dev eth0 nodad
+            ip addr add fe80::11/64 dev eth0 nodad
+            ip route add default via 172.30.0.12; ip -6 route add default via fd00:172:30::12
+            """,
+        )
+
+
+def reach(
+    source: int, sink: int, dst: str, port: int, *, listen: int = 0, proto: Proto = "tcp", bind: str = ""
+) -> str | None:
+    """Speak from namespace ``source`` to ``dst``; the address a server in ``sink`` saw, None if it saw none.
+
+    The server listens on ``listen``, where that differs from ``port``. Its answer must come back too.
+    """
+    family = socket.AF_INET6 if ":" in dst else socket.AF_INET
+    kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
+    with _socket(sink, family, kind) as server, _socket(source, family, kind) as client:
+        # A UDP server that has many addresses must answer from the one it was called by.
+        server.bind((dst if proto == "udp" and not listen else "", listen or port))
+        if bind:
+            client.bind((bind, 0))
+        if proto == "tcp":
+            server.listen()
+        with contextlib.suppress(OSError):
+            client.connect((dst, port))
+            client.send(b"ping")
+            return _answered(server, client, proto)
+    return None
+
+
+def _answered(server: socket.socket, client: socket.socket, proto: Proto) -> str | None:
+    if proto == "udp":
+        _, peer = server.recvfrom(16)
+        server.sendto(b"pong", peer)
+    else:
+        connection, peer = server.accept()
+        with connection:
+            connection.sendall(b"pong")
+    seen: str = peer[0]
+    return seen if client.recv(16) == b"pong" else None
+
+
+def _socket(netns: int, family: int, kind: int) -> socket.socket:
+    made = run_in(netns, lambda: socket.socket(family, kind))
+    made.settimeout(_PATIENCE)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return made
