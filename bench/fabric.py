@@ -30,18 +30,22 @@ def enter_namespaces() -> None:
 def throughput(side_a: flannel_by_hand.Side, side_b: flannel_by_hand.Side) -> float:
     """Gbit/s from the pod on one node to the pod on the other, as the receiver counts it."""
     server = subprocess.Popen(
-        ["ip", "netns", "exec", side_b.pod, "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL
+        ["ip", "netns", "exec", side_b.pod, "iperf3", "-s"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     client = ["ip", "netns", "exec", side_a.pod, "iperf3", "-c", side_b.pod_address, "-t", str(SECONDS), "-J"]
     for _ in range(50):
-        ended = subprocess.run(client, capture_output=True, text=True, check=False)
-        if ended.returncode == 0:
+        # iperf3 reports in its JSON, not by its exit code, that the server is not listening yet.
+        report = json.loads(subprocess.run(client, capture_output=True, text=True, check=False).stdout)
+        if "error" not in report:
             break
         time.sleep(0.1)
     else:
-        raise SystemExit(f"iperf3 cannot reach {side_b.pod}: {json.loads(ended.stdout).get('error')}")
-    server.wait(timeout=10)
-    bits: float = json.loads(ended.stdout)["end"]["sum_received"]["bits_per_second"]
+        raise SystemExit(f"iperf3 cannot reach {side_b.pod}: {report['error']}")
+    server.terminate()
+    server.wait()
+    bits: float = report["end"]["sum_received"]["bits_per_second"]
     return bits / 1e9
 
 
