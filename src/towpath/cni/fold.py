@@ -6,7 +6,7 @@ CNI's own test data says ``bandWidth``, and runtimes write ``CNIVersion``.
 from typing import Any
 
 # fmt: off
-_KEYS = (
+KEYS = (
     "address", "advmss", "aliases", "args", "bandwidth", "capabilities", "cni", "cniVersion", "containerID",
     "containerPort", "disableCheck", "disableGC", "dns", "domain", "dst", "egressBurst", "egressRate",
     "gateway", "gw", "hostIP", "hostPort", "ifname", "ingressBurst", "ingressRate", "interface",
@@ -16,7 +16,7 @@ _KEYS = (
     "subnet", "table", "type", "version", "cni.dev/valid-attachments", "cni.dev/attachments",
 )
 # fmt: on
-_KNOWN = {key.casefold(): key for key in _KEYS}
+_KNOWN = {key.casefold(): key for key in KEYS}
 
 
 def fold(value: Any) -> Any:

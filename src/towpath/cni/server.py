@@ -194,8 +194,7 @@ def read_request(environment: Mapping[str, str], stdin: bytes, descriptors: PodD
     command = environment.get("CNI_COMMAND", "")
     if command not in ("ADD", "DEL", "CHECK", "STATUS", "GC"):
         raise CniError(ErrorCode.BAD_ENVIRONMENT, f"unknown CNI_COMMAND: {command}")
-    removing = command in ("DEL", "GC")
-    config = parse_net_conf(stdin, lenient=removing)
+    config = parse_net_conf(stdin, lenient=command == "DEL")
     if not allows(config.cni_version, command):
         raise CniError(
             ErrorCode.INCOMPATIBLE_VERSION, f"config version {config.cni_version} does not allow {command}"
@@ -208,7 +207,7 @@ def read_request(environment: Mapping[str, str], stdin: bytes, descriptors: PodD
         args = parse_args(environment.get("CNI_ARGS", ""))
         config = with_args(config, args)
     except CniError:
-        if not removing:
+        if command != "DEL":
             raise
         args = {}
     netns_error = environment.get("TOWPATH_NETNS_ERROR", "")

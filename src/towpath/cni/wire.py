@@ -59,7 +59,7 @@ def answer(exit_code: int, stdout: bytes) -> bytes:
 
 
 def execute(path: str, env: dict[str, str], stdin: bytes) -> bytes:
-    """The frame that asks the shim to execute a delegate. Raises ValueError for a NUL in its strings."""
+    """The frame that asks the shim to execute a delegate. Raises ValueError for strings with a NUL."""
     strings = [path, *(f"{k}={v}" for k, v in env.items())]
     if any("\0" in s or not s for s in strings):
         raise ValueError("a path or variable of a delegate is empty or has a NUL")
