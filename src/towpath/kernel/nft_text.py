@@ -32,7 +32,9 @@ def commands(update: NftUpdate) -> list[str]:
     table = f"inet {name(update.table)}"
     fresh = {decl.name for decl in update.add_sets}
     hidden = {chain for chain, hook in update.add_chains if hook is None}
-    script = [f"add table {table}"]
+    # Deleting what may be absent is an error; what has just been added is not absent.
+    again = f"\ndelete table {table}\nadd table {table}" if update.recreate else ""
+    script = [f"add table {table}{again}"]
     script += [
         f"add set {table} {_declaration(s)}" if not s.data else f"add map {table} {_declaration(s)}"
         for s in update.add_sets

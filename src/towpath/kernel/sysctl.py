@@ -58,7 +58,12 @@ class Sysctls:
         return found
 
     def write(self, path: str, value: str) -> None:
-        """Raises OSError, with ENOENT for one that does not exist."""
+        """Raises OSError, with ENOENT for one that does not exist.
+
+        But where the kernel has no IPv6 at all (ipv6.disable=1) its settings guard nothing and are not made.
+        """
+        if self._elsewhere and path.startswith("net/ipv6/") and "net/ipv6/" not in self._folders:
+            return
         fd = self._open(path, os.O_WRONLY)
         try:
             os.write(fd, value.encode())

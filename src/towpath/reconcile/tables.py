@@ -40,6 +40,11 @@ def _update(observed: NftTable, desired: NftTable) -> NftUpdate:
             add_elements.append((declared, more))
         if less:
             del_elements.append((declared, less))
+    gone = [observed.sets[name] for name in sorted(observed.sets.keys() - desired.sets.keys())]
+    # A verdict in a map that goes would hold its chain, which may go as well, until the transaction's end.
+    del_elements += [
+        (replace(d, elements={}), d.elements) for d in gone if d.data == ("verdict",) and d.elements
+    ]
     changed = [c for n, c in desired.chains.items() if n not in observed.chains or observed.chains[n] != c]
     return NftUpdate(
         table=desired.name,
@@ -49,7 +54,7 @@ def _update(observed: NftTable, desired: NftTable) -> NftUpdate:
         del_elements=tuple(del_elements),
         set_chains=tuple(changed),
         del_chains=tuple(sorted(observed.chains.keys() - desired.chains.keys())),
-        del_sets=tuple(sorted(observed.sets.keys() - desired.sets.keys())),
+        del_sets=tuple(decl.name for decl in gone),
     )
 
 
