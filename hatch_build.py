@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,33 @@ class ShimBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile when the source is newer than the executable; mark the wheel as platform-specific."""
+        """Compile when the source is newer than the executable; mark the wheel as platform-specific.
+
+        Any Python 3 of the platform can use the wheel: what is compiled is a program, not an extension.
+        """
         if self.target_name != "wheel":
             return
         source, output = Path(self.root, SOURCE), Path(self.root, OUTPUT)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if not output.exists() or output.stat().st_mtime < source.stat().st_mtime:
-            partial = output.with_suffix(f".{os.getpid()}")
-            compiler = os.environ.get("CC", "cc")
-            try:
-                subprocess.run([compiler, *FLAGS, "-o", str(partial), str(source)], check=True)
-            except FileNotFoundError:
-                sys.exit(f"towpath: no C compiler ({compiler}): install gcc and libc6-dev")
-            partial.replace(output)
+        newest = max(source.stat().st_mtime, Path(__file__).stat().st_mtime)
+        if not output.exists() or output.stat().st_mtime < newest:
+            compile_shim(source, output)
         build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+
+
+def compile_shim(source: Path, output: Path) -> None:
+    """Compile to ``output``, which is replaced in one step: a node may be running it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.{os.getpid()}")
+    compiler = os.environ.get("CC", "cc").split()
+    try:
+        subprocess.run([*compiler, *FLAGS, "-o", str(partial), str(source)], check=True)
+    except FileNotFoundError:
+        sys.exit(f"towpath: no C compiler ({compiler[0]}): install gcc and libc6-dev")
+    except subprocess.CalledProcessError:
+        partial.unlink(missing_ok=True)
+        sys.exit(
+            f"towpath: {source.name} does not compile; if the linker misses -lc, install libc in its static form"
+            " (libc6-dev on Debian, glibc-static on Fedora)"
+        )
+    partial.replace(output)
