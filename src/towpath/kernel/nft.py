@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from towpath.kernel import nft_json
 from towpath.kernel.libnftables import HANDLES, JSON, NUMERIC_PROTO, STATELESS, TERSE, NftContext, NftError
+from towpath.kernel.nft_elements import ElementSocket, NotPlain, messages
 from towpath.kernel.nft_text import commands, comment_of, name
 from towpath.kernel.port import KernelRefused
 from towpath.model.nft import Key, NftChain, NftSet, NftTable
@@ -36,10 +37,12 @@ class Nft:
     def __init__(self) -> None:
         """Raises KernelRefused if libnftables is missing."""
         self._nft = NftContext()
+        self._elements = ElementSocket()
         self._texts: dict[tuple[str, bytes], str] = {}
 
     def close(self) -> None:
         """Free the library's context."""
+        self._elements.close()
         self._nft.close()
 
     def apply(self, update: NftUpdate) -> None:
@@ -49,6 +52,8 @@ class Nft:
         then new sets and chains come first, unseen by any rule, then additions, then chains, each refilled at
         once, then removals. Raises KernelRefused.
         """
+        if self._apply_elements(update):
+            return
         for attempt in range(_ATTEMPTS):
             try:
                 self._send(commands(update))
@@ -63,6 +68,13 @@ class Nft:
                 update = smaller
         if any(chain.rules for chain in update.set_chains):
             self._learn(update)
+
+    def _apply_elements(self, update: NftUpdate) -> bool:
+        """The short way, for elements of hash sets; False if libnftables has to do it or to say why not."""
+        try:
+            return self._elements.execute(messages(update))
+        except (NotPlain, OSError):
+            return False
 
     def observe(self, table: str) -> NftTable | None:
         """Table ``inet TABLE``, None if there is none. Raises KernelRefused."""
