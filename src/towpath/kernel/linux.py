@@ -126,7 +126,7 @@ class LinuxKernel:
                 self._nft.apply(op)
             case FlushConntrack() if self._conntrack is not None:
                 try:
-                    self._conntrack.flush(op.addr)
+                    self._conntrack.flush(op.addr, op.protocol)
                 except OSError as error:
                     raise _refused(op, error) from error
             case _:
