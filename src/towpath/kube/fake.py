@@ -7,8 +7,10 @@ continue tokens, refusals of any status.
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -41,7 +43,12 @@ class FakeApiServer:
     ``requests`` logs (method, target) of everything asked. ``token`` non-empty is demanded of everybody.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None, ca: bytes = b"") -> None:
+    def __init__(
+        self,
+        tls: ssl.SSLContext | None = None,
+        ca: bytes = b"",
+        bind: Callable[[int], socket.socket] | None = None,
+    ) -> None:
         self.objects: dict[str, dict[tuple[str, str], Raw]] = {}
         self.requests: list[tuple[str, str]] = []
         self.token = ""
@@ -52,14 +59,19 @@ class FakeApiServer:
         self._log: list[tuple[int, str, str, Raw]] = []
         self._watchers: list[_Watcher] = []
         self._failures: deque[tuple[int, dict[str, str]]] = deque()
-        self._server = fakehttp.Server(self._answer)
+        self._server = fakehttp.Server(self._answer, bind or fakehttp.loopback)
         self._port = 0
         self._watched = asyncio.Condition()
 
     @classmethod
-    async def start(cls, tls: ssl.SSLContext | None = None, ca: bytes = b"") -> Self:
-        """Listen on a free port of 127.0.0.1."""
-        server = cls(tls, ca)
+    async def start(
+        cls,
+        tls: ssl.SSLContext | None = None,
+        ca: bytes = b"",
+        bind: Callable[[int], socket.socket] | None = None,
+    ) -> Self:
+        """Listen on a free port of 127.0.0.1. ``bind`` makes the socket elsewhere (another namespace)."""
+        server = cls(tls, ca, bind)
         await server.up()
         return server
 

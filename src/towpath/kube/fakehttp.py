@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import MappingProxyType
@@ -35,14 +36,16 @@ class Answer(NamedTuple):
 class Server:
     """Serves one handler; ``close()`` cuts every connection without a word."""
 
-    def __init__(self, handler: Callable[[Request], Awaitable[Answer]]) -> None:
-        self._handler = handler
+    def __init__(
+        self, handler: Callable[[Request], Awaitable[Answer]], bind: Callable[[int], socket.socket]
+    ) -> None:
+        self._handler, self._bind = handler, bind
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def listen(self, port: int, tls: ssl.SSLContext | None) -> int:
-        """Listen on ``port`` of 127.0.0.1, 0 for any; returns the port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port, ssl=tls)
+        """Listen on ``port``, 0 for any; returns the port."""
+        self._server = await asyncio.start_server(self._accept, sock=self._bind(port), ssl=tls)
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
@@ -75,6 +78,11 @@ class Server:
             writer.close()
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
+
+
+def loopback(port: int) -> socket.socket:
+    """A socket bound to ``port`` of 127.0.0.1."""
+    return socket.create_server(("127.0.0.1", port))
 
 
 async def _read(reader: asyncio.StreamReader) -> Request | None:

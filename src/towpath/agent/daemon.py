@@ -1,0 +1,337 @@
+"""The node daemon: API, kernel and CNI calls wired together. What to do is decided elsewhere.
+
+Events only poke runners. One runner keeps the kernel as desired, another the own Node object. On SIGTERM
+both stop, calls under way are finished, and all that is in the kernel stays: the next agent takes it over.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+from towpath import __version__
+from towpath.agent import gauges
+from towpath.agent.attach_setup import attachments as make_attachments
+from towpath.agent.attachments import Attachments, AttachSettings
+from towpath.agent.config import Settings
+from towpath.agent.directory import ApiPodDirectory
+from towpath.agent.ethtool import SystemOffload
+from towpath.agent.health import HealthServer, Page, server_tls
+from towpath.agent.interest import relevant_link_event, relevant_to
+from towpath.agent.measured import MeasuredHandler
+from towpath.agent.metrics import Metrics, Sample
+from towpath.agent.offload import OffloadProbe
+from towpath.agent.offload_view import offload_findings, overlay_devices
+from towpath.agent.readiness import GatedHandler, Readiness
+from towpath.agent.reconciler import Reconciler, Step
+from towpath.agent.report import Publisher, Verification, shortened
+from towpath.agent.runner import Runner
+from towpath.api.core import Node, Pod
+from towpath.api.report import AgentReport
+from towpath.cni import server
+from towpath.desired.mtu import pod_mtu
+from towpath.ipam.errors import LeaseStoreError
+from towpath.ipam.store import LeaseStore
+from towpath.kernel.linux import LinuxKernel
+from towpath.kernel.port import KernelRefused
+from towpath.kernel.watch import Kind, NetlinkWatch
+from towpath.kube.backoff import Backoff
+from towpath.kube.client import Client
+from towpath.kube.codec import Key
+from towpath.kube.kinds import NODES, PODS
+from towpath.kube.reflector import Reflector, Selection
+from towpath.log import get_logger
+from towpath.model.finding import Finding
+from towpath.model.network import ClusterNetwork
+
+log = get_logger("towpath.agent")
+
+# Kernel events come in swarms, most of them our own doing while pods are attached. Both delays are far below
+# the second within which a deletion by somebody else is to be mended.
+_EVENT_DELAY, _EVENT_DELAY_BUSY = 0.1, 0.5
+_STUCK_AFTER = 120.0
+
+
+class Agent:
+    """One node's agent, in the calling thread's network namespace. ``run`` may be called once."""
+
+    def __init__(self, settings: Settings, network: ClusterNetwork, client: Client) -> None:
+        self._settings, self._network, self._client = settings, network, client
+        self._lock = asyncio.Lock()
+        self._attach = AttachSettings()
+        self._readiness = Readiness()
+        self._verification = Verification()
+        self._publisher = Publisher(client, settings.node_name, time.monotonic)
+        self._metrics = Metrics()
+        self._step: Step | None = None
+        self._kernel_problem = ""
+        self._seen: dict[str, tuple[Any, ...]] = {}
+        silence = settings.api_silence_seconds
+        self._nodes: Reflector[Node] = Reflector(
+            client, Selection(kind=NODES), self._node_changed, silence=silence
+        )
+        mine = Selection(kind=PODS, field_selector=f"spec.nodeName={settings.node_name}")
+        self._pods: Reflector[Pod] = Reflector(client, mine, self._pod_changed, silence=silence)
+        self._kernel_runner = Runner(
+            self._reconcile, resync=settings.resync_seconds, backoff=Backoff(0.2, 10.0)
+        )
+        self._node_runner = Runner(
+            self._publish, resync=settings.resync_seconds, backoff=Backoff(0.5, 30.0), rest=1.0
+        )
+        self._probe = OffloadProbe(SystemOffload(), settings.offload_port) if settings.offload_probe else None
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT. Raises OSError, KernelRefused when a part cannot be set up at all."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with AsyncExitStack() as stack:
+            await self._set_up(stack)
+            parts = [self._nodes.run(), self._pods.run(), self._kernel_runner.run(), self._node_runner.run()]
+            if self._probe is not None:
+                parts.append(self._probe.run())
+                stack.callback(self._probe.close)
+            await _until(stop, [asyncio.create_task(part) for part in parts])
+            log.info("stopping", left_in_place="links, routes, firewall")
+
+    async def _set_up(self, stack: AsyncExitStack) -> None:
+        """Open everything, in the order in which the next thing needs the one before."""
+        settings = self._settings
+        boot_id = settings.boot_id_file.read_text().strip()
+        kernel = LinuxKernel()
+        stack.callback(kernel.close)
+        self._store = LeaseStore(settings.state_dir / "leases.db", boot_id=boot_id, clock=_since_boot)
+        self._store_opened = False
+        stack.callback(self._store.close)
+        with suppress(LeaseStoreError):  # its problem is told by STATUS, readiness and findings
+            self._store.open()
+        pods = ApiPodDirectory(self._client, self._pods)
+        self._attachments: Attachments = await stack.enter_async_context(
+            make_attachments(self._store, kernel, pods, self._attach, self._lock)
+        )
+        self._reconciler = Reconciler(
+            kernel,
+            self._network,
+            settings.node_name,
+            settings.iface,
+            self._lock,
+            self._attachments.current,
+            self._metrics,
+        )
+        self._gate = GatedHandler(self._attachments, self._attach)
+        serving = await server.serve(settings.cni_socket, MeasuredHandler(self._gate, self._metrics))
+        stack.push_async_callback(serving.close)
+        watch = NetlinkWatch(self._kernel_changed)
+        stack.callback(watch.close)
+        watch.start()
+        health = HealthServer(self._pages(), settings.health_token_file)
+        tls = server_tls(settings.health_tls_cert, settings.health_tls_key)
+        port = await health.listen(*settings.health_address, tls)
+        stack.push_async_callback(health.close)
+        self._judge()
+        log.info("started", version=__version__, node=settings.node_name, health_port=port)
+
+    # Events.
+
+    def _node_changed(self, key: Key | None) -> None:
+        if key is None:
+            self._kernel_runner.poke()
+            return
+        name = key[1]
+        own = name == self._settings.node_name
+        node = self._nodes.objects.get(key)
+        before = self._seen.pop(name, None)
+        if node is not None:
+            self._seen[name] = relevant_to(node, own=own)
+        if self._seen.get(name) != before:
+            self._kernel_runner.poke()
+        if own:
+            self._node_runner.poke()
+
+    def _pod_changed(self, key: Key | None) -> None:
+        if key is None:
+            self._judge()
+            self._node_runner.poke()
+
+    def _kernel_changed(self, kind: Kind, name: str) -> None:
+        devices: set[str] = set()
+        if self._step is not None:
+            devices = {*self._step.desired.scope.devices, self._step.snapshot.underlay.dev}
+        if relevant_link_event(kind, name, devices):
+            self._kernel_runner.poke(_EVENT_DELAY_BUSY if self._gate.busy else _EVENT_DELAY)
+
+    # The two things done.
+
+    async def _reconcile(self) -> bool:
+        if not self._nodes.listed.is_set():
+            self._judge()
+            return True  # the list's end pokes
+        if not self._leases_known():
+            self._judge()
+            return False
+        nodes = {name: node for (_, name), node in self._nodes.objects.items()}
+        nonce = self._verification.asked(nodes.get(self._settings.node_name))
+        try:
+            step = await self._reconciler.step(nodes)
+            self._kernel_problem = ""
+        except KernelRefused as e:
+            log.error("kernel_not_observed", error=str(e))
+            self._kernel_problem = str(e)
+            self._judge()
+            return False
+        if step is not None:
+            self._learn(step)
+            if nonce:
+                found = [*(op.describe() for op in step.planned), *step.drift[len(step.failed) :]]
+                self._verification.answer(nonce, found, time.monotonic())
+        self._judge()
+        self._node_runner.poke()
+        return step is not None and not step.failed
+
+    def _leases_known(self) -> bool:
+        """Whether the store has been read: without it every pod would look like a leftover."""
+        if not self._store_opened:
+            try:
+                self._store.open()
+            except LeaseStoreError as e:
+                log.error("lease_store_unusable", error=str(e))
+                return False
+            self._attachments.adopt()
+            self._store_opened = True
+        return True
+
+    def _learn(self, step: Step) -> None:
+        """What the step found out, for those who need it."""
+        first = self._step is None
+        self._step = step
+        if step.firewall and step.identity.links:
+            self._attach.pod_cidrs = tuple(link.subnet for link in step.identity.links.values())
+            self._attach.mtu = pod_mtu(self._network, step.snapshot.underlay)
+            self._attach.not_ready = ""
+            self._gate.open()
+        if self._probe is not None:
+            self._probe.update(overlay_devices(step))
+        if first:
+            log.info("in_charge", operations=len(step.planned), pods=len(step.snapshot.attachments))
+
+    async def _publish(self) -> bool:
+        node = self._nodes.objects.get(("", self._settings.node_name))
+        if node is None:
+            return True
+        now = time.monotonic()
+        drift = (*(self._step.drift if self._step else ()), *self._verification.drift(now))
+        report = AgentReport(
+            version=__version__,
+            ready=self._readiness.ready,
+            pods=len(self._attachments.current()),
+            drift=shortened(dict.fromkeys(drift)),
+            findings=shortened(map(str, self._findings())),
+            verified=self._verification.nonce,
+        )
+        annotations = self._step.annotations if self._step else {}
+        up = bool(annotations) and self._step is not None and self._step.firewall
+        return await self._publisher.publish(node, annotations, report, network_up=up)
+
+    # What is known.
+
+    def _judge(self) -> None:
+        """Restate readiness, and why the node cannot take pods."""
+        api = _api_problem("nodes", self._nodes) or _api_problem("pods", self._pods)
+        self._readiness.set("api", api)
+        kernel = self._kernel_reason()
+        self._readiness.set("kernel", kernel)
+        if not self._step or not self._step.firewall:
+            self._attach.not_ready = api or kernel
+        self._readiness.set("cni", self._store.problem or self._attach.not_ready)
+
+    def _kernel_reason(self) -> str:
+        if self._kernel_problem:
+            return self._kernel_problem
+        if self._step is None:
+            blocked = [str(f) for f in self._reconciler.findings]
+            return "; ".join(blocked) or "not compared with the desired state yet"
+        if self._step.failed:
+            return "; ".join(self._step.drift)
+        return "" if self._step.firewall else "; ".join(str(f) for f in self._step.identity.findings)
+
+    def _findings(self) -> list[Finding]:
+        found = [*self._reconciler.findings, *self._attachments.findings()]
+        if self._step is not None:
+            found += [_refusal(op.describe(), e, self._settings.node_name) for op, e in self._step.failed]
+            found += [_gone(name, self._settings.node_name) for name in self._step.missing]
+        if self._probe is not None:
+            found += offload_findings(self._probe, self._settings.node_name)
+        return found
+
+    def _gauges(self) -> Iterable[Sample]:
+        return gauges.sample(
+            self._readiness,
+            {"nodes": self._nodes, "pods": self._pods},
+            self._probe,
+            self._step.desired.scope.devices if self._step else (),
+            len(self._attachments.current()),
+            len(self._step.drift) if self._step else 0,
+            self._findings,
+        )
+
+    def _pages(self) -> dict[str, Any]:
+        async def healthz() -> Page:
+            silent = asyncio.get_running_loop().time() - self._kernel_runner.finished_at
+            if self._kernel_runner.runs and silent > self._settings.resync_seconds + _STUCK_AFTER:
+                return Page(503, f"the kernel has not been looked at for {silent:.0f} s\n")
+            return Page(200, "ok\n")
+
+        async def readyz() -> Page:
+            self._judge()
+            return Page(200 if self._readiness.ready else 503, self._readiness.text())
+
+        async def metrics() -> Page:
+            return Page(
+                200,
+                await asyncio.to_thread(self._metrics.render, list(self._gauges())),
+                "text/plain; version=0.0.4",
+            )
+
+        return {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+
+
+async def _until(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for ``stop``, or for a task to fail: none of them ends by itself."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in (stopping, *tasks):
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _api_problem(kind: str, reflector: Reflector[Any]) -> str:
+    if reflector.listed.is_set():
+        return ""
+    return f"{kind} not listed yet: {reflector.problem or 'no answer yet'}"
+
+
+def _refusal(operation: str, error: KernelRefused, node: str) -> Finding:
+    return Finding(
+        code="TP1020",
+        object=f"Node/{node}",
+        message=f"{operation}: {error.reason}",
+        fix=error.hint or "see what else manages this node's network; it is tried again and again",
+    )
+
+
+def _gone(link: str, node: str) -> Finding:
+    return Finding(
+        code="TP1021",
+        object=f"{link} on {node}",
+        message="the link of a pod is gone, and only the runtime can make a new one",
+        fix="delete the pod; its controller makes another",
+    )

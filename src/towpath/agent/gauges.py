@@ -1,0 +1,45 @@
+"""The agent's gauges, read off its parts when somebody scrapes."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from towpath import __version__
+from towpath.agent.ethtool import tx_checksum
+from towpath.agent.metrics import Sample
+from towpath.agent.offload import OffloadProbe
+from towpath.agent.readiness import Readiness
+from towpath.kube.reflector import Reflector
+from towpath.model.finding import Finding
+
+
+def sample(
+    readiness: Readiness,
+    reflectors: Mapping[str, Reflector[Any]],
+    probe: OffloadProbe | None,
+    overlay: Iterable[str],
+    pods: int,
+    drift: int,
+    findings: Callable[[], Iterable[Finding]],
+) -> Iterable[Sample]:
+    """All gauges of ``metrics.METRICS``."""
+    yield Sample("towpath_build_info", (__version__,), 1)
+    yield Sample("towpath_pods", (), pods)
+    yield Sample("towpath_drift", (), drift)
+    for condition, reason in readiness.conditions.items():
+        yield Sample("towpath_ready", (condition,), float(not reason))
+    for kind, reflector in reflectors.items():
+        yield Sample("towpath_api_up", (kind,), float(reflector.listed.is_set() and not reflector.problem))
+        yield Sample("towpath_api_events", (kind,), reflector.events)
+        yield Sample("towpath_api_lists", (kind,), reflector.relists)
+    counts: dict[tuple[str, str], int] = {}
+    for finding in findings():
+        counts[finding.code, finding.severity] = counts.get((finding.code, finding.severity), 0) + 1
+    for labels, number in counts.items():
+        yield Sample("towpath_findings", labels, number)
+    for device in overlay:
+        with suppress(OSError):
+            yield Sample("towpath_offload_on", (device,), float(tx_checksum(device)))
+    if probe is not None:
+        for (device, peer), verdict in probe.verdicts.items():
+            yield Sample("towpath_offload_verdict", (device, peer, verdict), 1)

@@ -1,0 +1,96 @@
+"""From settings to a running agent: what happens before there is an event loop, in the order of privileges.
+
+Everything that only root may do (folders, other people's files) comes first; then the process becomes what
+it will be for the rest of its life.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from towpath.agent import privileges
+from towpath.agent.config import ConfigError, Settings, load
+from towpath.agent.daemon import Agent
+from towpath.agent.lock import AlreadyRunning, StateLock
+from towpath.api.netconf import NetConfError, parse_net_conf
+from towpath.kernel.port import KernelRefused
+from towpath.kube import config as kube_config
+from towpath.kube.client import Client
+from towpath.kube.errors import KubeConfigError
+from towpath.log import configure
+from towpath.model.network import ClusterNetwork
+
+
+class AgentFailed(Exception):
+    """The agent cannot start or go on. ``usage`` tells that its settings are at fault."""
+
+    def __init__(self, message: str, *, usage: bool = False) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+def run(flags: Mapping[str, str]) -> None:
+    """Run the agent until it is told to stop. ``flags`` by setting name. Raises AgentFailed."""
+    try:
+        settings = load(flags)
+        network = cluster_network(settings)
+    except (ConfigError, NetConfError) as e:
+        problems = e.problems if isinstance(e, ConfigError) else (str(e),)
+        raise AgentFailed("unusable settings:\n  " + "\n  ".join(problems), usage=True) from e
+    configure("json" if settings.log_format == "json" else "console", settings.log_level)
+    try:
+        prepare_folders(settings)
+        lock = StateLock(settings.state_dir)
+        access = kube_config.load(settings.kubeconfig)
+        privileges.drop(settings.run_as_uid or None, settings.run_as_gid or None)
+    except (AlreadyRunning, KubeConfigError, privileges.PrivilegeError) as e:
+        raise AgentFailed(str(e)) from e
+    except OSError as e:
+        raise AgentFailed(f"{e.filename or settings.state_dir}: {e.strerror}; check owner and mode") from e
+    try:
+        asyncio.run(_main(settings, network, access))
+    except (OSError, KernelRefused, KubeConfigError) as e:
+        raise AgentFailed(_words(e)) from e
+    finally:
+        lock.close()
+
+
+async def _main(settings: Settings, network: ClusterNetwork, access: kube_config.ClientConfig) -> None:
+    async with Client(access, user_agent=f"towpath-agent/{settings.node_name}") as client:
+        await Agent(settings, network, client).run()
+
+
+def cluster_network(settings: Settings) -> ClusterNetwork:
+    """net-conf.json with what flannel takes as flags. Raises NetConfError."""
+    network = parse_net_conf(settings.net_conf)
+    return msgspec.structs.replace(network, masquerade=settings.masquerade, pod_mtu=settings.pod_mtu)
+
+
+def prepare_folders(settings: Settings) -> None:
+    """Make the state's and the socket's folder, 0770, for the group the agent will be in. Raises OSError."""
+    for folder in dict.fromkeys((settings.state_dir, settings.cni_socket.parent)):
+        created = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        if created:
+            folder.chmod(0o770)
+        if os.geteuid() == 0 and settings.run_as_uid:
+            _give(folder, settings)
+
+
+def _give(folder: Path, settings: Settings) -> None:
+    """Let the agent's uid work in ``folder`` and on what an earlier agent of another uid left in it."""
+    group = settings.run_as_gid or -1
+    os.chown(folder, 0, group)
+    folder.chmod(0o770)
+    for name in ("agent.lock", "leases.db", "leases.db-wal", "leases.db-shm"):
+        if (folder / name).exists():
+            os.chown(folder / name, settings.run_as_uid, group)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -1,0 +1,86 @@
+"""What being ready means, told truthfully: API listed once, kernel as desired, CNI calls served."""
+
+import asyncio
+
+from towpath.agent.attachments import AttachSettings
+from towpath.cni.errors import CniError, ErrorCode
+from towpath.cni.request import Handler, Request
+from towpath.cni.result import Result
+
+_ADD_WAITS = 10.0
+
+
+class Readiness:
+    """Conditions by name; each is the reason why it does not hold, empty when it does."""
+
+    def __init__(self) -> None:
+        self.conditions = dict.fromkeys(("api", "kernel", "cni"), "the agent is starting")
+
+    def set(self, name: str, reason: str) -> None:
+        """State a condition."""
+        self.conditions[name] = reason
+
+    @property
+    def ready(self) -> bool:
+        """Whether all hold."""
+        return not any(self.conditions.values())
+
+    def text(self) -> str:
+        """One line a condition, as Kubernetes' own ``/readyz?verbose`` has it."""
+        lines = [
+            f"[-]{name}: {reason}" if reason else f"[+]{name} ok" for name, reason in self.conditions.items()
+        ]
+        return "\n".join([*lines, "ready" if self.ready else "not ready"]) + "\n"
+
+
+class GatedHandler:
+    """A CNI handler that lets ADD wait, for a while, until the node can take pods.
+
+    An ADD that comes while the agent starts is better answered late than refused: the kubelet's next try is
+    seconds away. Everything else passes at once. ``busy`` counts the calls under way.
+    """
+
+    def __init__(self, inner: Handler, settings: AttachSettings) -> None:
+        self._inner, self._settings = inner, settings
+        self._opened = asyncio.Event()
+        self.busy = 0
+
+    def open(self) -> None:
+        """Pods can be attached from now on."""
+        self._opened.set()
+
+    async def add(self, r: Request) -> Result:
+        """Raises TRY_LATER with the reason when the node does not get ready in time."""
+        if not self._opened.is_set():
+            try:
+                async with asyncio.timeout(_ADD_WAITS):
+                    await self._opened.wait()
+            except TimeoutError:
+                raise CniError(
+                    ErrorCode.TRY_LATER, "the node is not ready for pods", self._settings.not_ready
+                ) from None
+        self.busy += 1
+        try:
+            return await self._inner.add(r)
+        finally:
+            self.busy -= 1
+
+    async def delete(self, r: Request) -> None:
+        """Straight through."""
+        self.busy += 1
+        try:
+            await self._inner.delete(r)
+        finally:
+            self.busy -= 1
+
+    async def check(self, r: Request) -> None:
+        """Straight through."""
+        await self._inner.check(r)
+
+    async def status(self, r: Request) -> None:
+        """Straight through."""
+        await self._inner.status(r)
+
+    async def gc(self, r: Request) -> None:
+        """Straight through."""
+        await self._inner.gc(r)

@@ -1,0 +1,124 @@
+"""Parsers of single settings: from text or a YAML scalar to a typed value, or Rejected with the fix."""
+
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+_NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_YES, _NO = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+
+
+class Rejected(ValueError):
+    """What is wrong with a value, and what would be right."""
+
+
+def text(value: Any) -> str:
+    """Any string."""
+    if not isinstance(value, str):
+        raise Rejected(f"{value!r} is not text; put it in quotes")
+    return value.strip()
+
+
+def node_name(value: Any) -> str:
+    """A DNS subdomain name (RFC 1123); empty for the host name, as the kubelet's default."""
+    name = text(value) or socket.gethostname().lower()
+    if not _NODE_NAME.fullmatch(name):
+        raise Rejected(f"{name!r} cannot be the name of a Node; use the name `kubectl get nodes` shows")
+    return name
+
+
+def flag(value: Any) -> bool:
+    """true or false."""
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word not in _YES | _NO:
+        raise Rejected(f"{value!r} is neither true nor false")
+    return word in _YES
+
+
+def number(low: float, high: float) -> Callable[[Any], float]:
+    """A number in [low, high]."""
+
+    def parse(value: Any) -> float:
+        try:
+            result = float(value if not isinstance(value, bool) else "no")
+        except (TypeError, ValueError):
+            raise Rejected(f"{value!r} is not a number") from None
+        if not low <= result <= high:
+            raise Rejected(f"{value} is not between {low:g} and {high:g}")
+        return result
+
+    return parse
+
+
+def whole_number(low: int, high: int) -> Callable[[Any], int]:
+    """A whole number in [low, high]."""
+    check = number(low, high)
+
+    def parse(value: Any) -> int:
+        result = check(value)
+        if result != int(result):
+            raise Rejected(f"{value} is not a whole number")
+        return int(result)
+
+    return parse
+
+
+def choice(*allowed: str) -> Callable[[Any], str]:
+    """One of a few words."""
+
+    def parse(value: Any) -> str:
+        if value not in allowed:
+            raise Rejected(f"{value!r} is not one of {', '.join(allowed)}")
+        return str(value)
+
+    return parse
+
+
+def path(value: Any) -> Path:
+    """An absolute path; it need not exist."""
+    if isinstance(value, Path):
+        return value
+    result = Path(text(value))
+    if not result.is_absolute():
+        raise Rejected(f"{value!r} is not an absolute path")
+    return result
+
+
+def optional_file(value: Any) -> Path | None:
+    """A file that is there, or nothing."""
+    if value is None or value == "":
+        return None
+    result = path(value)
+    if not result.is_file():
+        raise Rejected(f"{result} is not a file")
+    return result
+
+
+def host_port(value: Any) -> tuple[str, int]:
+    """``127.0.0.1:9109``, ``[::1]:9109`` or ``:9109`` (every address). Port 0 means any."""
+    if isinstance(value, tuple):
+        return value
+    host, colon, port = str(value).rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+        raise Rejected(f"{value!r} is not ADDRESS:PORT, e.g. 127.0.0.1:9109 or [::1]:9109")
+    return host.strip("[]") or "::", int(port)
+
+
+def net_conf(value: Any) -> str:
+    """The JSON of net-conf.json: given inline (as text or as YAML), or the path of a file that holds it."""
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode()
+    given = text(value)
+    if given.startswith("{"):
+        return given
+    try:
+        return path(given).read_text()
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "not text"
+        raise Rejected(f"{given}: {reason}; give flannel's net-conf.json, as a path or inline") from None
