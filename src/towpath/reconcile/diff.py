@@ -158,7 +158,7 @@ def _change(
     kept: set[Item] = set()
     replaced: set[Hashable] = set()
     for item in desired:
-        if item.dev not in plan.usable:
+        if not plan.bears(item):
             continue
         twin = next((o for o in present.get(key(item), ()) if same(o, item)), None)
         if twin is None:
@@ -171,7 +171,7 @@ def _change(
         for k, items in present.items()
         if k not in replaced
         for item in items
-        if item not in kept and item.dev not in plan.doomed and ours(item)
+        if item not in kept and item.dev in plan.usable and ours(item)
     ]
     return [Add(i) for i in _ordered(adds)], [Delete(i) for i in _ordered(deletes)]
 

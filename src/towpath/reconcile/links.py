@@ -2,18 +2,20 @@
 
 import msgspec
 
-from towpath.model.net import Link, Redirect, Vxlan
+from towpath.model.net import Address, Fdb, Link, Neighbour, Redirect, Route, Shaper, Vxlan
 from towpath.model.op import AddLink, DelLink, Op, SetLink
 from towpath.model.state import NetState, Scope
+
+Item = Address | Route | Neighbour | Fdb | Shaper | Redirect
 
 
 class LinkPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Operations on devices, in four groups, and their consequences.
 
     ``replaced``: deletions that must come first; ``added``; ``changed``; ``stale``: deletions that come last.
-    ``usable``: devices that will be there; ``gone``: those that lose everything they carry before the adds;
-    ``doomed``: those that are deleted at the end, and all that is on them with them; ``flushed``: those whose
-    neighbours are lost.
+    ``usable``: devices that will be there and are what they should be: only what is on these is changed;
+    ``gone``: those that lose everything they carry before the adds; ``flushed``: those whose neighbours are
+    lost.
     """
 
     replaced: tuple[Op, ...]
@@ -22,13 +24,15 @@ class LinkPlan(msgspec.Struct, frozen=True, kw_only=True):
     stale: tuple[Op, ...]
     usable: frozenset[str]
     gone: frozenset[str]
-    doomed: frozenset[str]
     flushed: frozenset[str]
 
-    def is_gone(self, item: msgspec.Struct) -> bool:
+    def is_gone(self, item: Item) -> bool:
         """Whether an observed object will have vanished with its device before anything is added."""
-        dev: str = getattr(item, "dev")  # noqa: B009 - every kind of item has one, under this name
-        return dev in self.gone or (isinstance(item, Redirect) and item.ifb in self.gone)
+        return not self.gone.isdisjoint(_devices(item))
+
+    def bears(self, item: Item) -> bool:
+        """Whether everything ``item`` stands on will be there."""
+        return self.usable.issuperset(_devices(item))
 
 
 def plan_links(observed: NetState, desired: NetState, scope: Scope) -> LinkPlan:
@@ -50,7 +54,8 @@ def plan_links(observed: NetState, desired: NetState, scope: Scope) -> LinkPlan:
         elif link.kind is not None:
             added.append(AddLink(link))
             usable.add(name)
-    stale = sorted(name for name in scope.devices if name in observed.links and name not in desired.links)
+    stale = sorted(scope.devices & (observed.links.keys() - desired.links.keys()))
+    usable -= set(stale)
     return LinkPlan(
         replaced=tuple(replaced),
         added=tuple(added),
@@ -58,9 +63,12 @@ def plan_links(observed: NetState, desired: NetState, scope: Scope) -> LinkPlan:
         stale=tuple(DelLink(name) for name in stale),
         usable=frozenset(usable),
         gone=frozenset(op.name for op in replaced if isinstance(op, DelLink)),
-        doomed=frozenset(stale),
         flushed=frozenset(op.name for op in changed if isinstance(op, SetLink) and op.mac is not None),
     )
+
+
+def _devices(item: Item) -> tuple[str, ...]:
+    return (item.dev, item.ifb) if isinstance(item, Redirect) else (item.dev,)
 
 
 def compatible(seen: Link, wanted: Link) -> bool:
