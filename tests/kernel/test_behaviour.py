@@ -339,6 +339,13 @@ def test_a_link_is_changed_in_place(pair: Pair) -> None:
     assert not pair.node.observe().links["ifb7"].up
 
 
+def test_a_new_mac_costs_the_neighbours(pair: Pair) -> None:
+    kept = neighbour("up1", "192.0.2.1")
+    pair.node.apply([AddLink(UPLINK), Add(neighbour("up0", "192.0.2.2")), Add(kept)])
+    pair.node.apply([SetLink("up0", mac="02:00:00:00:09:09")])
+    assert pair.node.observe().neighbours == {kept}
+
+
 def test_bandwidth_limits_are_told_again(pair: Pair) -> None:
     ifb = Link(name="ifb1", kind=Ifb(), mtu=1450)
     shapers = {

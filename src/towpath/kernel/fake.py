@@ -6,6 +6,7 @@ It is shipped, and runs the same behaviour suite as ``LinuxKernel`` (tests/kerne
 import os
 from collections.abc import Iterable, Sequence
 from errno import EINVAL, EOPNOTSUPP
+from typing import NamedTuple
 
 from towpath.kernel.fake_inet import FakeInet
 from towpath.kernel.fake_links import Event, FakeDevice, FakeLinks, home_of
@@ -29,16 +30,29 @@ from towpath.model.op import (
 from towpath.model.state import NetState
 
 
+class Flow(NamedTuple):
+    """A conntrack entry."""
+
+    protocol: int
+    source: Addr
+    destination: Addr
+    reply_source: Addr
+
+    def concerns(self, op: FlushConntrack) -> bool:
+        """Whether ``op`` deletes it."""
+        return op.addr in self[1:] and op.protocol in (0, self.protocol)
+
+
 class FakeKernel:
     """One fake network namespace, as a new one is: with a loopback device that is down.
 
-    ``namespaces`` says which fake a descriptor given as ``pod_netns`` stands for. ``flows`` is its conntrack
-    table: (original source, original destination, reply source).
+    ``namespaces`` says which fake a descriptor given as ``pod_netns`` stands for; ``flows`` is its conntrack
+    table.
     """
 
     def __init__(self, *, nft: bool = True) -> None:
         self.namespaces: dict[int, FakeKernel] = {}
-        self.flows: set[tuple[Addr, Addr, Addr]] = set()
+        self.flows: set[Flow] = set()
         self._nft = FakeNft() if nft else None
         self._links = FakeLinks(self._changed)
         self._sysctls = FakeSysctls(lambda: self._links.devices, self._sysctl_changed)
@@ -95,7 +109,7 @@ class FakeKernel:
             case NftUpdate() if self._nft is not None:
                 self._nft.apply(op)
             case FlushConntrack() if self._nft is not None:
-                self.flows = {flow for flow in self.flows if op.addr not in flow}
+                self.flows = {flow for flow in self.flows if not flow.concerns(op)}
             case _:
                 raise OSError(EOPNOTSUPP, "this handle of a namespace has no netfilter")
 

@@ -69,6 +69,8 @@ class FakeInet:
                 self._brought_up(device)
             case "carrier":
                 self.make_link_local(device)
+            case "renumbered":  # the kernel drops a device's neighbours, permanent or not
+                self.neighbours = {k: n for k, n in self.neighbours.items() if n.dev != dev}
             case "down":
                 self.forget(dev, addresses=(6,), others=(4, 6))
             case "gone":

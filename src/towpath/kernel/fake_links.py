@@ -6,7 +6,7 @@ from typing import Literal
 
 from towpath.model.net import Bridge, Ifb, Link, Veth, Vxlan
 
-Event = Literal["made", "up", "carrier", "down", "gone"]
+Event = Literal["made", "up", "carrier", "renumbered", "down", "gone"]
 _MIN_MTU, _MAX_MTU = 68, 65535
 
 
@@ -82,8 +82,9 @@ class FakeLinks:
             if not _MIN_MTU <= mtu <= self._bound(device.kind):
                 raise OSError(EINVAL, "Invalid argument")
             device.mtu = mtu
-        if mac is not None:
+        if mac is not None and mac != device.mac:
             device.mac = mac
+            self.tell("renumbered", device)
         if up is not None and up != device.up:
             device.up = up
             self.tell("up" if up else "down", device)

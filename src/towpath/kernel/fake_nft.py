@@ -5,7 +5,7 @@ Rules are kept as text; what is checked of them is that sets and chains they nam
 
 import re
 from collections.abc import Iterator
-from errno import EBUSY, EEXIST, EINVAL, ENOENT
+from errno import EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
 from ipaddress import IPv4Network, IPv6Network
 
 from msgspec.structs import replace
@@ -30,7 +30,8 @@ class FakeNft:
             commands(update)
         except ValueError as error:
             raise OSError(EINVAL, str(error)) from error
-        before = self.tables.get(update.table, NftTable(name=update.table))
+        empty = NftTable(name=update.table)
+        before = empty if update.recreate else self.tables.get(update.table, empty)
         sets, chains = dict(before.sets), dict(before.chains)
         for decl in update.add_sets:
             _declare_set(sets, decl)
@@ -62,7 +63,7 @@ def _declare_chain(chains: dict[str, NftChain], name: str, hook: Hook | None) ->
     if hook is None or hook == found.hook:
         return
     if found.hook is None or replace(hook, policy=found.hook.policy) != found.hook:
-        raise OSError(EEXIST, "File exists")
+        raise OSError(EOPNOTSUPP, "Operation not supported")
     chains[name] = replace(found, hook=hook)
 
 

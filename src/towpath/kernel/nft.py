@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from errno import EEXIST, EMSGSIZE, ENOENT, EPERM
+from errno import EEXIST, EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP, EPERM
 
 from msgspec.structs import replace
 
@@ -18,7 +18,8 @@ _ATTEMPTS = 4
 _RULE_LINE = re.compile(r"^\t\t(?P<rule>.*?)(?: comment \"(?P<comment>[^\"]*)\")? # handle (?P<handle>\d+)$")
 _HINTS = {
     EPERM: "nftables needs NET_ADMIN in the namespace's own user namespace",
-    EEXIST: "an element with another value, a set of another type or a chain on another hook has this name",
+    EEXIST: "an element with another value, or a set of another type, is there under this name",
+    EOPNOTSUPP: "a chain cannot be moved to another hook or priority, or the kernel lacks an expression",
     EMSGSIZE: "a chain exceeds the socket's buffer: raise net.core.wmem_max, or spread the rules over chains",
 }
 
@@ -59,7 +60,7 @@ class Nft:
                 self._send(commands(update))
                 break
             except ValueError as error:
-                raise KernelRefused(update.describe(), 0, str(error)) from error
+                raise KernelRefused(update.describe(), EINVAL, str(error)) from error
             except NftError as error:
                 smaller = self._without_absent(update) if error.errno == ENOENT else update
                 if smaller == update or attempt == _ATTEMPTS - 1:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
 
+from towpath.kernel.nft_text import IFNAME
 from towpath.kernel.wire import attr, nested
 from towpath.model.nft import Field, Key, NftSet
 from towpath.model.op import NftUpdate
@@ -41,7 +42,7 @@ class NotPlain(Exception):
 
 
 def _ifname(value: Field) -> bytes:
-    if not isinstance(value, str) or not 0 < len(value.encode()) < 16:
+    if not isinstance(value, str) or not IFNAME.fullmatch(value):
         raise NotPlain
     return value.encode().ljust(16, b"\0")
 

@@ -18,7 +18,8 @@ CHUNK = 500
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,126}")
-_IFNAME = re.compile(r"[^\s\"\\/*{}]{1,15}")
+# A trailing asterisk would be a prefix to nft; the kernel counts bytes.
+IFNAME = re.compile(r"[!#-)+-.0-\[\]-z|~]{1,15}")
 _VERDICT = re.compile(r"accept|drop|return|continue|(goto|jump) [A-Za-z_][A-Za-z0-9_.\-]*")
 
 
@@ -138,7 +139,7 @@ def _field(kind: str, value: Field) -> str:
             return str(value)
         case IPv6Address() | IPv6Network() if kind == "ipv6_addr":
             return str(value)
-        case str() if kind == "ifname" and _IFNAME.fullmatch(value):
+        case str() if kind == "ifname" and IFNAME.fullmatch(value):
             return f'"{value}"'
         case str() if kind == "inet_proto" and value in PROTOCOLS:
             return str(PROTOCOLS[value])  # /etc/protocols, which nft would ask, is not in every image

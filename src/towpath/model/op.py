@@ -117,13 +117,17 @@ class NftUpdate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class FlushConntrack(msgspec.Struct, frozen=True, tag=True):
-    """Delete conntrack entries with ``addr`` as original source or destination, or reply source."""
+    """Delete conntrack entries with ``addr`` as original source or destination, or reply source.
+
+    ``protocol`` an IP protocol number, 0 for all.
+    """
 
     addr: Addr
+    protocol: int = 0
 
     def describe(self) -> str:
         """One line for people."""
-        return f"flush conntrack of {self.addr}"
+        return f"flush conntrack of {self.addr}{f' protocol {self.protocol}' if self.protocol else ''}"
 
 
 Op = AddLink | SetLink | DelLink | Add | Delete | SetSysctl | NftUpdate | FlushConntrack
