@@ -1,29 +1,34 @@
 """Makes an attachment real in the kernel, and unmakes it."""
 
+import asyncio
 from collections.abc import Callable
 
 from towpath.agent.attach_check import broken_promises
+from towpath.agent.attach_conntrack import Connections
 from towpath.agent.attach_links import LinkRemover
 from towpath.cni.request import PodDescriptors
+from towpath.desired.bandwidth import shaping
 from towpath.desired.names import ifb_name
-from towpath.desired.pods import born, pod_wiring
+from towpath.desired.pods import pod_wiring
 from towpath.desired.ruleset import TABLE, bind, unbind
 from towpath.kernel.port import Kernel
 from towpath.model.attachment import Attachment
-from towpath.model.op import AddLink, FlushConntrack, Op
-from towpath.model.state import NetState, Scope
-from towpath.reconcile.diff import diff
-
-_NOTHING, _ANYTHING = NetState(), Scope()
+from towpath.model.op import Add, AddLink, Op, SetLink, SetSysctl
+from towpath.model.state import NetState
 
 
 class Wiring:
     """``host`` is the node's namespace, ``inside`` gives a pod's from what the shim handed over."""
 
     def __init__(
-        self, host: Kernel, inside: Callable[[PodDescriptors], Kernel], remover: LinkRemover
+        self,
+        host: Kernel,
+        inside: Callable[[PodDescriptors], Kernel],
+        remover: LinkRemover,
+        connections: Connections,
     ) -> None:
-        self._host, self._inside, self._remover = host, inside, remover
+        self._host, self._inside = host, inside
+        self._remover, self._connections = remover, connections
 
     def make(self, att: Attachment, descriptors: PodDescriptors) -> None:
         """Create link, addresses, routes, limits; last, in one transaction, what lets packets pass.
@@ -32,10 +37,9 @@ class Wiring:
         then some of it may exist.
         """
         wiring = pod_wiring(att)
-        links, rest = _split(diff(_NOTHING, wiring.host, _ANYTHING))
-        self._host.apply(links, pod_netns=descriptors.netns)
-        self._inside(descriptors).apply(diff(born(att), wiring.inside, _ANYTHING))
-        self._host.apply([*rest, bind(att)])
+        self._host.apply(_links(wiring.host), pod_netns=descriptors.netns)
+        self._inside(descriptors).apply(_rest(wiring.inside))
+        self._host.apply([*_rest(wiring.host), bind(att)])
 
     def differences(self, att: Attachment, descriptors: PodDescriptors) -> list[str]:
         """How the kernel differs from what ``make`` made of it. Raises KernelRefused."""
@@ -54,16 +58,26 @@ class Wiring:
 
     async def remove(self, att: Attachment) -> None:
         """Remove its links, and what the node remembers of its addresses. Raises KernelRefused."""
-        await self._remover.remove(pod_wiring(att).host.links)
-        # Last, so that no packet of the pod's makes a new entry: the next owner of the address must not
-        # inherit connections that were allowed for this one.
-        self._host.apply([FlushConntrack(address) for address in att.addresses])
+        links = [att.host_ifname, *shaping(att).links]
+        # The next owner of an address must not inherit connections that were allowed for this one. New ones
+        # cannot come up meanwhile: the firewall is shut, and drops a packet before its entry is confirmed.
+        await asyncio.gather(self._remover.remove(links), self._connections.forget(att.addresses))
 
     async def remove_link(self, host_ifname: str) -> None:
         """Remove a link of which nothing but the name is known. Raises KernelRefused."""
         await self._remover.remove([host_ifname, ifb_name(host_ifname)])
 
 
-def _split(ops: tuple[Op, ...]) -> tuple[list[Op], list[Op]]:
-    links: list[Op] = [op for op in ops if isinstance(op, AddLink)]
-    return links, [op for op in ops if not isinstance(op, AddLink)]
+def _links(state: NetState) -> list[Op]:
+    return [AddLink(link) for link in state.links.values() if link.kind is not None]
+
+
+def _rest(state: NetState) -> list[Op]:
+    """All of a state but its links, from the bottom up. They are new: there is nothing to compare with."""
+    ops: list[Op] = [SetSysctl(path, value) for path, value in state.sysctls.items()]
+    ops += [SetLink(link.name, up=True) for link in state.links.values() if link.kind is None and link.up]
+    # A gateway must be reachable before a route may lead through it.
+    routes = sorted(state.routes, key=lambda route: route.via is not None)
+    for items in (state.addresses, state.neighbours, routes, state.shapers, state.redirects):
+        ops += map(Add, items)
+    return ops

@@ -95,7 +95,7 @@ class LeaseStore:
             "DELETE FROM released WHERE boot_id <> ? OR at < ?", (self.boot_id, self._clock() - self._hold)
         )
         self._released = {
-            ip_address(a): float(at) for a, at in db.execute("SELECT address, at FROM released")
+            ip_address(a): float(at) for a, at in db.execute("SELECT address, at FROM released ORDER BY at")
         }
         self._cursors = {key: ip_address(a) for key, a in db.execute("SELECT range, last FROM cursors")}
 
@@ -123,8 +123,7 @@ class LeaseStore:
         """
         self._ready("choose an address in")
         wanted = match_requested(sets, requested)
-        now = self._clock()
-        held = {a: at for a, at in self._released.items() if now - at < self._hold}
+        self._expire()
         choices = []
         for index, ranges in enumerate(sets):
             if (address := wanted.get(index)) is not None:
@@ -134,7 +133,9 @@ class LeaseStore:
             key = range_key(ranges)
             after = self._cursors.get(key)
             choices.append(
-                Choice(pick(ranges, after=after, leased=self._leased, held=held, foreign=foreign), key)
+                Choice(
+                    pick(ranges, after=after, leased=self._leased, held=self._released, foreign=foreign), key
+                )
             )
         return tuple(choices)
 
@@ -209,7 +210,6 @@ class LeaseStore:
         def settle(done: "asyncio.Future[None]") -> None:
             if done.exception() is None:
                 self._forget(key)
-                self._released = {a: at for a, at in self._released.items() if now - at < self._hold}
                 self._released.update(dict.fromkeys(addresses, now))
 
         await self._durable(writer, "release a lease in", statements, settle)
@@ -226,6 +226,12 @@ class LeaseStore:
         if self._writer is None:
             raise LeaseStoreError(operation, str(self.path), self.problem)
         return self._writer
+
+    def _expire(self) -> None:
+        """Drop what is held back no longer; the dictionary is in order of release."""
+        oldest = self._clock() - self._hold
+        while self._released and self._released[first := next(iter(self._released))] <= oldest:
+            del self._released[first]
 
     def _forget(self, key: Key) -> None:
         self._rows.pop(key, None)

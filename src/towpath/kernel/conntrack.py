@@ -5,7 +5,7 @@ source, original destination and reply source (a translated destination); each i
 tuple and id. That it would delete by filter itself came only with 6.11.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from errno import ENOENT
 from struct import Struct
 from typing import Literal
@@ -18,7 +18,9 @@ Side = Literal["original source", "original destination", "reply source"]
 SIDES: tuple[Side, ...] = ("original source", "original destination", "reply source")
 
 _NETLINK_NETFILTER = 12
-_CT_GET, _CT_DELETE = 0x0101, 0x0102
+_CT_GET, _CT_DELETE, _CT_GET_STATS = 0x0101, 0x0102, 0x0105
+_STATS_ENTRIES = 1
+_FEW = 4096
 _TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
 _TUPLE_IP, _TUPLE_PROTO, _PROTO_NUM = 1, 2, 1
 _SRC = {4: 1, 6: 3}
@@ -39,6 +41,32 @@ class Conntrack:
         """Close the socket."""
         self._sock.close()
 
+    def entries(self) -> int:
+        """How many entries there are in all. Raises OSError."""
+        (stats,) = self._sock.get([Message(_CT_GET_STATS, 0, _NFGEN.pack(0, 0, 0))])
+        return int.from_bytes(attributes(stats or b"", 4).get(_STATS_ENTRIES, b""), "big")
+
+    def forget(self, addrs: Collection[Addr]) -> None:
+        """Delete what pods at these addresses began and what was begun towards them, by whatever address.
+
+        Calico looks in the same two places. Each question has the kernel walk its whole table (4 ms at 262144
+        buckets), so with few entries all are asked for at once. Raises KernelRefused, OSError.
+        """
+        if not (entries := self.entries()):
+            return
+        if entries > _FEW:
+            for addr in addrs:
+                self.flush(addr, sides=("original source", "reply source"))
+            return
+        packed = {addr.packed for addr in addrs}
+        doomed = [
+            _deletion(payload[:4], found)
+            for payload in self._sock.dump(_CT_GET, _NFGEN.pack(0, 0, 0))
+            if any(raw in payload for raw in packed) and packed & _sources(found := attributes(payload, 4))
+        ]
+        if doomed:
+            self._sock.request(doomed)
+
     def flush(self, addr: Addr, protocol: int = 0, sides: Collection[Side] = SIDES) -> int:
         """Delete the entries of ``addr`` and return how many there were. Raises KernelRefused, OSError.
 
@@ -52,13 +80,26 @@ class Conntrack:
                 found = attributes(payload, 4)
                 if protocol and _protocol(found[_TUPLE_ORIG]) != protocol:
                     continue
-                wanted = attr(_TUPLE_ORIG | 0x8000, found[_TUPLE_ORIG]) + attr(_ID, found[_ID])
-                if _ZONE in found:
-                    wanted += attr(_ZONE, found[_ZONE])
-                ids[found[_ID] + found[_TUPLE_ORIG]] = Message(_CT_DELETE, 0, head + wanted, _GONE)
+                ids[found[_ID] + found[_TUPLE_ORIG]] = _deletion(head, found)
         if ids:
             self._sock.request(list(ids.values()))
         return len(ids)
+
+
+def _deletion(head: bytes, found: Mapping[int, bytes]) -> Message:
+    wanted = attr(_TUPLE_ORIG | 0x8000, found[_TUPLE_ORIG]) + attr(_ID, found[_ID])
+    if _ZONE in found:
+        wanted += attr(_ZONE, found[_ZONE])
+    return Message(_CT_DELETE, 0, head + wanted, _GONE)
+
+
+def _sources(found: Mapping[int, bytes]) -> set[bytes]:
+    """Who began a flow, and who answers it."""
+    return {
+        attributes(attributes(found.get(side, b"")).get(_TUPLE_IP, b"")).get(number, b"")
+        for side in (_TUPLE_ORIG, _TUPLE_REPLY)
+        for number in _SRC.values()
+    }
 
 
 def _protocol(tuple_: bytes) -> int:

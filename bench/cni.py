@@ -1,0 +1,176 @@
+"""ADD and DEL against Debian's ptp + host-local + portmap + bandwidth, in the same run, turn by turn.
+
+Measured is what a runtime waits for: the time from executing a plugin to its exit, summed over the chain;
+Towpath's chain is one plugin, the real shim, with the real server, engine and lease store behind it in a
+process of its own. Both keep their state on the same disk. Everything happens in a network and a mount
+namespace of its own. The last line of stdout is JSON; progress goes to stderr.
+"""
+
+import ctypes
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from bench.cni_exec import Chain, Sandboxes
+
+ROUNDS = 60
+WARM_UP = 5
+BURST = 100
+BURSTS = 3
+DEBIAN = Path("/usr/lib/cni")
+SHIM = Path(__file__).parents[1] / "src/towpath/bin/towpath-cni"
+TARGETS = {"add_ratio": 0.25, "del_ratio": 0.35, "burst_ratio": 0.25}
+_CLONE_NEWNS, _CLONE_NEWNET, _MS_REC_PRIVATE = 0x00020000, 0x40000000, 0x44000
+
+
+def main() -> None:
+    """Run, print, exit 0."""
+    _enter_namespaces()
+    # Not in /tmp, which is often a tmpfs: the durability of leases is part of the price.
+    folder = Path(tempfile.mkdtemp(prefix="towpath-bench-", dir="/var/tmp"))
+    sandboxes = Sandboxes()
+    agent = _start_agent(folder)
+    try:
+        chains = (_towpath(folder), _debian(folder))
+        cases = [_compare(chains, sandboxes, port) for port in (False, True)]
+        bursts = [_burst(chain, sandboxes) for chain in chains]
+        print(json.dumps(_summary(cases, bursts)), flush=True)
+    finally:
+        agent.terminate()
+        agent.wait()
+        sandboxes.close()
+        shutil.rmtree(folder)
+
+
+def _enter_namespaces() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET | _CLONE_NEWNS) != 0:
+        sys.exit("bench-cni needs root: it makes namespaces of its own and executes CNI plugins in them")
+    libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None)
+    libc.mount(b"run", b"/run", b"tmpfs", 0, None)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def _start_agent(folder: Path) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.cni_agent", str(folder)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    )
+    assert process.stdout is not None
+    if process.stdout.readline() != b"READY\n":
+        sys.exit("the agent did not start")
+    return process
+
+
+def _towpath(folder: Path) -> Chain:
+    plugins = folder / "bin"
+    plugins.mkdir()
+    shutil.copy2(SHIM, plugins / "towpath-cni")
+    (plugins / "towpath-cni.socket").write_text(f"{folder / 'cni.sock'}\n")
+    return Chain(
+        "towpath",
+        plugins,
+        [{"type": "towpath-cni", "capabilities": {"portMappings": True, "bandwidth": True}}],
+    )
+
+
+def _debian(folder: Path) -> Chain:
+    ranges = [[{"subnet": "10.89.0.0/16"}]]
+    ipam = {
+        "type": "host-local",
+        "ranges": ranges,
+        "routes": [{"dst": "0.0.0.0/0"}],
+        "dataDir": str(folder / "host-local"),
+    }
+    return Chain(
+        "debian",
+        DEBIAN,
+        [
+            {"type": "ptp", "ipMasq": False, "mtu": 1450, "ipam": ipam},
+            {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}},
+            {"type": "bandwidth", "capabilities": {"bandwidth": True}},
+        ],
+    )
+
+
+def _compare(chains: tuple[Chain, Chain], sandboxes: Sandboxes, port: bool) -> list[dict[str, float]]:
+    """Alternate the chains, so that what else the machine does meets both alike."""
+    times: list[dict[str, list[float]]] = [{"add": [], "del": []} for _ in chains]
+    label = "with a port mapping" if port else "without port mapping"
+    for turn in range(WARM_UP + ROUNDS):
+        for chain, taken in zip(chains, times, strict=True):
+            sandbox = sandboxes.make(f"{chain.name}-{int(port)}-{turn}")
+            capabilities = {"portMappings": [_mapping(turn)]} if port else {}
+            add, result = chain.add(sandbox, capabilities)
+            delete = chain.delete(sandbox, capabilities, result)
+            sandboxes.remove(sandbox)
+            if turn >= WARM_UP:
+                taken["add"].append(add * 1000)
+                taken["del"].append(delete * 1000)
+    found = [_percentiles(taken) for taken in times]
+    for chain, figures in zip(chains, found, strict=True):
+        print(f"{chain.name:8} {label}: {figures}", file=sys.stderr)
+    return found
+
+
+def _mapping(turn: int) -> dict[str, Any]:
+    return {"hostPort": 20000 + turn, "containerPort": 80, "protocol": "tcp"}
+
+
+def _percentiles(taken: dict[str, list[float]]) -> dict[str, float]:
+    figures = {}
+    for what, values in taken.items():
+        figures[f"{what}_p50_ms"] = round(statistics.median(values), 2)
+        figures[f"{what}_p99_ms"] = round(statistics.quantiles(values, n=100, method="inclusive")[98], 2)
+    return figures
+
+
+def _burst(chain: Chain, sandboxes: Sandboxes) -> float:
+    """Seconds until the last of 100 ADDs started at once is answered; the median of some bursts."""
+    seconds = []
+    for number in range(BURSTS):
+        pods = [sandboxes.make(f"{chain.name}-burst{number}-{n}") for n in range(BURST)]
+        with ThreadPoolExecutor(BURST) as threads:
+            begun = time.perf_counter()
+            outcomes = list(threads.map(lambda pod: chain.add(pod, {})[1], pods))
+            seconds.append(time.perf_counter() - begun)
+            addresses = {outcome["ips"][0]["address"] for outcome in outcomes}
+            if len(addresses) != BURST:
+                raise RuntimeError(f"{chain.name}: {len(addresses)} addresses for {BURST} pods")
+            list(
+                threads.map(lambda pair: chain.delete(pair[0], {}, pair[1]), zip(pods, outcomes, strict=True))
+            )
+        for pod in pods:
+            sandboxes.remove(pod)
+        print(f"{chain.name:8} burst of {BURST}: {seconds[-1]:.3f} s", file=sys.stderr)
+    return statistics.median(seconds)
+
+
+def _summary(cases: list[list[dict[str, float]]], bursts: list[float]) -> dict[str, Any]:
+    """The worse of the two cases decides a ratio, and its figures are shown."""
+    ratios = {}
+    for what in ("add", "del"):
+        ratios[what] = max(ours[f"{what}_p50_ms"] / peer[f"{what}_p50_ms"] for ours, peer in cases)
+    plain, mapped = cases
+    return {
+        "bench": "cni",
+        "add_ratio": round(ratios["add"], 3),
+        "del_ratio": round(ratios["del"], 3),
+        "burst_ratio": round(bursts[0] / bursts[1], 3),
+        "targets": TARGETS,
+        "towpath": {**plain[0], "burst_s": round(bursts[0], 3), "portmap": mapped[0]},
+        "peer": {**plain[1], "burst_s": round(bursts[1], 3), "portmap": mapped[1]},
+        "n": ROUNDS,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Attachments on the running kernel: the ports filled in."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from towpath.agent.attach_conntrack import Connections
+from towpath.agent.attach_links import LinkRemover
+from towpath.agent.attach_pods import PodDirectory
+from towpath.agent.attach_routes import HostRoutes
+from towpath.agent.attach_wiring import Wiring
+from towpath.agent.attachments import Attachments, AttachSettings
+from towpath.cni.request import PodDescriptors
+from towpath.ipam.store import LeaseStore
+from towpath.kernel.linux import LinuxKernel
+from towpath.kernel.port import Kernel
+
+
+@contextlib.asynccontextmanager
+async def attachments(
+    store: LeaseStore, host: Kernel, pods: PodDirectory, settings: AttachSettings, kernel_lock: asyncio.Lock
+) -> AsyncIterator[Attachments]:
+    """The handler for ``cni.server.serve``, in the calling thread's network namespace.
+
+    ``store`` may not be open yet, or unusable: STATUS says so and tries it again. On leaving, removals under
+    way are waited for, so close the server first. Raises OSError.
+    """
+    routes = HostRoutes()
+    remover = LinkRemover(lambda: contextlib.closing(LinuxKernel(nft=False)))
+    connections = Connections()
+    try:
+        wiring = Wiring(host, pod_kernel, remover, connections)
+        yield Attachments(store, wiring, pods, settings, kernel_lock, routes.lead_to)
+    finally:
+        await asyncio.to_thread(remover.close)
+        connections.close()
+        routes.close()
+
+
+def pod_kernel(descriptors: PodDescriptors) -> Kernel:
+    """The pod's namespace, through what the shim handed over. Needs no closing."""
+    folders = descriptors.sysctl
+    return LinuxKernel(descriptors.netlink, (folders.get("net/ipv4"), folders.get("net/ipv6")), nft=False)

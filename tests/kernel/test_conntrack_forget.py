@@ -1,0 +1,64 @@
+"""What the next owner of an address must not inherit."""
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from towpath.kernel import conntrack
+from towpath.kernel.conntrack import Conntrack
+
+MINE, OTHER, SERVICE, MINE6 = "127.0.0.7", "127.0.0.8", "127.0.0.9", "fd00:7::7"
+
+
+def send(source: str, target: str, family: socket.AddressFamily = socket.AF_INET) -> None:
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind((source, 0))
+        sock.sendto(b"x", (target, 9))
+
+
+def listed() -> list[str]:
+    out = "".join(
+        subprocess.run(["conntrack", "-L", "-f", f], capture_output=True, text=True, check=True).stdout
+        for f in ("ipv4", "ipv6")
+    )
+    return [line for line in out.splitlines() if "dport=9 " in line]
+
+
+@pytest.fixture
+def flows() -> Iterator[None]:
+    rules = f"""
+        table inet towpath_conntrack_test {{
+            chain out {{
+                type nat hook output priority -100
+                ct state new ip daddr {SERVICE} dnat ip to {MINE}
+            }}
+        }}"""
+    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+    subprocess.run(["ip", "address", "replace", f"{MINE6}/128", "dev", "lo", "nodad"], check=True)
+    subprocess.run(["conntrack", "-F"], capture_output=True, check=True)
+    send(MINE, OTHER)
+    send(OTHER, MINE)
+    send(OTHER, SERVICE)
+    send(OTHER, OTHER)
+    send(MINE6, "::1", socket.AF_INET6)
+    yield
+    subprocess.run(["nft", "delete table inet towpath_conntrack_test"], check=True)
+    subprocess.run(["ip", "address", "delete", f"{MINE6}/128", "dev", "lo"], check=True)
+
+
+@pytest.mark.parametrize("few", [4096, 0], ids=["one walk", "a walk for each side"])
+def test_flows_of_an_address_are_forgotten_and_no_others(
+    flows: None, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conntrack, "_FEW", few)
+    assert len(listed()) == 5
+    table = Conntrack()
+    assert table.entries() >= 5
+    table.forget([ip_address(MINE), ip_address(MINE6)])
+    (left,) = listed()
+    assert left.count(f"src={OTHER} dst={OTHER}") == 2
+    table.forget([ip_address(MINE)])
+    table.close()
