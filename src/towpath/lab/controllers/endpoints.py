@@ -5,10 +5,10 @@ from towpath.lab.controllers.controller import Context, Controller
 from towpath.lab.controllers.endpoints_plan import (
     MANAGED_BY,
     MANAGER,
-    SERVICE_NAME,
     candidates,
     plan_endpoints,
     plan_slices,
+    service_key,
 )
 from towpath.lab.controllers.informers import namespaces
 from towpath.lab.controllers.objects_core import EndpointSlice, Pod, Service
@@ -32,7 +32,7 @@ class EndpointsController(Controller):
         self._endpoints = self.informer(ENDPOINTS)
         self._services_in = self._services.index(namespaces)
         self._pods_in = self._pods.index(namespaces)
-        self._slices_of = self._slices.index(_service_key)
+        self._slices_of = self._slices.index(service_key)
         self._written: dict[str, float] = {}
         self._services.subscribe(self.enqueue)
         self._pods.subscribe(self._pod_changed)
@@ -77,13 +77,8 @@ class EndpointsController(Controller):
 
     def _slice_changed(self, before: EndpointSlice | None, after: EndpointSlice | None) -> None:
         for item in (before, after):
-            for key in _service_key(item) if item else ():
+            for key in service_key(item) if item else ():
                 self.queue.add(key)
-
-
-def _service_key(item: EndpointSlice) -> list[str]:
-    name = item.metadata.label(SERVICE_NAME)
-    return [f"{item.metadata.namespace}/{name}"] if name else []
 
 
 def _selects(service: Service, pod: Pod) -> bool:

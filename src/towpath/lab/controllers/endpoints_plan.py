@@ -42,6 +42,12 @@ class Candidate(msgspec.Struct, frozen=True):
     terminating: bool
 
 
+def service_key(item: EndpointSlice) -> list[str]:
+    """``namespace/name`` of the Service a slice belongs to; none if it says none."""
+    name = item.metadata.label(SERVICE_NAME)
+    return [f"{item.metadata.namespace}/{name}"] if name else []
+
+
 def families(service: Service) -> list[str]:
     """Address types of its slices: the Service's families, IPv4 where it names none."""
     return list(service.spec.ip_families or ("IPv4",))
