@@ -22,7 +22,7 @@ def mac(number: int, family: int = 4) -> str:
     return f"0e:00:00:00:0{family}:{number:02x}"
 
 
-def node(number: int, *, backend: str = "vxlan", **notes: str | None) -> Node:
+def node(number: int, backend: str = "vxlan", **notes: str | None) -> Node:
     """Node ``nNUMBER`` as flanneld leaves it; ``public_ip="…"`` changes an annotation, None drops it."""
     said: dict[str, str | None] = {
         "backend-type": backend,

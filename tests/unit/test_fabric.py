@@ -139,7 +139,10 @@ def test_stale_peers_found_at_start_are_removed_and_foreign_routes_are_not() -> 
         Route(dst=ip_network("10.42.8.0/24"), dev="eth0", via=ip_address("172.30.0.18"), table=100),
         Route(dst=ip_network("fe80::/64"), dev="flannel.1"),
     }
-    seen = replace(wanted.state, routes=wanted.state.routes | stale | foreign)
+    others = {name: Link(name=name, mtu=1500) for name in ("eth0", "br0", "caliother")}
+    seen = replace(
+        wanted.state, links=wanted.state.links | others, routes=wanted.state.routes | stale | foreign
+    )
     assert {op.item for op in diff(seen, wanted.state, wanted.scope) if isinstance(op, Delete)} == stale
 
 

@@ -20,7 +20,7 @@ def parse_mac(text: str) -> str:
 def parse_address(text: str, family: Family) -> Addr:
     """An address that a tunnel can end at. Raises ValueError."""
     addr = ip_address(text)
-    if addr.version != family or "%" in text:
+    if addr.version != family or "%" in text or getattr(addr, "ipv4_mapped", None) is not None:
         raise ValueError(f"is no IPv{family} address")
     unusable = addr.is_multicast or addr.is_unspecified or addr.is_loopback or addr.is_link_local
     if unusable or text == "255.255.255.255":

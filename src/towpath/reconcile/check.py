@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Hashable
 
-from towpath.model.net import Address, Fdb, Link, Neighbour, Redirect, Route, Shaper
+from towpath.model.net import Address, Fdb, Link, Neighbour, Redirect, Route, Shaper, Vxlan
 from towpath.model.nft import NftTable
 from towpath.model.op import describe
 from towpath.model.state import NetState
@@ -53,7 +53,14 @@ def _link(promised: Link, seen: Link | None) -> list[str]:
 
 
 def _kind(link: Link) -> str:
-    return repr(link.kind) if link.kind is not None else "of another kind"
+    match link.kind:
+        case None:
+            return "of another kind"
+        case Vxlan() as vx:
+            gbp = " gbp" if vx.gbp else ""
+            return f"vxlan id {vx.vni} local {vx.local} dev {vx.underlay} port {vx.port}{gbp}"
+        case other:
+            return type(other).__name__.lower()
 
 
 def _by_key(_seen: object, _promised: object) -> bool:
@@ -92,7 +99,7 @@ def _table(promised: NftTable | None, observed: NftTable | None) -> list[str]:
             continue
         for key, data in decl.elements.items():
             if key not in seen.elements:
-                found.append(f"element {_text(key)} of set {name} is missing")
+                found.append(f"element {_text(key)} of {'map' if decl.data else 'set'} {name} is missing")
             elif seen.elements[key] != data:
                 there = _text(seen.elements[key])
                 found.append(f"element {_text(key)} of map {name} is {there}, promised {_text(data)}")
