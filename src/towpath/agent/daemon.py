@@ -263,6 +263,7 @@ class Agent:
             found += [_gone(name, self._settings.node_name) for name in self._step.missing]
         if self._probe is not None:
             found += offload_findings(self._probe, self._settings.node_name)
+        found += [_strange(f"Node/{name}", why) for (_, name), why in self._nodes.undecodable.items()]
         return found
 
     def _gauges(self) -> Iterable[Sample]:
@@ -330,8 +331,13 @@ def _refusal(operation: str, error: KernelRefused, node: str) -> Finding:
 
 def _gone(link: str, node: str) -> Finding:
     return Finding(
-        code="TP1021",
+        code="TP3016",
         object=f"{link} on {node}",
         message="the link of a pod is gone, and only the runtime can make a new one",
         fix="delete the pod; its controller makes another",
     )
+
+
+def _strange(obj: str, problem: str) -> Finding:
+    fix = "correct the object; until then its last good version is used"
+    return Finding(code="TP1040", object=obj, message=problem, fix=fix)

@@ -16,6 +16,47 @@ class Code(msgspec.Struct, frozen=True):
 
 
 CODES: dict[str, Code] = {
+    "TP1010": Code(
+        title="The interface that carries the overlay cannot be told",
+        cause=(
+            "None of the Node's InternalIPs is an address of this machine, the iface setting or the "
+            "annotation node-public-ip names what is not there, or a family has no address there."
+        ),
+        fix=(
+            "Set the kubelet's --node-ip to an address of the machine, correct iface or the annotation, or "
+            "give the interface an address. What was known before stays in use until then."
+        ),
+    ),
+    "TP1011": Code(
+        title="The overlay uses the interface of the default route, for want of better knowledge",
+        cause="The Node's InternalIPs are not addresses of this machine (a cloud provider's, behind NAT?).",
+        fix="Name the interface with the iface setting, or the address with the annotation node-public-ip.",
+    ),
+    "TP1020": Code(
+        title="The kernel refused an operation",
+        cause=(
+            "A module or right is missing, or something else that manages the node's network holds what is "
+            "needed; the message has the kernel's own words. Everything else has been done."
+        ),
+        fix="Remove the cause; the operation is tried again by itself, at least every ten seconds.",
+    ),
+    "TP1030": Code(
+        title="Checksum offload on the overlay is broken and has been switched off",
+        cause=(
+            "Datagrams whose checksum the kernel left to the device never reached a peer, while those with a "
+            "computed checksum always did: the NIC, its driver or the hypervisor mishandles the checksum of "
+            "encapsulated packets. Without offload nothing is lost but some throughput."
+        ),
+        fix=(
+            "Update driver, firmware or hypervisor. Offload is tried again when the device is made anew, "
+            "which a reboot does; offload_probe: false leaves it alone."
+        ),
+    ),
+    "TP1040": Code(
+        title="An object of the API cannot be understood",
+        cause="A field has a shape that its kind does not have; what was last understood of it stays in use.",
+        fix="Look at the object with kubectl get -o yaml; the message names the field.",
+    ),
     "TP2001": Code(
         title="ADD was refused because the pod cannot be identified",
         cause=(

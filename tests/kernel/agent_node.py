@@ -1,0 +1,184 @@
+"""A node of its own network namespace with the real agent as a process, under an API server that behaves."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+from towpath.kernel.linux import LinuxKernel
+from towpath.kernel.netns import new_netns, run_in
+from towpath.kube.fake import FakeApiServer
+from towpath.kube.kinds import NODES, PODS
+from towpath.model.state import NetState
+
+NET_CONF = {
+    "Network": "10.42.0.0/16",
+    "EnableIPv6": True,
+    "IPv6Network": "fd00:10:42::/56",
+    "Backend": {"Type": "vxlan", "VNI": 1},
+}
+FLANNEL = "flannel.alpha.coreos.com/"
+
+
+def node(number: int, *, peer: bool = False, **annotations: str) -> dict[str, Any]:
+    """Node ``nN`` of 172.30.0.1N; ``peer`` adds what its flanneld would have written."""
+    notes = dict(annotations)
+    if peer:
+        notes |= {
+            FLANNEL + "kube-subnet-manager": "true",
+            FLANNEL + "backend-type": "vxlan",
+            FLANNEL + "backend-data": f'{{"VNI":1,"VtepMAC":"02:00:00:00:04:{number:02x}"}}',
+            FLANNEL + "backend-v6-data": f'{{"VNI":1,"VtepMAC":"02:00:00:00:06:{number:02x}"}}',
+            FLANNEL + "public-ip": f"172.30.0.1{number}",
+            FLANNEL + "public-ipv6": f"fd00:172:30::1{number}",
+        }
+    cidrs = [f"10.42.{number}.0/24", f"fd00:10:42:{number}::/64"]
+    addresses = [f"172.30.0.1{number}", f"fd00:172:30::1{number}"]
+    return {
+        "metadata": {"name": f"n{number}", "annotations": notes},
+        "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs},
+        "status": {"addresses": [{"type": "InternalIP", "address": a} for a in addresses]},
+    }
+
+
+def pod(name: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}"},
+        "spec": {"nodeName": "n1"},
+    }
+
+
+class AgentNode:
+    """Node ``n1``: ``netns`` with an underlay interface ``und0``; ``api`` listens inside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.netns = new_netns()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = folder / "agent.log"
+        self.settings: dict[str, Any] = {
+            "node_name": "n1",
+            "kubeconfig": str(folder / "kubeconfig"),
+            "net_conf": NET_CONF,
+            "cni_socket": str(folder / "cni.sock"),
+            "state_dir": str(folder / "state"),
+            "health_address": "127.0.0.1:9109",
+            "log_level": "debug",
+            "resync_seconds": 30,
+        }
+        self.ip("link set lo up")
+        self.ip("link add und0 type veth peer name und1")
+        self.ip("link set und0 up")
+        self.ip("link set und1 up")
+        self.ip("addr add 172.30.0.11/24 dev und0")
+        self.ip("addr add fd00:172:30::11/64 dev und0 nodad")
+        self.kernel = run_in(self.netns, LinuxKernel)
+
+    def ip(self, arguments: str) -> str:
+        done = self.run("ip", *arguments.split())
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return run_in(self.netns, lambda: subprocess.run(command, capture_output=True, text=True))
+
+    async def start_api(self) -> FakeApiServer:
+        def bind(port: int) -> socket.socket:
+            return run_in(self.netns, lambda: socket.create_server(("127.0.0.1", port)))
+
+        api = await FakeApiServer.start(bind=bind)
+        server = {"clusters": [{"name": "c", "cluster": {"server": api.config().server}}]}
+        context = {"contexts": [{"name": "c", "context": {"cluster": "c"}}], "current-context": "c"}
+        (self.folder / "kubeconfig").write_text(json.dumps(server | context))
+        return api
+
+    def start(self, *flags: str, user: int | None = None, **settings: Any) -> subprocess.Popen[bytes]:
+        """The agent, as the lab starts it. Settings are written to a file in JSON."""
+        config = self.folder / "agent.json"
+        config.write_text(json.dumps(self.settings | settings))
+        command = [sys.executable, "-m", "towpath.agent", f"--config={config}", *flags]
+        with self.log.open("ab") as log:
+            self.process = run_in(
+                self.netns, lambda: subprocess.Popen(command, stderr=log, stdout=log, user=user)
+            )
+        return self.process
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(10)
+        self.process = None
+        return code
+
+    def get(self, path: str, port: int = 9109, **headers: str) -> tuple[int, str]:
+        """An HTTP GET from inside."""
+
+        def ask() -> tuple[int, str]:
+            request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+            try:
+                with urllib.request.urlopen(request, timeout=5) as answer:
+                    return answer.status, answer.read().decode()
+            except HTTPError as e:
+                with e:
+                    return e.code, e.read().decode()
+            except OSError as e:
+                return 0, str(e)
+
+        return run_in(self.netns, ask)
+
+    async def ready(self) -> None:
+        await self.until(lambda: self.get("/readyz")[0] == 200)
+
+    async def until(self, truth: Callable[[], object], seconds: float = 10) -> float:
+        """Wait for ``truth``; returns how long it took."""
+        begun = time.monotonic()
+        while not await asyncio.to_thread(truth):
+            if self.process is not None and self.process.poll() is not None:
+                raise AssertionError(f"agent ended with {self.process.returncode}: {self.log.read_text()}")
+            if time.monotonic() - begun > seconds:
+                raise AssertionError(f"not within {seconds} s; agent says:\n{self.log.read_text()[-4000:]}")
+            await asyncio.sleep(0.02)
+        return time.monotonic() - begun
+
+    def observe(self) -> NetState:
+        return self.kernel.observe((), "towpath")
+
+    def status(self) -> dict[str, str]:
+        """A few lines of /proc/PID/status."""
+        assert self.process is not None
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+    def cpu_seconds(self) -> float:
+        assert self.process is not None
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+        self.kernel.close()
+        os.close(self.netns)
+
+
+@contextlib.contextmanager
+def agent_node(folder: Path) -> Iterator[AgentNode]:
+    made = AgentNode(folder)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+__all__ = ["FLANNEL", "NET_CONF", "NODES", "PODS", "AgentNode", "agent_node", "node", "pod"]
