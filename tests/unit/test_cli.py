@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -91,3 +92,9 @@ def test_status_reads_what_agents_publish() -> None:
     assert "1 problem" in as_table([row])
     silent = Node(metadata=ObjectMeta(name="n1"), status=NodeStatus(conditions=conditions))
     assert describe_node(silent, [])["problems"] == ["no report from an agent"]
+
+
+def test_the_reference_in_docs_is_what_the_program_says() -> None:
+    command = [sys.executable, "-m", "docs.generate", "--check"]
+    ended = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
+    assert ended.returncode == 0, "run `make docs`"

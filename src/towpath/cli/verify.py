@@ -1,0 +1,165 @@
+"""``towpath verify``: the kernel against the desired state on every node, and who reaches whom."""
+
+import asyncio
+import secrets
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from towpath.api.core import Node, Pod
+from towpath.api.report import VERIFY, agent_report
+from towpath.cli.cluster import ClusterOptions, cluster_options
+from towpath.cli.exit import FINDING, INCONCLUSIVE, CliError
+from towpath.cli.output import emit, mark, output_option, progress, progress_done, table
+from towpath.kube import config
+from towpath.kube.client import Client
+from towpath.kube.kinds import NODES, PODS
+from towpath.lab import matrix
+from towpath.lab.client import LabClient
+from towpath.lab.rundir import CONTROL, LabError
+
+ANSWER_WITHIN = 10.0
+ASK_EVERY = 0.2
+
+
+class NodeVerdict(msgspec.Struct, frozen=True):
+    """``state`` ok, differs or silent; ``differences`` are the operations the kernel would need."""
+
+    node: str
+    state: str
+    differences: tuple[str, ...] = ()
+
+
+async def compare_kernels(client: Client) -> list[NodeVerdict]:
+    """Have every agent observe its kernel afresh, and collect what each would have to change.
+
+    The question is an annotation with a nonce on the Node, the answer one with the same nonce: it needs no
+    port open anywhere, and no agent can answer with an old observation.
+    """
+    nonce = secrets.token_hex(8)
+    nodes = (await client.list(NODES)).items
+    for node in nodes:
+        await client.patch(NODES, node.metadata.name, {"metadata": {"annotations": {VERIFY: nonce}}})
+    verdicts: dict[str, NodeVerdict] = {}
+    deadline = asyncio.get_running_loop().time() + ANSWER_WITHIN
+    while len(verdicts) < len(nodes) and asyncio.get_running_loop().time() < deadline:
+        for node in (await client.list(NODES)).items:
+            report = agent_report(node)
+            if report is not None and report.verified == nonce:
+                state = "differs" if report.drift else "ok"
+                verdicts[node.metadata.name] = NodeVerdict(node.metadata.name, state, report.drift)
+        progress(f"kernel against desired state: {len(verdicts)}/{len(nodes)} nodes answered")
+        if len(verdicts) < len(nodes):
+            await asyncio.sleep(ASK_EVERY)
+    progress_done()
+    names = sorted(node.metadata.name for node in nodes)
+    return [verdicts.get(name) or NodeVerdict(name, "silent") for name in names]
+
+
+def lab_of(kubeconfig: str, context: str) -> LabClient | None:
+    """The lab this kubeconfig belongs to: its control socket lies beside it."""
+    source = Path(config.load(kubeconfig, context).source.split(",")[0])
+    return LabClient(source.parent.name) if (source.parent / CONTROL).exists() else None
+
+
+def reach(lab: LabClient, nodes: list[Node], pods: list[Pod]) -> tuple[matrix.Verdict, ...]:
+    """Ask the lab to try every cell of the expected table."""
+    try:
+        about = lab.call("inspect")
+        cells = matrix.expected(nodes, pods, about["outside"])
+        answers = lab.call("run-in", progress=progress, probes=matrix.questions(cells), timeout=3.0)
+    except LabError as e:
+        raise CliError(str(e)) from e
+    progress_done()
+    return matrix.judge(cells, answers)
+
+
+def matrix_table(verdicts: tuple[matrix.Verdict, ...]) -> str:
+    """One row a relation: reached of asked, per family and protocol; then every cell that failed."""
+    columns = sorted({(v.cell.family, v.cell.protocol) for v in verdicts})
+    rows = []
+    for relation in matrix.RELATIONS:
+        row = [relation]
+        for family, protocol in columns:
+            of = [v for v in verdicts if (v.cell.family, v.cell.protocol) == (family, protocol)]
+            of = [v for v in of if v.cell.relation == relation]
+            reached = sum(not v.why for v in of)
+            state = "ok" if reached == len(of) else "error"
+            row.append(mark(f"{reached}/{len(of)}", state) if of else "-")
+        rows.append(row)
+    heads = ["FROM → TO", *(f"IPv{family} {protocol.upper()}" for family, protocol in columns)]
+    failed = [v for v in verdicts if v.why]
+    lines = [f"  {mark('✗', 'error')} {cell_text(v.cell)}: {v.why}" for v in failed[:20]]
+    if len(failed) > len(lines):
+        lines.append(f"  and {len(failed) - len(lines)} more (-o json shows all)")
+    return "\n".join([table(heads, rows), *lines])
+
+
+def cell_text(cell: matrix.Cell) -> str:
+    """A cell in words."""
+    port = f":{cell.port}" if cell.port else ""
+    where = f"[{cell.addr}]{port}" if cell.family == 6 else f"{cell.addr}{port}"
+    return f"{' '.join(cell.origin)} → {cell.target} {cell.protocol} {where}"
+
+
+def screen(kernels: list[NodeVerdict], verdicts: tuple[matrix.Verdict, ...] | None) -> str:
+    """All of it for a person."""
+    states = {"ok": "ok", "differs": "error", "silent": "warning"}
+    words = {"ok": "kernel equals desired", "silent": f"no answer within {ANSWER_WITHIN:.0f} s"}
+    lines = []
+    for k in kernels:
+        text = words.get(k.state, f"{len(k.differences)} difference(s)")
+        lines.append(f"{mark('✓' if k.state == 'ok' else '✗', states[k.state])} {k.node}: {text}")
+        lines += [f"    {difference}" for difference in k.differences]
+    if verdicts is None:
+        return "\n".join([*lines, "", "Reachability is measured in a lab only, and this is none."])
+    failed = sum(bool(v.why) for v in verdicts)
+    text = f"{failed} of {len(verdicts)} failed" if failed else f"all {len(verdicts)} as expected"
+    verdict = mark(f"Reachability: {text}", "error" if failed else "ok")
+    return "\n".join([*lines, "", matrix_table(verdicts), "", verdict])
+
+
+def as_data(kernels: list[NodeVerdict], verdicts: tuple[matrix.Verdict, ...] | None) -> dict[str, Any]:
+    """The same as plain data."""
+    cells = [
+        {
+            "relation": v.cell.relation,
+            "family": v.cell.family,
+            "protocol": v.cell.protocol,
+            "from": " ".join(v.cell.origin),
+            "to": v.cell.target,
+            "address": v.cell.addr,
+            "port": v.cell.port,
+            "ok": not v.why,
+            "ms": v.ms,
+            "why": v.why,
+        }
+        for v in verdicts or ()
+    ]
+    return {"nodes": [msgspec.to_builtins(k) for k in kernels], "reachability": cells}
+
+
+@click.command()
+@cluster_options
+@output_option
+@click.pass_context
+def command(ctx: click.Context, kubeconfig: str, context: str, output: str) -> None:
+    """Kernel against desired state on every node; who reaches whom.
+
+    Exit code 3 when something differs or cannot be reached, 6 when an agent gave no answer.
+    """
+
+    async def gather(client: Client) -> tuple[list[NodeVerdict], list[Node], list[Pod]]:
+        kernels = await compare_kernels(client)
+        return kernels, (await client.list(NODES)).items, (await client.list(PODS)).items
+
+    kernels, nodes, pods = ClusterOptions(kubeconfig, context).run(gather)
+    lab = lab_of(kubeconfig, context)
+    verdicts = reach(lab, nodes, pods) if lab else None
+    emit(as_data(kernels, verdicts), output, lambda: screen(kernels, verdicts))
+    if any(k.state == "differs" for k in kernels) or any(v.why for v in verdicts or ()):
+        ctx.exit(FINDING)
+    if not kernels or any(k.state == "silent" for k in kernels):
+        ctx.exit(INCONCLUSIVE)
