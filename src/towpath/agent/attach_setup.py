@@ -25,16 +25,17 @@ async def attachments(
     ``store`` may not be open yet, or unusable: STATUS says so and tries it again. On leaving, removals under
     way are waited for, so close the server first. Raises OSError.
     """
-    routes = HostRoutes()
-    remover = LinkRemover(lambda: contextlib.closing(LinuxKernel(nft=False)))
-    connections = Connections()
-    try:
+    with (
+        contextlib.closing(HostRoutes()) as routes,
+        contextlib.closing(Connections()) as connections,
+        contextlib.closing(LinkRemover(_this_node)) as remover,
+    ):
         wiring = Wiring(host, pod_kernel, remover, connections)
         yield Attachments(store, wiring, pods, settings, kernel_lock, routes.lead_to)
-    finally:
-        await asyncio.to_thread(remover.close)
-        connections.close()
-        routes.close()
+
+
+def _this_node() -> contextlib.AbstractContextManager[Kernel]:
+    return contextlib.closing(LinuxKernel(nft=False))
 
 
 def pod_kernel(descriptors: PodDescriptors) -> Kernel:

@@ -26,6 +26,7 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 IFF_UP = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 26, 28, 29
+_IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 _IFLA_LINK_NETNSID, _IFLA_TARGET_NETNSID = 37, 46
 _INFO_KIND, _INFO_DATA = 1, 2
 _VETH_PEER = 1
@@ -34,6 +35,9 @@ _AF_INET6, _ADDR_GEN_MODE, _ADDR_GEN_NONE = 10, 8, 1
 _SKIP_STATS = 1 << 3
 
 _IFINFO = Struct("=BBHiII")
+# A veth uses one queue whatever it has; unless told, the kernel makes one for each possible CPU, with its
+# sysfs folders, and takes all but the first away again: 0.35 ms for a pair with two CPUs, 0.2 ms with this.
+_ONE_QUEUE = u32(_IFLA_NUM_TX_QUEUES, 1) + u32(_IFLA_NUM_RX_QUEUES, 1)
 _NO_STATS = u32(_IFLA_EXT_MASK, _SKIP_STATS)
 _NO_LINK_LOCAL = nested(_IFLA_AF_SPEC, nested(_AF_INET6, u8(_ADDR_GEN_MODE, _ADDR_GEN_NONE)))
 
@@ -70,7 +74,8 @@ def create(link: Link, index_of: Callable[[str], int], pod_netns: int | None) ->
             info = text(_INFO_KIND, "vxlan") + attr(_INFO_DATA, _vxlan(link.kind, index_of))
         case Veth():
             peer = _IFINFO.pack(0, 0, 0, 0, 0, 0) + text(_IFLA_IFNAME, link.kind.peer)
-            peer += _properties(link.kind.peer_mtu, link.kind.peer_mac or None)
+            peer += _properties(link.kind.peer_mtu, link.kind.peer_mac or None) + _ONE_QUEUE
+            body += _ONE_QUEUE
             if pod_netns is not None:
                 peer += u32(_IFLA_NET_NS_FD, pod_netns)
             info = text(_INFO_KIND, "veth") + attr(_INFO_DATA, attr(_VETH_PEER, peer))
