@@ -14,42 +14,24 @@
  *   executed  'X' u32 status, u32 length, its stdout, u32 length, its stderr
  *
  * One request may be sent several times, to one agent after another; TOWPATH_REQUEST stays the same.
+ * All memory is static: buffers of a fixed size, untouched until they are used.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <sched.h>
-#include <signal.h>
-#include <spawn.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/random.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-#include <linux/netlink.h>
+#include "start.h"
 
 #define DEFAULT_SOCKET "/run/towpath/cni.sock"
 #define SOCKET_FILE "towpath-cni.socket" /* beside the executable: one line, another socket's path */
-#define OWN_VERSION "1.1.0"
+#define ABOUT "CNI plugin towpath-cni: hands calls to the Towpath agent\nCNI protocol versions supported: "
 #ifndef PATIENCE_MS
 #define PATIENCE_MS 60000 /* with which ADD, DEL and GC wait for an agent that is down */
 #endif
-#define VERSION_LIST "\"0.1.0\",\"0.2.0\",\"0.3.0\",\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\""
 
 enum { MAX_STDIN = 1 << 20, MAX_ENV = 1 << 18, MAX_REPLY = 4 << 20, MAX_STDOUT = 1 << 20, MAX_STDERR = 1 << 16 };
+enum { MAX_DELEGATE_ENV = 4096 };
 enum { BAD_ENVIRONMENT = 4, IO_FAILURE = 5, UNDECODABLE = 6, TRY_LATER = 11, UNAVAILABLE = 50, INTERNAL = 999 };
 enum { NETNS, NETLINK, SYSCTL4, SYSCTL6, DESCRIPTORS };
 enum { CONTAINERID = 1, PODNS = 2, IFNAME = 4 };
-enum outcome { ANSWERED, DROPPED, GARBLED };
+enum outcome { DROPPED, GARBLED };
 
 /*
  * How long a command waits for the agent, and which error it ends with. A restart of the agent must not fail
@@ -59,35 +41,140 @@ enum outcome { ANSWERED, DROPPED, GARBLED };
  */
 static const struct command {
 	const char *name;
-	int required, descriptors;
+	int required;
+	bool descriptors;
 	int64_t patience_ms;
 	int code;
 } commands[] = {
-	{ "ADD", CONTAINERID | PODNS | IFNAME, 1, PATIENCE_MS, TRY_LATER },
-	{ "DEL", CONTAINERID | IFNAME, 1, PATIENCE_MS, TRY_LATER },
-	{ "CHECK", CONTAINERID | PODNS | IFNAME, 1, PATIENCE_MS / 6, TRY_LATER },
-	{ "GC", 0, 0, PATIENCE_MS, TRY_LATER },
-	{ "STATUS", 0, 0, 800, UNAVAILABLE },
+	{ "ADD", CONTAINERID | PODNS | IFNAME, true, PATIENCE_MS, TRY_LATER },
+	{ "DEL", CONTAINERID | IFNAME, true, PATIENCE_MS, TRY_LATER },
+	{ "CHECK", CONTAINERID | PODNS | IFNAME, true, PATIENCE_MS / 6, TRY_LATER },
+	{ "GC", 0, false, PATIENCE_MS, TRY_LATER },
+	{ "STATUS", 0, false, 800, UNAVAILABLE },
 };
+
+static const char *const versions[] = { "1.1.0", "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0" };
+enum { VERSIONS = sizeof(versions) / sizeof(*versions) }; /* our own first */
 
 struct buffer {
 	char *data;
-	size_t length, room, limit;
+	size_t length, limit;
+	bool overflow;
 };
+#define BUFFER(name, size)                                           \
+	static char name##_space[size];                              \
+	static struct buffer name = { name##_space, 0, size, false }
 
-static const char *cni_version = OWN_VERSION; /* of this call, for the errors printed here */
-static struct buffer input = { .limit = MAX_STDIN };
+BUFFER(input, MAX_STDIN);
+BUFFER(request, 8 + MAX_ENV + 1 + MAX_STDIN);
+BUFFER(reply, 9 + MAX_REPLY);
+BUFFER(executed, 13 + MAX_STDOUT + MAX_STDERR);
+BUFFER(delegate_out, MAX_STDOUT);
+BUFFER(delegate_err, MAX_STDERR);
+BUFFER(output, 16384);
+BUFFER(netns_error, 8192);
+BUFFER(reason, 256);
+BUFFER(seconds, 24);
+
+static const char *cni_version; /* of this call, for what is printed here */
 static int64_t deadline;
+static uint64_t signals; /* blocked when we were started */
 static char socket_path[sizeof(((struct sockaddr_un *)0)->sun_path)] = DEFAULT_SOCKET;
 
-static void fail(int code, const char *details, const char *format, ...) __attribute__((noreturn, format(printf, 3, 4)));
-
-static int64_t now_ms(void)
+/* All of it or nothing: what does not fit is marked. */
+static bool add(struct buffer *b, const void *data, size_t length)
 {
-	struct timespec t;
+	if (length > b->limit - b->length) {
+		b->overflow = true;
+		return false;
+	}
+	memcpy(b->data + b->length, data, length);
+	b->length += length;
+	return true;
+}
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * (int64_t)1000 + t.tv_nsec / 1000000;
+static bool add_text(struct buffer *b, const char *text)
+{
+	return add(b, text, strlen(text));
+}
+
+static bool add_number(struct buffer *b, int64_t number)
+{
+	char digits[20];
+	size_t at = sizeof(digits);
+
+	do
+		digits[--at] = (char)('0' + number % 10);
+	while ((number /= 10) > 0);
+	return add(b, digits + at, sizeof(digits) - at);
+}
+
+static void put_u32(char *to, size_t value)
+{
+	for (int i = 0; i < 4; i++)
+		to[i] = (char)(value >> 8 * i & 255);
+}
+
+static bool add_u32(struct buffer *b, size_t value)
+{
+	char bytes[4];
+
+	put_u32(bytes, value);
+	return add(b, bytes, 4);
+}
+
+static uint32_t get_u32(const char *from)
+{
+	uint32_t value = 0;
+
+	for (int i = 0; i < 4; i++)
+		value |= (uint32_t)(unsigned char)from[i] << 8 * i;
+	return value;
+}
+
+/* Inside of a JSON string; bytes that are not plain ASCII become '?', as nothing says they are UTF-8. */
+static void add_json(struct buffer *b, const char *text, size_t length)
+{
+	for (size_t i = 0; i < length; i++) {
+		char c = text[i] < 32 || text[i] > 126 ? '?' : text[i];
+
+		if (c == '"' || c == '\\')
+			add(b, "\\", 1);
+		add(b, &c, 1);
+	}
+}
+
+static bool equal(const char *a, const char *b)
+{
+	return strlen(a) == strlen(b) && memcmp(a, b, strlen(a)) == 0;
+}
+
+static bool starts(const char *text, const char *with)
+{
+	for (; *with; text++, with++)
+		if (*text != *with)
+			return false;
+	return true;
+}
+
+static char lower(char c)
+{
+	return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+}
+
+static bool equal_fold(const char *text, const char *to)
+{
+	for (; *text && lower(*text) == *to; text++, to++)
+		;
+	return *text == *to;
+}
+
+static const char *variable(const char *name)
+{
+	for (char **e = environment; *e; e++)
+		if (starts(*e, name) && (*e)[strlen(name)] == '=')
+			return *e + strlen(name) + 1;
+	return "";
 }
 
 static int64_t remaining_ms(void)
@@ -100,90 +187,38 @@ static int64_t remaining_ms(void)
 static bool write_all(int fd, const char *data, size_t length)
 {
 	while (length > 0) {
-		ssize_t n = write(fd, data, length);
+		long n = sys_write(fd, data, length);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
+		if (n == -EAGAIN)
+			sys_poll(&(struct pollfd){ .fd = fd, .events = POLLOUT }, 1, -1);
+		else if (n < 0 && n != -EINTR)
 			return false;
-		data += n;
-		length -= (size_t)n;
+		if (n > 0) {
+			data += n;
+			length -= (size_t)n;
+		}
 	}
 	return true;
 }
 
-/* Room for more bytes, or NULL beyond the buffer's limit. */
-static char *buffer_room(struct buffer *b, size_t more)
+/* Print a CNI error and leave. The message is the concatenation of the texts up to a null pointer. */
+__attribute__((noreturn)) static void fail(int code, const char *details, const char *const texts[])
 {
-	if (more > b->limit - b->length)
-		return NULL;
-	if (b->length + more > b->room) {
-		size_t room = b->room ? b->room : 4096;
-		char *data;
-
-		while (room < b->length + more)
-			room *= 2;
-		data = realloc(b->data, room);
-		if (!data)
-			return NULL;
-		b->data = data;
-		b->room = room;
-	}
-	return b->data + b->length;
+	output.length = 0;
+	add_text(&output, "{\"cniVersion\":\"");
+	add_text(&output, cni_version);
+	add_text(&output, "\",\"code\":");
+	add_number(&output, code);
+	add_text(&output, ",\"msg\":\"");
+	for (; *texts; texts++)
+		add_json(&output, *texts, strlen(*texts) < 4096 ? strlen(*texts) : 4096);
+	add_text(&output, "\",\"details\":\"");
+	add_json(&output, details, strlen(details) < 2048 ? strlen(details) : 2048);
+	add_text(&output, "\"}\n");
+	write_all(1, output.data, output.length);
+	sys_exit(1);
 }
-
-static bool buffer_add(struct buffer *b, const void *data, size_t length)
-{
-	char *at = buffer_room(b, length);
-
-	if (!at)
-		return false;
-	memcpy(at, data, length);
-	b->length += length;
-	return true;
-}
-
-static bool buffer_u32(struct buffer *b, size_t value)
-{
-	unsigned char le[4] = { value & 255, value >> 8 & 255, value >> 16 & 255, value >> 24 & 255 };
-
-	return buffer_add(b, le, 4);
-}
-
-static uint32_t u32(const unsigned char *le)
-{
-	return le[0] | (uint32_t)le[1] << 8 | (uint32_t)le[2] << 16 | (uint32_t)le[3] << 24;
-}
-
-/* Inside of a JSON string; bytes that are not plain ASCII become '?', as nothing says they are UTF-8. */
-static void json_text(FILE *out, const char *text)
-{
-	for (; *text; text++) {
-		unsigned char c = (unsigned char)*text;
-
-		if (c == '"' || c == '\\')
-			fputc('\\', out);
-		fputc(c < 32 || c > 126 ? '?' : c, out);
-	}
-}
-
-/* Print a CNI error and leave. */
-static void fail(int code, const char *details, const char *format, ...)
-{
-	char message[4096];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(message, sizeof(message), format, args);
-	va_end(args);
-	printf("{\"cniVersion\":\"%s\",\"code\":%d,\"msg\":\"", cni_version, code);
-	json_text(stdout, message);
-	printf("\",\"details\":\"");
-	json_text(stdout, details);
-	printf("\"}\n");
-	fflush(stdout);
-	_exit(1);
-}
+#define FAIL(code, details, ...) fail(code, details, (const char *const[]){ __VA_ARGS__, NULL })
 
 /*
  * The version the caller speaks, if it is one we speak. Not parsing: a look for the first "cniVersion": "x.y.z".
@@ -191,246 +226,211 @@ static void fail(int code, const char *details, const char *format, ...)
  */
 static void find_version(void)
 {
-	static const char key[] = "\"cniVersion\"";
-	static const char list[] = VERSION_LIST;
-	size_t i, at, end;
+	static const char key[] = "\"cniversion\"";
+	size_t at = 0, matched = 0;
 
-	for (i = 0; i + sizeof(key) < input.length; i++) {
-		if (strncasecmp(input.data + i, key, sizeof(key) - 1) != 0)
-			continue;
-		at = i + sizeof(key) - 1;
-		while (at < input.length && strchr(" \t\r\n:", input.data[at]) && input.data[at])
-			at++;
-		for (end = at + 1; end < input.length && input.data[end] != '"' && end - at < 16; end++)
-			;
-		if (end < input.length && end - at > 5 && input.data[at] == '"') {
-			char *quoted = strndup(input.data + at, end - at + 1);
-			const char *known = quoted ? strstr(list, quoted) : NULL;
+	while (at < input.length && matched < sizeof(key) - 1) {
+		matched = lower(input.data[at]) == key[matched] ? matched + 1 : input.data[at] == '"';
+		at++;
+	}
+	while (at < input.length && (input.data[at] == ':' || (input.data[at] > 0 && input.data[at] <= ' ')))
+		at++;
+	for (size_t i = 0; i < VERSIONS; i++) {
+		size_t length = strlen(versions[i]);
 
-			if (known)
-				cni_version = strndup(known + 1, end - at - 1);
-			free(quoted);
-		}
-		return;
+		if (input.length - at >= length + 2 && input.data[at] == '"' &&
+		    memcmp(input.data + at + 1, versions[i], length) == 0 && input.data[at + 1 + length] == '"')
+			cni_version = versions[i];
 	}
 }
 
-/* Read stdin to its end, or fail; with patience < 0 a silent or open-ended stdin is no error. */
-static void read_stdin(int64_t patience)
+/* Read stdin to its end, or fail; if it need not end, until it is silent. */
+static void read_stdin(int64_t patience_ms, bool must_end)
 {
-	int64_t until = now_ms() + (patience < 0 ? -patience : patience);
+	int64_t until = now_ms() + patience_ms;
 
 	for (;;) {
-		struct pollfd p = { .fd = STDIN_FILENO, .events = POLLIN };
+		struct pollfd p = { .fd = 0, .events = POLLIN };
 		int64_t left = until - now_ms();
-		int ready = poll(&p, 1, left > 0 ? (int)left : 0);
-		char *at = buffer_room(&input, 16384);
-		ssize_t n;
+		long n = sys_poll(&p, 1, left > 0 ? left : 0);
 
-		if (ready < 0 && errno == EINTR)
-			continue;
-		if (ready == 0 && patience < 0)
+		if (n == 0 && must_end)
+			FAIL(IO_FAILURE, "", "the network configuration on stdin does not end");
+		if (n > 0)
+			n = sys_read(0, input.data + input.length, input.limit - input.length);
+		else if (n == 0)
 			return;
-		if (ready == 0)
-			fail(IO_FAILURE, "", "standard input did not end within %lld s", (long long)patience / 1000);
-		if (!at)
-			fail(UNDECODABLE, "", "the network configuration is larger than %d bytes", MAX_STDIN - 16384);
-		n = read(STDIN_FILENO, at, 16384);
-		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		if (n == -EINTR || n == -EAGAIN)
 			continue;
-		if (n < 0 && patience >= 0)
-			fail(IO_FAILURE, strerror(errno), "cannot read the network configuration from stdin");
+		if (n < 0 && must_end)
+			FAIL(IO_FAILURE, error_text(n), "cannot read the network configuration from stdin");
 		if (n <= 0)
 			return;
 		input.length += (size_t)n;
+		if (input.length == input.limit)
+			FAIL(UNDECODABLE, "", "the network configuration is larger than 1 MiB");
 	}
 }
 
-static void answer_version(void)
+static int answer_version(void)
 {
-	if (!isatty(STDIN_FILENO))
-		read_stdin(-200);
+	read_stdin(200, false);
 	find_version();
-	printf("{\"cniVersion\":\"%s\",\"supportedVersions\":[%s]}\n", cni_version, VERSION_LIST);
-	exit(fflush(stdout) == 0 ? 0 : 1);
+	add_text(&output, "{\"cniVersion\":\"");
+	add_text(&output, cni_version);
+	add_text(&output, "\",\"supportedVersions\":[");
+	for (size_t i = 1; i <= VERSIONS; i++) {
+		add_text(&output, i > 1 ? ",\"" : "\"");
+		add_text(&output, versions[i % VERSIONS]);
+		add_text(&output, "\"");
+	}
+	add_text(&output, "]}\n");
+	return write_all(1, output.data, output.length) ? 0 : 1;
 }
 
 /* An agent's socket other than the default is named in a file beside the executable. */
 static void find_socket(void)
 {
 	char path[4096];
-	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - sizeof(SOCKET_FILE));
-	char *slash;
+	long n = sys_readlink("/proc/self/exe", path, sizeof(path) - sizeof(SOCKET_FILE)), length = 0;
 	int fd;
 
+	while (n > 0 && path[n - 1] != '/')
+		n--;
 	if (n <= 0)
 		return;
-	path[n] = 0;
-	slash = strrchr(path, '/');
-	if (!slash)
-		return;
-	memcpy(slash + 1, SOCKET_FILE, sizeof(SOCKET_FILE));
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	memcpy(path + n, SOCKET_FILE, sizeof(SOCKET_FILE));
+	fd = sys_open(path, O_RDONLY);
 	if (fd < 0)
 		return;
-	n = read(fd, path, sizeof(path) - 1);
-	close(fd);
-	path[n > 0 ? n : 0] = 0;
-	path[strcspn(path, "\r\n")] = 0;
-	if (path[0] != '/' || strlen(path) >= sizeof(socket_path))
-		fail(IO_FAILURE, path, "%s does not hold the path of a socket", SOCKET_FILE);
-	strcpy(socket_path, path);
+	n = sys_read(fd, path, sizeof(path) - 1);
+	sys_close(fd);
+	while (length < n && path[length] != '\n')
+		length++;
+	path[length] = 0;
+	if (path[0] != '/' || (size_t)length >= sizeof(socket_path))
+		FAIL(IO_FAILURE, path, SOCKET_FILE " does not hold the path of a socket");
+	memcpy(socket_path, path, (size_t)length + 1);
+}
+
+static bool same_file(int a, int b)
+{
+	struct statx x, y;
+
+	return sys_statx(a, &x) == 0 && sys_statx(b, &y) == 0 && x.stx_ino == y.stx_ino &&
+	       x.stx_dev_major == y.stx_dev_major && x.stx_dev_minor == y.stx_dev_minor;
+}
+
+static int no_netns(const char *what, const char *path, const char *why)
+{
+	add_text(&netns_error, what);
+	add_text(&netns_error, path);
+	add_text(&netns_error, why);
+	return 0;
 }
 
 /*
  * Fill fds with what the agent needs of the pod's namespace. Returns how many there are, 0 with the reason in
- * error. Two sysctl folders, not /proc/sys/net: that one resolves what lies below it in the namespace of the
- * process that opens it, ipv4 and ipv6 in the namespace they were opened in.
+ * netns_error. Two sysctl folders, not /proc/sys/net: that one resolves what lies below it in the namespace of
+ * the process that opens it, ipv4 and ipv6 in the namespace they were opened in.
  */
-static int open_pod(const char *path, int fds[DESCRIPTORS], char *error, size_t room)
+static int open_pod(const char *path, int fds[DESCRIPTORS])
 {
-	const char *override = getenv("CNI_NETNS_OVERRIDE");
-	bool may_be_own = override && (strcmp(override, "1") == 0 || strcasecmp(override, "true") == 0);
-	int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-	int count = 0;
-	struct stat a, b;
+	const char *override = variable("CNI_NETNS_OVERRIDE");
+	bool may_be_own = equal(override, "1") || equal_fold(override, "true");
+	int own = sys_open("/proc/self/ns/net", O_RDONLY), entered;
 
 	if (own < 0)
-		fail(INTERNAL, strerror(errno), "cannot open /proc/self/ns/net");
-	fds[NETNS] = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
-	if (fds[NETNS] < 0) {
-		snprintf(error, room, "cannot open network namespace %s: %s", path, strerror(errno));
-	} else if (!may_be_own && fstat(own, &a) == 0 && fstat(fds[NETNS], &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev) {
-		snprintf(error, room, "CNI_NETNS %s is the network namespace of the host", path);
-	} else if (setns(fds[NETNS], CLONE_NEWNET) < 0) {
-		snprintf(error, room, "cannot enter network namespace %s: %s", path, strerror(errno));
-	} else {
-		fds[NETLINK] = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-		fds[SYSCTL4] = open("/proc/sys/net/ipv4", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		fds[SYSCTL6] = open("/proc/sys/net/ipv6", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (fds[NETLINK] < 0 || fds[SYSCTL4] < 0)
-			snprintf(error, room, "cannot open netlink or sysctls in %s: %s", path, strerror(errno));
-		else
-			count = fds[SYSCTL6] < 0 ? SYSCTL6 : DESCRIPTORS; /* a kernel without IPv6 has none */
-		if (setns(own, CLONE_NEWNET) < 0) /* delegates run where the runtime would run them */
-			fail(INTERNAL, strerror(errno), "cannot return to the host's network namespace");
-	}
-	close(own);
-	return count;
+		FAIL(INTERNAL, error_text(own), "cannot open /proc/self/ns/net");
+	fds[NETNS] = sys_open(path, O_RDONLY | O_NONBLOCK); /* a FIFO must not hang us */
+	if (fds[NETNS] < 0)
+		return no_netns("cannot open network namespace ", path, error_text(fds[NETNS]));
+	if (!may_be_own && same_file(own, fds[NETNS]))
+		return no_netns("CNI_NETNS ", path, " is the network namespace of the host");
+	entered = sys_setns(fds[NETNS]);
+	if (entered < 0)
+		return no_netns("cannot enter network namespace ", path, error_text(entered));
+	fds[NETLINK] = sys_socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+	fds[SYSCTL4] = sys_open("/proc/sys/net/ipv4", O_RDONLY | O_DIRECTORY);
+	fds[SYSCTL6] = sys_open("/proc/sys/net/ipv6", O_RDONLY | O_DIRECTORY);
+	if (sys_setns(own) < 0) /* delegates run where the runtime would run them */
+		FAIL(INTERNAL, "", "cannot return to the network namespace of the host");
+	sys_close(own);
+	if (fds[NETLINK] < 0)
+		return no_netns("cannot open a netlink socket in ", path, error_text(fds[NETLINK]));
+	if (fds[SYSCTL4] < 0)
+		return no_netns("cannot open /proc/sys/net/ipv4 in ", path, error_text(fds[SYSCTL4]));
+	return fds[SYSCTL6] < 0 ? SYSCTL6 : DESCRIPTORS; /* a kernel without IPv6 has no such folder */
 }
 
-static void build_request(struct buffer *r, const char *error)
+static void build_request(bool tell_netns_error)
 {
-	extern char **environ;
 	unsigned char random[16];
-	bool fits = buffer_add(r, "TWP1\0\0\0", 8);
-	char text[sizeof("TOWPATH_REQUEST=") + 32] = "TOWPATH_REQUEST=";
-	size_t length;
-	char **e;
-	int i;
 
-	for (e = environ; *e; e++)
-		if (strncmp(*e, "CNI_", 4) == 0)
-			fits = fits && buffer_add(r, *e, strlen(*e) + 1);
-	if (getrandom(random, sizeof(random), 0) != sizeof(random))
-		fail(INTERNAL, strerror(errno), "cannot draw a request id");
-	for (i = 0; i < 16; i++)
-		sprintf(text + strlen("TOWPATH_REQUEST=") + 2 * i, "%02x", random[i]);
-	fits = fits && buffer_add(r, text, strlen(text) + 1);
-	if (error[0])
-		fits = fits && buffer_add(r, "TOWPATH_NETNS_ERROR=", strlen("TOWPATH_NETNS_ERROR=")) && buffer_add(r, error, strlen(error) + 1);
-	if (!fits || r->length > MAX_ENV)
-		fail(BAD_ENVIRONMENT, "", "the CNI_ variables are larger than %d bytes", MAX_ENV);
-	r->limit = r->length + input.length + 1;
-	if (!buffer_add(r, "", 1) || !buffer_add(r, input.data, input.length))
-		fail(INTERNAL, strerror(errno), "out of memory");
-	length = r->length - 8;
-	for (i = 0; i < 4; i++)
-		r->data[4 + i] = (char)(length >> 8 * i & 255);
-}
-
-/* Calls on the agent's socket block no longer than the deadline allows. */
-static bool set_timeouts(int fd)
-{
-	int64_t left = remaining_ms();
-	struct timeval t = { .tv_sec = left / 1000, .tv_usec = left % 1000 * 1000 };
-
-	if (left == 0) {
-		errno = ETIMEDOUT;
-		return false; /* a zero timeout would mean for ever */
+	add(&request, "TWP1\0\0\0", 8);
+	request.limit = 8 + MAX_ENV;
+	for (char **e = environment; *e; e++)
+		if (starts(*e, "CNI_"))
+			add(&request, *e, strlen(*e) + 1);
+	if (!sys_getrandom(random, sizeof(random)))
+		FAIL(INTERNAL, "", "cannot draw a request id");
+	add_text(&request, "TOWPATH_REQUEST=");
+	for (size_t i = 0; i < 2 * sizeof(random); i++)
+		add(&request, &"0123456789abcdef"[random[i / 2] >> (i % 2 ? 0 : 4) & 15], 1);
+	add(&request, "", 1);
+	if (tell_netns_error && netns_error.length > 0) {
+		add_text(&request, "TOWPATH_NETNS_ERROR=");
+		add(&request, netns_error.data, netns_error.length);
+		add(&request, "", 1);
 	}
-	return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)) == 0 && setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t)) == 0;
+	if (request.overflow)
+		FAIL(BAD_ENVIRONMENT, "", "the CNI_ variables are larger than 256 KiB");
+	request.limit = sizeof(request_space);
+	add(&request, "", 1);
+	add(&request, input.data, input.length);
+	put_u32(request.data + 4, request.length - 8);
 }
 
-static int connect_agent(void)
+/* Wait until the agent's socket is ready; false if patience ends first. */
+static bool ready(int fd, short events)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int reason;
+	struct pollfd p = { .fd = fd, .events = events };
+	long n;
 
-	memcpy(address.sun_path, socket_path, sizeof(socket_path));
-	if (fd >= 0 && set_timeouts(fd) && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-		return fd;
-	reason = errno;
-	if (fd >= 0)
-		close(fd);
-	errno = reason;
-	return -1;
+	do
+		n = sys_poll(&p, 1, remaining_ms());
+	while (n == -EINTR);
+	return n > 0;
 }
 
-static bool send_all(int fd, const struct buffer *b, const int *fds, int count)
+/* 0, or a negative errno. */
+static long send_all(int fd, const struct buffer *b, const int *fds, int count)
 {
 	union {
 		char space[CMSG_SPACE(DESCRIPTORS * sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
+		struct cmsghdr header;
+	} control = { .header = { CMSG_LEN((size_t)count * sizeof(int)), SOL_SOCKET, SCM_RIGHTS } };
 	size_t sent = 0;
 
+	if (count > 0)
+		memcpy(CMSG_DATA(&control.header), fds, (size_t)count * sizeof(int));
 	while (sent < b->length) {
 		struct iovec part = { .iov_base = b->data + sent, .iov_len = b->length - sent };
 		struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1 };
-		ssize_t n;
+		long n;
 
 		if (sent == 0 && count > 0) {
-			m.msg_control = control.space;
+			m.msg_control = &control;
 			m.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
-			CMSG_FIRSTHDR(&m)->cmsg_level = SOL_SOCKET;
-			CMSG_FIRSTHDR(&m)->cmsg_type = SCM_RIGHTS;
-			CMSG_FIRSTHDR(&m)->cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
-			memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), fds, (size_t)count * sizeof(int));
 		}
-		if (!set_timeouts(fd))
-			return false;
-		n = sendmsg(fd, &m, MSG_NOSIGNAL);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return false;
-		sent += (size_t)n;
+		n = sys_sendmsg(fd, &m);
+		if (n == -EAGAIN && !ready(fd, POLLOUT))
+			return -ETIMEDOUT;
+		if (n < 0 && n != -EINTR && n != -EAGAIN)
+			return n;
+		sent += n > 0 ? (size_t)n : 0;
 	}
-	return true;
-}
-
-static bool receive_all(int fd, void *data, size_t length)
-{
-	char *at = data;
-
-	while (length > 0) {
-		ssize_t n;
-
-		if (!set_timeouts(fd))
-			return false;
-		n = recv(fd, at, length, 0);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n == 0)
-			errno = ECONNRESET;
-		if (n <= 0)
-			return false;
-		at += n;
-		length -= (size_t)n;
-	}
-	return true;
+	return 0;
 }
 
 /*
@@ -439,288 +439,302 @@ static bool receive_all(int fd, void *data, size_t length)
  */
 static const char *refuse_delegate(const char *path, char *const *variables)
 {
-	const char *folders = getenv("CNI_PATH"), *slash = strrchr(path, '/');
-	size_t length = slash ? (size_t)(slash - path) : 0;
+	const char *folders = variable("CNI_PATH");
+	size_t length = strlen(path);
 
 	for (; *variables; variables++)
-		if (strncmp(*variables, "CNI_", 4) != 0 || !strchr(*variables, '='))
+		if (!starts(*variables, "CNI_"))
 			return "refused: not a CNI_ variable";
-	if (path[0] != '/' || length == 0 || !slash[1] || strcmp(slash + 1, ".") == 0 || strcmp(slash + 1, "..") == 0)
+	while (length > 0 && path[length - 1] != '/')
+		length--;
+	if (path[0] != '/' || length < 2 || !path[length] || equal(path + length, ".") || equal(path + length, ".."))
 		return "refused: not the absolute path of a plugin";
-	while (folders && *folders) {
-		size_t n = strcspn(folders, ":");
-		size_t trimmed = n;
+	length--;
+	while (*folders) {
+		size_t n = 0, trimmed;
 
-		while (trimmed > 1 && folders[trimmed - 1] == '/')
-			trimmed--;
-		if (trimmed == length && strncmp(folders, path, length) == 0)
+		while (folders[n] && folders[n] != ':')
+			n++;
+		for (trimmed = n; trimmed > 1 && folders[trimmed - 1] == '/'; trimmed--)
+			;
+		if (trimmed == length && memcmp(folders, path, length) == 0)
 			return NULL;
 		folders += n + (folders[n] == ':');
 	}
 	return "refused: not in a folder of CNI_PATH";
 }
 
-/* Feed a delegate, and take what it prints until it has closed both; one that prints without end is killed. */
-static void talk(pid_t pid, int in, int out, int err, const char *text, size_t length, struct buffer *stdout_, struct buffer *stderr_)
+/* Take what there is to read. False at the end; a delegate that prints without end is killed. */
+static bool drain(int fd, struct buffer *to, int pid)
+{
+	char chunk[16384];
+	long n = sys_read(fd, chunk, sizeof(chunk));
+
+	if (n == -EINTR || n == -EAGAIN)
+		return true;
+	if (n <= 0)
+		return false;
+	if (!add(to, chunk, (size_t)n) && to == &delegate_out) {
+		sys_kill(pid, SIGKILL);
+		delegate_out.length = delegate_err.length = 0;
+		add_text(&delegate_err, "printed more than 1 MiB");
+		return false;
+	}
+	return true;
+}
+
+/* Feed a delegate, and take what it prints, until it has closed both. */
+static void talk(int pid, int in, int out, int err, const char *text, size_t length)
 {
 	while (out >= 0 || err >= 0) {
 		struct pollfd p[3] = { { in, POLLOUT, 0 }, { out, POLLIN, 0 }, { err, POLLIN, 0 } };
-		char chunk[16384];
-		ssize_t n;
+		long n;
 
-		if (poll(p, 3, -1) < 0)
+		if (sys_poll(p, 3, -1) < 0)
 			continue;
 		if (p[0].revents) {
-			n = write(in, text, length < 4096 ? length : 4096);
+			n = length > 0 ? sys_write(in, text, length) : 0;
 			if (n > 0) {
 				text += n;
 				length -= (size_t)n;
 			}
-			if (length == 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) {
-				close(in); /* it need not read what it does not want */
+			if (length == 0 || (n < 0 && n != -EINTR && n != -EAGAIN)) {
+				sys_close(in); /* it need not read what it does not want */
 				in = -1;
 			}
 		}
-		if (p[1].revents) {
-			n = read(out, chunk, sizeof(chunk));
-			if (n > 0 && !buffer_add(stdout_, chunk, (size_t)n)) {
-				kill(pid, SIGKILL);
-				stdout_->length = stderr_->length = 0;
-				buffer_add(stderr_, "printed more than 1 MiB", 23);
+		if (p[1].revents && !drain(out, &delegate_out, pid)) {
+			sys_close(out);
+			out = -1;
+			if (delegate_out.overflow)
 				break;
-			}
-			if (n == 0)
-				close(out);
-			if (n == 0)
-				out = -1;
 		}
-		if (p[2].revents) {
-			n = read(err, chunk, sizeof(chunk));
-			if (n > 0)
-				buffer_add(stderr_, chunk, (size_t)n);
-			if (n == 0)
-				close(err);
-			if (n == 0)
-				err = -1;
+		if (p[2].revents && !drain(err, &delegate_err, pid)) {
+			sys_close(err);
+			err = -1;
 		}
 	}
-	if (in >= 0)
-		close(in);
-	if (out >= 0)
-		close(out);
-	if (err >= 0)
-		close(err);
+	for (size_t i = 0; i < 3; i++)
+		if ((int[]){ in, out, err }[i] >= 0)
+			sys_close((int[]){ in, out, err }[i]);
 }
 
-/* Start path with our environment, its CNI_ variables replaced. Returns the pid, or -errno. */
-static pid_t start(const char *path, char **variables, size_t count, const int stdio[3])
+/* In the child: become the plugin, or say through the pipe why not. */
+__attribute__((noreturn)) static void become(const char *path, char **variables, const int stdio[3], int failed)
 {
-	extern char **environ;
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	char *argv[] = { (char *)path, NULL };
-	char **e, **environment;
-	sigset_t signals;
-	size_t own = 0;
-	pid_t pid;
-	int i, attempt, error;
+	char *arguments[] = { (char *)path, NULL };
+	long error;
 
-	for (e = environ; *e; e++)
-		own++;
-	environment = calloc(own + count + 1, sizeof(char *));
-	if (!environment)
-		return -ENOMEM;
-	memcpy(environment, variables, count * sizeof(char *));
-	for (e = environ; *e; e++)
-		if (strncmp(*e, "CNI_", 4) != 0)
-			environment[count++] = *e;
-	posix_spawn_file_actions_init(&actions);
-	for (i = 0; i < 3; i++)
-		posix_spawn_file_actions_adddup2(&actions, stdio[i], i);
-	posix_spawnattr_init(&attributes);
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGPIPE);
-	posix_spawnattr_setsigdefault(&attributes, &signals);
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
-	for (attempt = 0; (error = posix_spawn(&pid, path, &actions, &attributes, argv, environment)) == ETXTBSY && attempt < 5; attempt++)
-		sleep(1); /* it is just being installed: libcni waits so as well */
-	posix_spawn_file_actions_destroy(&actions);
-	posix_spawnattr_destroy(&attributes);
-	free(environment);
-	return error ? -error : pid;
+	for (int i = 0; i < 3; i++)
+		sys_dup(stdio[i], i);
+	sys_block(signals);
+	for (int attempt = 0; (error = sys_execve(path, arguments, variables)) == -ETXTBSY && attempt < 5; attempt++)
+		sys_poll(NULL, 0, 1000); /* it is just being installed: libcni waits so as well */
+	sys_write(failed, &error, sizeof(error));
+	sys_exit(127);
 }
 
-/* Execute a delegate as libcni would. Status as a shell gives it: 127 not executed, 128 + n killed by n. */
-static uint32_t execute(struct buffer *request, struct buffer *out, struct buffer *err)
+/* Execute a plugin with our environment, its CNI_ variables replaced. Status as in a shell. */
+static uint32_t spawn(const char *path, char **variables, const char *text, size_t length)
 {
-	int in[2], from[2], errors[2], status = 0;
-	const char *path = request->data, *refusal;
-	char **variables = NULL;
-	size_t count = 0, at = strnlen(path, request->length) + 1;
-	pid_t pid;
+	int in[2], out[2], err[2], failed[2], pid, status;
+	long error = 0;
 
-	while (at < request->length && request->data[at]) {
-		char **more = realloc(variables, (count + 2) * sizeof(char *));
-
-		if (!more)
-			fail(INTERNAL, strerror(errno), "out of memory");
-		variables = more;
-		variables[count++] = request->data + at;
-		variables[count] = NULL;
-		at += strnlen(request->data + at, request->length - at) + 1;
-	}
-	if (at++ >= request->length || !variables)
-		refusal = "refused: not a request to execute anything";
-	else
-		refusal = refuse_delegate(path, variables);
-	if (refusal) {
-		free(variables);
-		buffer_add(err, refusal, strlen(refusal));
-		return 127;
-	}
-	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(from, O_CLOEXEC) < 0 || pipe2(errors, O_CLOEXEC) < 0)
-		fail(INTERNAL, strerror(errno), "cannot make a pipe");
-	pid = start(path, variables, count, (int[]){ in[0], from[1], errors[1] });
-	free(variables);
-	close(in[0]);
-	close(from[1]);
-	close(errors[1]);
-	fcntl(in[1], F_SETFL, O_NONBLOCK);
+	if (sys_pipe(in) < 0 || sys_pipe(out) < 0 || sys_pipe(err) < 0 || sys_pipe(failed) < 0)
+		FAIL(INTERNAL, "", "cannot make a pipe");
+	pid = sys_fork();
+	if (pid == 0)
+		become(path, variables, (int[]){ in[0], out[1], err[1] }, failed[1]);
+	sys_close(in[0]);
+	sys_close(out[1]);
+	sys_close(err[1]);
+	sys_close(failed[1]);
 	if (pid < 0)
-		buffer_add(err, strerror(-pid), strlen(strerror(-pid)));
-	talk(pid, in[1], from[0], errors[0], request->data + at, request->length - at, out, err);
-	if (pid < 0)
-		return 127;
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
+		FAIL(INTERNAL, error_text(pid), "cannot start a process");
+	sys_fcntl(in[1], F_SETFL, O_NONBLOCK);
+	talk(pid, in[1], out[0], err[0], text, length);
+	status = sys_wait(pid);
+	if (sys_read(failed[0], &error, sizeof(error)) == sizeof(error))
+		add_text(&delegate_err, error_text(error));
+	sys_close(failed[0]);
 	return WIFSIGNALED(status) ? 128 + (uint32_t)WTERMSIG(status) : (uint32_t)WEXITSTATUS(status);
 }
 
-static bool delegate(int fd, struct buffer *request)
+/* Execute what the body of an 'E' frame says, as libcni would; into delegate_out and delegate_err. */
+static uint32_t execute(char *body, size_t length)
 {
-	struct buffer out = { .limit = MAX_STDOUT }, err = { .limit = MAX_STDERR };
-	struct buffer reply = { .limit = 13 + MAX_STDOUT + MAX_STDERR };
+	static char *variables[MAX_DELEGATE_ENV + 1];
+	size_t count = 0, at;
+	const char *refusal;
+
+	body[length] = 0;
+	at = strlen(body) + 1;
+	while (at < length && body[at] && count < MAX_DELEGATE_ENV) {
+		variables[count++] = body + at;
+		at += strlen(body + at) + 1;
+	}
+	variables[count] = NULL;
+	refusal = refuse_delegate(body, variables);
+	if (at >= length || body[at] || count == 0)
+		refusal = "refused: not a request to execute anything";
+	for (char **e = environment; *e && !refusal; e++) {
+		if (count == MAX_DELEGATE_ENV)
+			refusal = "refused: too many variables";
+		else if (!starts(*e, "CNI_"))
+			variables[count++] = *e;
+	}
+	variables[count] = NULL;
+	delegate_out.length = delegate_err.length = 0;
+	delegate_out.overflow = false;
+	if (refusal) {
+		add_text(&delegate_err, refusal);
+		return 127;
+	}
+	return spawn(body, variables, body + at + 1, length - at - 1);
+}
+
+static long delegate(int fd, char *body, size_t length)
+{
 	int64_t started = now_ms();
-	uint32_t status = execute(request, &out, &err);
-	bool sent;
+	uint32_t status = execute(body, length);
 
 	deadline += now_ms() - started; /* patience is for the agent; a delegate takes what it takes */
-	sent = buffer_add(&reply, "X", 1) && buffer_u32(&reply, status) && buffer_u32(&reply, out.length) &&
-	       buffer_add(&reply, out.data ? out.data : "", out.length) && buffer_u32(&reply, err.length) &&
-	       buffer_add(&reply, err.data ? err.data : "", err.length) && send_all(fd, &reply, NULL, 0);
-	free(out.data);
-	free(err.data);
-	free(reply.data);
-	return sent;
+	executed.length = 0;
+	add(&executed, "X", 1);
+	add_u32(&executed, status);
+	add_u32(&executed, delegate_out.length);
+	add(&executed, delegate_out.data, delegate_out.length);
+	add_u32(&executed, delegate_err.length);
+	add(&executed, delegate_err.data, delegate_err.length);
+	return send_all(fd, &executed, NULL, 0);
 }
 
 /* Do what the agent says until it answers. Leaves the process with the answer, or returns why there is none. */
-static enum outcome converse(int fd)
+static enum outcome converse(int fd, long *error)
 {
+	reply.length = 0;
 	for (;;) {
-		struct buffer body = { .limit = MAX_REPLY };
-		unsigned char type, code[4], length[4];
+		char type = reply.data[0];
+		size_t header = type == 'R' ? 9 : 5;
+		long n;
 
-		if (!receive_all(fd, &type, 1))
-			return DROPPED;
-		if (type != 'R' && type != 'E')
+		if (reply.length > 0 && type != 'R' && type != 'E')
 			return GARBLED;
-		if ((type == 'R' && !receive_all(fd, code, 4)) || !receive_all(fd, length, 4))
-			return DROPPED;
-		body.length = u32(length);
-		if (body.length > MAX_REPLY)
-			return GARBLED;
-		body.data = malloc(body.length + 1);
-		if (!body.data)
-			fail(INTERNAL, strerror(errno), "out of memory");
-		if (!receive_all(fd, body.data, body.length)) {
-			free(body.data);
-			return DROPPED;
+		if (reply.length >= header) {
+			size_t length = get_u32(reply.data + header - 4);
+
+			if (length > MAX_REPLY || reply.length > header + length)
+				return GARBLED;
+			if (reply.length == header + length && type == 'R')
+				sys_exit(write_all(1, reply.data + header, length) ? (int)(get_u32(reply.data + 1) & 255) : 1);
+			if (reply.length == header + length) {
+				*error = delegate(fd, reply.data + header, length);
+				if (*error < 0)
+					return DROPPED;
+				reply.length = 0;
+			}
 		}
-		body.data[body.length] = 0;
-		if (type == 'R')
-			_exit(write_all(STDOUT_FILENO, body.data, body.length) ? (int)(u32(code) & 255) : 1);
-		if (!delegate(fd, &body)) {
-			free(body.data);
+		*error = -ETIMEDOUT;
+		if (!ready(fd, POLLIN))
 			return DROPPED;
-		}
-		free(body.data);
+		n = sys_read(fd, reply.data + reply.length, sizeof(reply_space) - reply.length);
+		if (n == -EINTR || n == -EAGAIN)
+			continue;
+		*error = n == 0 ? -ECONNRESET : n;
+		if (n <= 0)
+			return DROPPED;
+		reply.length += (size_t)n;
 	}
 }
 
 static const struct command *validate(const char *name)
 {
 	static const char *const variables[] = { "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME" };
+	const char *missing[3] = { "", "", "" }, *comma[3] = { "", "", "" };
 	const struct command *c = NULL;
-	char missing[64] = "";
-	size_t i;
+	int count = 0;
 
-	for (i = 0; i < sizeof(commands) / sizeof(*commands); i++)
-		if (strcmp(name, commands[i].name) == 0)
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
+		if (equal(name, commands[i].name))
 			c = &commands[i];
 	if (!c)
-		fail(BAD_ENVIRONMENT, "", "unknown CNI_COMMAND: %s", name);
-	for (i = 0; i < 3; i++) {
-		const char *value = getenv(variables[i]);
-
-		if (c->required & 1 << i && !(value && *value)) {
-			strcat(missing, missing[0] ? "," : "");
-			strcat(missing, variables[i]);
+		FAIL(BAD_ENVIRONMENT, "", "unknown CNI_COMMAND: ", name);
+	for (int i = 0; i < 3; i++)
+		if (c->required & 1 << i && !*variable(variables[i])) {
+			comma[count] = count ? "," : "";
+			missing[count++] = variables[i];
 		}
-	}
-	if (missing[0])
-		fail(BAD_ENVIRONMENT, "", "required env variables [%s] missing", missing);
+	if (count)
+		FAIL(BAD_ENVIRONMENT, "", "required env variables [", missing[0], comma[1], missing[1], comma[2], missing[2],
+		     "] missing");
 	return c;
 }
 
-int main(void)
+/* Ask one agent after the other until one answers or patience ends. */
+__attribute__((noreturn)) static void ask(const struct command *command, int64_t started, const int *fds, int count)
 {
-	const char *name = getenv("CNI_COMMAND"), *netns = getenv("CNI_NETNS");
-	struct buffer request = { .limit = MAX_ENV + 4096 };
-	char error[4096] = "", reason[128] = "";
-	const struct command *command;
-	int fds[DESCRIPTORS], count = 0, fd;
-	int64_t started = now_ms(), pause = 5;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int64_t pause = 5;
 
-	signal(SIGPIPE, SIG_IGN);
-	for (fd = 0; fd < 3; fd++) /* else a socket of ours might take the place of a closed stdout */
-		if (fcntl(fd, F_GETFD) < 0)
-			open("/dev/null", fd ? O_WRONLY : O_RDONLY);
-	if (!name || !*name) {
-		fputs("CNI plugin towpath-cni: hands calls to the Towpath agent\nCNI protocol versions supported: ", stderr);
-		fputs("0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n", stderr);
-		return 0;
-	}
-	if (strcmp(name, "VERSION") == 0)
-		answer_version();
-	command = validate(name);
-	deadline = started + command->patience_ms;
-	read_stdin(command->patience_ms);
-	find_version();
-	find_socket();
-	if (command->descriptors && netns && *netns)
-		count = open_pod(netns, fds, error, sizeof(error));
-	if (!(command->required & PODNS))
-		error[0] = 0; /* DEL does not care: the namespace may be long gone */
-	build_request(&request, error);
+	memcpy(address.sun_path, socket_path, sizeof(socket_path));
 	for (;;) {
-		fd = connect_agent();
-		if (fd >= 0) {
-			enum outcome end;
+		int fd = sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		long error = fd < 0 ? fd : sys_connect(fd, &address);
 
+		reason.length = 0;
+		add_text(&reason, error < 0 ? "cannot connect: " : "it broke off: ");
+		if (error == 0) {
 			send_all(fd, &request, fds, count); /* even if it was not taken: a refusal can be read */
-			end = converse(fd);
-			snprintf(reason, sizeof(reason), "it broke off: %s", strerror(errno));
-			close(fd);
-			if (end == GARBLED)
-				fail(command->code == UNAVAILABLE ? UNAVAILABLE : IO_FAILURE, "are towpath-cni and the agent of one release?",
-				     "the answer of the Towpath agent on %s is not understood", socket_path);
-		} else {
-			snprintf(reason, sizeof(reason), "cannot connect: %s", strerror(errno));
+			if (converse(fd, &error) == GARBLED)
+				FAIL(command->code == UNAVAILABLE ? UNAVAILABLE : IO_FAILURE,
+				     "are towpath-cni and the agent of one release?", "the answer of the Towpath agent on ",
+				     socket_path, " is not understood");
 		}
+		add_text(&reason, error_text(error));
+		add(&reason, "", 1);
+		if (fd >= 0)
+			sys_close(fd);
 		if (remaining_ms() <= pause)
-			fail(command->code, reason, "the Towpath agent on %s did not answer within %.1f s", socket_path, (double)(now_ms() - started) / 1000);
-		usleep((useconds_t)pause * 1000);
+			break;
+		sys_poll(NULL, 0, pause);
 		pause = pause < 160 ? 2 * pause : pause;
 	}
+	add_number(&seconds, (now_ms() - started + 500) / 1000);
+	add(&seconds, "", 1);
+	FAIL(command->code, reason.data, "the Towpath agent on ", socket_path, " did not answer within ", seconds.data,
+	     " s");
+}
+
+static int shim(void)
+{
+	const char *name = variable("CNI_COMMAND"), *netns = variable("CNI_NETNS");
+	const struct command *command;
+	int fds[DESCRIPTORS], count = 0;
+	int64_t started = now_ms();
+
+	signals = sys_block(1UL << (SIGPIPE - 1));
+	cni_version = versions[0];
+	for (int fd = 0; fd < 3; fd++) /* else a socket of ours might take the place of a closed stdout */
+		if (sys_fcntl(fd, F_GETFD, 0) < 0)
+			sys_open("/dev/null", O_RDWR);
+	if (!*name) {
+		add_text(&output, ABOUT);
+		for (size_t i = 1; i <= VERSIONS; i++) {
+			add_text(&output, versions[i % VERSIONS]);
+			add_text(&output, i < VERSIONS ? ", " : "\n");
+		}
+		write_all(2, output.data, output.length);
+		return 0;
+	}
+	if (equal(name, "VERSION"))
+		return answer_version();
+	command = validate(name);
+	deadline = started + command->patience_ms;
+	read_stdin(command->patience_ms, true);
+	find_version();
+	find_socket();
+	if (command->descriptors && *netns)
+		count = open_pod(netns, fds);
+	build_request(command->required & PODNS); /* DEL does not care: the namespace may be long gone */
+	ask(command, started, fds, count);
 }

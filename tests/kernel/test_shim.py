@@ -7,17 +7,18 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shim_harness import Recorder, Shim, attachment, executable, finish, handler, netns, server, shim
+from shim_harness import ROOT, Recorder, Shim, attachment, executable, finish, handler, netns, server, shim
 
 from towpath.cni import wire
 from towpath.cni.request import Request
-from towpath.cni.server import Server, serve
+from towpath.cni.server import Executed, Server, serve
 from towpath.cni.version import SUPPORTED
 
 pytestmark = pytest.mark.kernel
@@ -245,6 +246,33 @@ async def test_only_root_is_served(executable: Path, handler: Recorder, open_fol
     assert status == 1
     assert "65534" in json.loads(stdout)["details"]
     assert handler.calls == []
+
+
+@pytest.fixture
+def hosted(shim: Shim) -> Shim:
+    """What architectures other than x86-64 get: the same code over a C library."""
+    flags = ["-std=gnu11", "-O2", "-static", "-Wall", "-Wextra", "-Werror", "-D_FORTIFY_SOURCE=2"]
+    subprocess.run(["cc", *flags, "-o", shim.path, ROOT / "shim/towpath-cni.c"], check=True)
+    return shim
+
+
+async def test_the_hosted_build_behaves_alike(
+    hosted: Shim, server: Server, handler: Recorder, netns: Path
+) -> None:
+    status, stdout, _ = await hosted.run("VERSION", config={"cniVersion": "0.4.0"})
+    assert (status, json.loads(stdout)["cniVersion"]) == (0, "0.4.0")
+    outcome: list[Executed] = []
+
+    async def run(r: Request) -> None:
+        outcome.append(await r.execute(f"{hosted.path.parent}/plugin", {"CNI_COMMAND": "ADD"}, b"in"))
+
+    plugin = hosted.path.with_name("plugin")
+    plugin.write_text("#!/bin/sh\ncat; exit 4\n")
+    plugin.chmod(0o755)
+    handler.on_add = run
+    assert (await hosted.run("ADD", attachment(netns)))[0] == 0
+    assert outcome == [Executed(4, b"in", b"")]
+    assert (await hosted.refused("ADD", attachment("/nowhere")))[0] == 8
 
 
 def descriptors() -> int:
