@@ -72,7 +72,7 @@ class Response:
         if self._bodiless:
             return
         if self._chunked():
-            while size := int((await reader.readline()).split(b";")[0], 16):
+            while size := await _chunk_size(reader):
                 yield await reader.readexactly(size)
                 await _expect_newline(reader)
             while (await reader.readline()).strip():
@@ -250,6 +250,12 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]
             raise ValueError(f"not a header: {line[:40]!r}")
         headers[name.strip().lower()] = value.strip()
     raise EOFError("connection closed in the middle of the header")
+
+
+async def _chunk_size(reader: asyncio.StreamReader) -> int:
+    if not (line := await reader.readline()):
+        raise EOFError("connection closed by the server")
+    return int(line.split(b";")[0], 16)
 
 
 async def _expect_newline(reader: asyncio.StreamReader) -> None:
