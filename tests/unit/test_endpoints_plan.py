@@ -88,5 +88,5 @@ def test_legacy_endpoints_have_the_primary_family_only() -> None:
     (subset,) = create.body["subsets"]
     assert [a["ip"] for a in subset["addresses"]] == ["10.42.0.2"]
     assert [a["ip"] for a in subset["notReadyAddresses"]] == ["10.42.1.2"]
-    held = msgspec.convert({"metadata": {"name": "web"}, "subsets": create.body["subsets"]}, Endpoints)
+    held = msgspec.convert(create.body, Endpoints)
     assert plan_endpoints(item, backing, held) == []

@@ -3,6 +3,7 @@
 from towpath.lab.controllers.actions import Action, Delete, Plan
 from towpath.lab.controllers.controller import Context, Controller
 from towpath.lab.controllers.endpoints_plan import (
+    LEGACY_MANAGED_BY,
     MANAGED_BY,
     MANAGER,
     candidates,
@@ -43,12 +44,9 @@ class EndpointsController(Controller):
         """Make the slices of one Service current."""
         service = self._services.get(key)
         slices = [s for s in self._slices_of.get(key) if s.metadata.label(MANAGED_BY) == MANAGER]
-        if service is None or service.metadata.deleting:
+        if service is None:
             self._written.pop(key, None)
-            doomed = [
-                Delete(ENDPOINT_SLICES, s.metadata.namespace, s.metadata.name, s.metadata.uid) for s in slices
-            ]
-            return Plan(tuple(doomed) if service is None else (), None)
+            return Plan(tuple(self._leftovers(key, slices)))
         if not service.spec.selector or service.spec.type == "ExternalName":
             return Plan()
         wait = self._written.get(key, 0.0) + _SPACING - self.context.now()
@@ -66,6 +64,18 @@ class EndpointsController(Controller):
         if actions:
             self._written[key] = self.context.now()
         return Plan(tuple(actions))
+
+    def _leftovers(self, key: str, slices: list[EndpointSlice]) -> list[Action]:
+        """What a Service leaves behind: only what was made here, as anyone may write Endpoints of his own."""
+        doomed: list[Action] = [
+            Delete(ENDPOINT_SLICES, s.metadata.namespace, s.metadata.name, s.metadata.uid) for s in slices
+        ]
+        legacy = self._endpoints.get(key)
+        label, manager = LEGACY_MANAGED_BY
+        if legacy is not None and legacy.metadata.label(label) == manager:
+            meta = legacy.metadata
+            doomed.append(Delete(ENDPOINTS, meta.namespace, meta.name, meta.uid))
+        return doomed
 
     def _pod_changed(self, before: Pod | None, after: Pod | None) -> None:
         pod = after or before

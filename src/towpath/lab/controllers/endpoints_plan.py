@@ -26,6 +26,7 @@ from towpath.lab.controllers.resources import ENDPOINT_SLICES, ENDPOINTS, PODS, 
 SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
+LEGACY_MANAGED_BY = ("endpoints.kubernetes.io/managed-by", "endpoint-controller")
 HEADLESS = "service.kubernetes.io/headless"
 MAX_ENDPOINTS = 100
 
@@ -215,7 +216,8 @@ def plan_endpoints(
 ) -> list[Action]:
     """The write that makes the Endpoints object current, if one is needed."""
     subsets = endpoints(service, backing)
-    labels = dict(service.metadata.labels or {})
+    managed, manager = LEGACY_MANAGED_BY
+    labels = {**(service.metadata.labels or {}), managed: manager}
     if service.spec.cluster_ip == "None":
         labels[HEADLESS] = ""
     meta: Body = {"name": service.metadata.name, "labels": labels}
