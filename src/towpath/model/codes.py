@@ -232,4 +232,47 @@ CODES: dict[str, Code] = {
         ),
         fix="Delete the pod it belongs to; the DEL frees the address.",
     ),
+    "TP9001": Code(
+        "The machine forbids the namespaces a lab is made of.",
+        "unshare(2) was refused: user namespaces are off for ordinary users (sysctl, AppArmor, seccomp), or "
+        "the lab was started in a container without the rights to make namespaces.",
+        "Allow them (user.max_user_namespaces; Debian: kernel.unprivileged_userns_clone=1; Ubuntu: "
+        "kernel.apparmor_restrict_unprivileged_userns=0) or run as root.",
+    ),
+    "TP9002": Code(
+        "The folder of this user's labs belongs to somebody else.",
+        "A folder towpath-UID exists where temporary files go, but with another owner or open to others; the "
+        "lab's kubeconfig will not be put there.",
+        "Remove the folder, or set XDG_RUNTIME_DIR to a folder of your own.",
+    ),
+    "TP9003": Code(
+        "No such lab is running.",
+        "No lab was started under this name, or it has ended; a lab lives only as long as its processes.",
+        "Start one with `towpath lab up`.",
+    ),
+    "TP9004": Code(
+        "The topology file cannot be used.",
+        "It is no YAML, has an unknown key, a wrong value, or names a node twice.",
+        "Correct the key the message names; docs/lab.md lists all keys.",
+    ),
+    "TP9005": Code(
+        "A library the lab needs is not installed.",
+        "The nftables library is loaded from the distribution.",
+        "Install libnftables1 (Debian: apt install libnftables1).",
+    ),
+    "TP9006": Code(
+        "A lab of this name is running already.",
+        "Its control socket answers.",
+        "Use it, end it with `towpath lab down`, or give the new one another --name.",
+    ),
+    "TP9007": Code(
+        "The lab ended while it was starting.",
+        "One of its first processes failed; the message carries the end of its log.",
+        "If the log does not say enough, TOWPATH_DEBUG=1 shows where; please report it.",
+    ),
+    "TP9008": Code(
+        "The cluster did not become Ready in time.",
+        "A node or an agent is missing, as the message says; on a very busy machine everything is late.",
+        "Try again; if it stays so, `towpath lab logs apiserver` and `towpath lab logs kubelet/NODE` say why.",
+    ),
 }

@@ -1,0 +1,92 @@
+"""The first seconds of a cluster: wait for the API server, install the agent, wait until all is Ready."""
+
+import asyncio
+import os
+import time
+from contextlib import suppress
+from typing import Any
+
+from towpath.kube.client import Client
+from towpath.kube.errors import AlreadyExists, KubeError, NotFound, ServerError, Unreachable
+from towpath.kube.kinds import NODES, Kind, Raw
+from towpath.lab import credentials, manifests, rundir
+from towpath.lab.topology import LabSpec
+
+DAEMONSETS: Kind[Raw] = Kind(plural="daemonsets", type=dict, group="apps")
+SERVICE_ACCOUNTS: Kind[Raw] = Kind(plural="serviceaccounts", type=dict)
+
+_DEADLINE = 120.0
+_POLL = 0.05
+
+
+class _NotReady(Exception):
+    """The cluster did not become ready in time; the text says what is missing."""
+
+
+def run(spec: LabSpec, launcher: int, host_port: int) -> None:
+    """In a forked child: bring the cluster up and report to the launcher's socket."""
+    try:
+        server = f"https://127.0.0.1:{host_port}"
+        _say(launcher, {"kubeconfig": credentials.kubeconfig_text(server, credentials.ADMIN)})
+        asyncio.run(_bring_up(spec, launcher))
+        _say(launcher, {"ready": True})
+    except (_NotReady, KubeError) as failed:
+        _say(launcher, {"error": str(failed), "code": "TP9008"})
+
+
+def _say(launcher: int, message: dict[str, object]) -> None:
+    with suppress(OSError):
+        os.write(launcher, rundir.as_line(message))
+
+
+async def _bring_up(spec: LabSpec, launcher: int) -> None:
+    config = credentials.client_config(spec, credentials.ADMIN)
+    async with Client(config, user_agent="towpath-lab") as client:
+        _say(launcher, {"progress": f"{len(spec.nodes)} nodes wired, waiting for the API server"})
+        await _until(lambda: _create(client, SERVICE_ACCOUNTS, manifests.service_account()), "the API server")
+        await _create(client, DAEMONSETS, manifests.daemonset())
+        _say(launcher, {"progress": "API server up, waiting for agents"})
+        last = ""
+
+        async def ready() -> bool:
+            nonlocal last
+            waiting, last_seen = await _waiting(client, spec)
+            if last_seen != last:
+                last = last_seen
+                _say(launcher, {"progress": last_seen})
+            return not waiting
+
+        await _until(ready, "all nodes and agents", lambda: last)
+
+
+async def _create(client: Client, kind: Kind[Raw], obj: dict[str, Any]) -> bool:
+    with suppress(AlreadyExists):
+        await client.create(kind, obj, manifests.NAMESPACE)
+    return True
+
+
+async def _until(check: Any, what: str, detail: Any = lambda: "") -> None:
+    """Repeat until true; an API server that is not there yet is not an error."""
+    deadline = time.monotonic() + _DEADLINE
+    problem = ""
+    while time.monotonic() < deadline:
+        try:
+            if await check():
+                return
+            problem = detail()
+        except (Unreachable, ServerError, NotFound) as not_yet:
+            problem = str(not_yet)
+        await asyncio.sleep(_POLL)
+    raise _NotReady(f"waited {_DEADLINE:.0f} s for {what}: {problem}")
+
+
+async def _waiting(client: Client, spec: LabSpec) -> tuple[bool, str]:
+    """Whether something is missing, and one line of progress."""
+    nodes = (await client.list(NODES)).items
+    ready = sum(
+        any(c.type == "Ready" and c.status == "True" for c in node.status.conditions or []) for node in nodes
+    )
+    daemonset = await client.get(DAEMONSETS, manifests.DAEMONSET, manifests.NAMESPACE)
+    agents = int((daemonset.get("status") or {}).get("numberReady") or 0)
+    wanted = len(spec.nodes)
+    return ready < wanted or agents < wanted, f"{ready}/{wanted} nodes Ready, {agents}/{wanted} agents Ready"
