@@ -5,14 +5,14 @@ import msgspec
 from towpath.api.meta import ObjectMeta
 
 
-class NodeAddress(msgspec.Struct, frozen=True):
+class NodeAddress(msgspec.Struct, frozen=True, gc=False):
     """``v1.NodeAddress``; ``type`` InternalIP, ExternalIP, Hostname…"""
 
     type: str = ""
     address: str = ""
 
 
-class Condition(msgspec.Struct, frozen=True, rename="camel"):
+class Condition(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """``v1.NodeCondition`` or ``v1.PodCondition``."""
 
     type: str = ""
@@ -22,7 +22,7 @@ class Condition(msgspec.Struct, frozen=True, rename="camel"):
     last_transition_time: str | None = None
 
 
-class NodeSpec(msgspec.Struct, frozen=True):
+class NodeSpec(msgspec.Struct, frozen=True, gc=False):
     """``v1.NodeSpec``. The wire name ends in a capital CIDR, which camel case would not give."""
 
     pod_cidr: str = msgspec.field(name="podCIDR", default="")
@@ -30,14 +30,14 @@ class NodeSpec(msgspec.Struct, frozen=True):
     unschedulable: bool = False
 
 
-class NodeStatus(msgspec.Struct, frozen=True):
+class NodeStatus(msgspec.Struct, frozen=True, gc=False):
     """``v1.NodeStatus``."""
 
     addresses: list[NodeAddress] | None = None
     conditions: list[Condition] | None = None
 
 
-class Node(msgspec.Struct, frozen=True):
+class Node(msgspec.Struct, frozen=True, gc=False):
     """``v1.Node``."""
 
     metadata: ObjectMeta = ObjectMeta()
@@ -45,7 +45,7 @@ class Node(msgspec.Struct, frozen=True):
     status: NodeStatus = NodeStatus()
 
 
-class ContainerPort(msgspec.Struct, frozen=True, rename="camel"):
+class ContainerPort(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """``v1.ContainerPort``."""
 
     container_port: int = 0
@@ -54,7 +54,7 @@ class ContainerPort(msgspec.Struct, frozen=True, rename="camel"):
     host_port: int = 0
 
 
-class Container(msgspec.Struct, frozen=True):
+class Container(msgspec.Struct, frozen=True, gc=False):
     """``v1.Container``: its name and ports."""
 
     name: str = ""
@@ -62,7 +62,7 @@ class Container(msgspec.Struct, frozen=True):
     ports: list[ContainerPort] | None = None
 
 
-class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
+class PodSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """``v1.PodSpec``."""
 
     node_name: str = ""
@@ -72,13 +72,13 @@ class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
     init_containers: list[Container] | None = None
 
 
-class PodIP(msgspec.Struct, frozen=True):
+class PodIP(msgspec.Struct, frozen=True, gc=False):
     """``v1.PodIP``."""
 
     ip: str = ""
 
 
-class PodStatus(msgspec.Struct, frozen=True):
+class PodStatus(msgspec.Struct, frozen=True, gc=False):
     """``v1.PodStatus``."""
 
     phase: str = ""
@@ -87,7 +87,7 @@ class PodStatus(msgspec.Struct, frozen=True):
     pod_ips: list[PodIP] | None = msgspec.field(name="podIPs", default=None)
 
 
-class Pod(msgspec.Struct, frozen=True):
+class Pod(msgspec.Struct, frozen=True, gc=False):
     """``v1.Pod``."""
 
     metadata: ObjectMeta = ObjectMeta()
@@ -95,7 +95,7 @@ class Pod(msgspec.Struct, frozen=True):
     status: PodStatus = PodStatus()
 
 
-class Namespace(msgspec.Struct, frozen=True):
+class Namespace(msgspec.Struct, frozen=True, gc=False):
     """``v1.Namespace``."""
 
     metadata: ObjectMeta = ObjectMeta()

@@ -3,7 +3,7 @@
 import msgspec
 
 
-class OwnerReference(msgspec.Struct, frozen=True, rename="camel"):
+class OwnerReference(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """``metav1.OwnerReference``."""
 
     kind: str = ""
@@ -12,7 +12,7 @@ class OwnerReference(msgspec.Struct, frozen=True, rename="camel"):
     controller: bool | None = None
 
 
-class ObjectMeta(msgspec.Struct, frozen=True, rename="camel"):
+class ObjectMeta(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """``metav1.ObjectMeta``. Objects in a watch may carry null where a map or list is meant."""
 
     name: str = ""
