@@ -2,7 +2,7 @@
  * What the shim needs of a C library, without one: the start, system calls, memory.
  *
  * Built freestanding (shim/build.sh does so on x86-64) its start and end cost 0.15 ms, with glibc 0.64 ms:
- * glibc's start asks CPUID some seventy times what caches there are, and in a virtual machine each of these
+ * glibc's start executes CPUID 68 times, mostly to size the caches, and in a virtual machine each of these
  * instructions is a trap into the hypervisor, 7 microseconds here. Every ADD, DEL and STATUS would pay for it.
  * Without FREESTANDING the same code is a hosted program for any 64-bit Linux.
  *

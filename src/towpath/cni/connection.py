@@ -19,7 +19,7 @@ class Connection:
     """A shim's end. Not to be used by several tasks at once, save that ``execute`` takes turns."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+        self._sock, self._fd = sock, sock.fileno()
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
         self.hung_up = asyncio.Event()
@@ -53,7 +53,7 @@ class Connection:
         async with self._turn:
             if self.hung_up.is_set():
                 raise ConnectionError("the shim is gone")
-            self._loop.remove_reader(self._sock)
+            self._loop.remove_reader(self._fd)
             try:
                 await self._loop.sock_sendall(self._sock, frame)
                 status, length = wire.executed_header(await self._exactly(wire.EXECUTED.size))
@@ -67,11 +67,11 @@ class Connection:
 
     def watch(self) -> None:
         """From now on notice when the caller hangs up: a shim has nothing to say unless asked."""
-        self._loop.add_reader(self._sock, self._readable)
+        self._loop.add_reader(self._fd, self._readable)
 
     async def answer(self, exit_code: int, stdout: bytes) -> bool:
         """Send the answer; False if nobody was there to take it."""
-        self._loop.remove_reader(self._sock)
+        self._loop.remove_reader(self._fd)
         if self.hung_up.is_set():
             return False
         try:
@@ -82,11 +82,11 @@ class Connection:
 
     def close(self) -> None:
         """Hang up."""
-        self._loop.remove_reader(self._sock)
+        self._loop.remove_reader(self._fd)
         self._sock.close()
 
     def _readable(self) -> None:
-        self._loop.remove_reader(self._sock)
+        self._loop.remove_reader(self._fd)
         self.hung_up.set()
 
     async def _receive_first(self) -> tuple[bytes, list[int]]:
@@ -112,11 +112,11 @@ class Connection:
 
     async def _wait_readable(self) -> None:
         ready = asyncio.Event()
-        self._loop.add_reader(self._sock, ready.set)
+        self._loop.add_reader(self._fd, ready.set)
         try:
             await ready.wait()
         finally:
-            self._loop.remove_reader(self._sock)
+            self._loop.remove_reader(self._fd)
 
     async def _exactly(self, length: int) -> bytes:
         parts = []
