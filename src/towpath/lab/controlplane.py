@@ -13,6 +13,7 @@ import signal
 import socket
 import ssl
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 
 from aiohttp import web
@@ -28,6 +29,7 @@ from towpath.lab.apiserver.services import Allocator
 from towpath.lab.apiserver.store import Store, StoreError
 
 SERVICE_CIDRS = "10.43.0.0/16,fd00:10:43::/112"
+ADVERTISE = "172.30.0.1,fd00:172:30::1"
 GRACE_SECONDS = 0.5  # for requests under way when the process is told to stop
 
 
@@ -41,6 +43,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "--service-cidr", default=SERVICE_CIDRS, help="one or two networks, first family preferred"
     )
     parser.add_argument("--cluster-cidr", default="10.42.0.0/16,fd00:10:42::/56", help="pod networks")
+    parser.add_argument("--advertise", default=ADVERTISE, help="addresses of port 6443 as nodes see them")
     parser.add_argument(
         "--san", action="append", default=[], help="further names or addresses of the certificate"
     )
@@ -76,7 +79,7 @@ async def serve(options: argparse.Namespace) -> None:
         Allocator.of(options.service_cidr),
         options.dir / "nodes",
     )
-    bootstrap(server)
+    bootstrap(server, [a for a in options.advertise.split(",") if a])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.certificate, pki.key)
     runner = web.AppRunner(
@@ -90,19 +93,44 @@ async def serve(options: argparse.Namespace) -> None:
     url = f"https://127.0.0.1:{port}"
     (options.dir / "kubeconfig").write_text(kubeconfig(url, pki.ca.read_text(), token))
     print("READY", url, flush=True)  # noqa: T201 - the launcher waits for this line
+    controllers = asyncio.create_task(_controllers(options, runner, token, pki.ca.read_text()))
     try:
-        await _until_stopped(options, url)
+        await _until_stopped(controllers)
     finally:
+        controllers.cancel()
+        await asyncio.gather(controllers, return_exceptions=True)
         await runner.cleanup()
         store.close()
 
 
-async def _until_stopped(options: argparse.Namespace, url: str) -> None:
+async def _controllers(options: argparse.Namespace, runner: web.AppRunner, token: str, ca: str) -> None:
+    """Run the controllers against this very server, on a loopback socket of their own that needs no TLS:
+    the first listening socket may belong to another network namespace."""
+    if options.no_controllers:
+        await asyncio.Event().wait()
+    from towpath.kube.client import Client
+    from towpath.kube.config import ClientConfig
+    from towpath.lab.controllers import Settings, run
+
+    sock = socket.create_server(("127.0.0.1", 0), backlog=128)
+    await web.SockSite(runner, sock).start()
+    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    networks = tuple(ip_network(c) for c in options.cluster_cidr.split(",") if c)
+    async with Client(ClientConfig(server=url, source="controlplane", token=token)) as client:
+        await run(client, Settings(cluster_cidrs=networks, root_ca=ca))
+
+
+async def _until_stopped(controllers: asyncio.Task[None]) -> None:
+    """Until SIGTERM or SIGINT, or until the controllers have failed, whose error it raises."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait((waiting, controllers), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if controllers.done():
+        controllers.result()
 
 
 def main() -> int:

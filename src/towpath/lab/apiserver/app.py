@@ -14,7 +14,7 @@ from towpath.lab.apiserver.paths import parse
 from towpath.lab.apiserver.resources import Registry
 from towpath.lab.apiserver.services import Allocator
 from towpath.lab.apiserver.store import Store, StoreError, encode
-from towpath.lab.apiserver.subresources import SUBRESOURCES
+from towpath.lab.apiserver.subresources import SUBRESOURCES, TRANSIENT
 from towpath.lab.apiserver.verbs.create import create
 from towpath.lab.apiserver.verbs.delete import delete, delete_collection
 from towpath.lab.apiserver.verbs.patching import patch
@@ -113,6 +113,8 @@ def dispatch(server: Server, call: Call, method: str) -> Reply:
     r, named = call.resource, bool(call.target.name)
     if not named and method == "POST" and r.namespaced and not call.target.namespace:
         raise method_not_allowed("GET")
+    if method == "POST" and not named and r.verbs == ("create",):
+        return TRANSIENT[r.kind](server, call)
     verbs = {
         ("GET", True): ("get", get),
         ("HEAD", True): ("get", get),

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import msgspec
 from towpath.lab.apiserver.errors import ApiError, Obj, bad_request, unsupported_media
 from towpath.lab.apiserver.paths import Target
 from towpath.lab.apiserver.resources import Registry, Resource
+from towpath.lab.apiserver.schema import protobuf
+from towpath.lab.apiserver.schema.custom import CustomSchema
+from towpath.lab.apiserver.schema.types import types
 from towpath.lab.apiserver.services import Allocator
 from towpath.lab.apiserver.store import Store, encode
 
@@ -38,9 +42,7 @@ class Server:
     kubelets: Path
     now: Callable[[], float] = time.time
     snapshots: dict[str, Any] = field(default_factory=dict)  # of paged lists, by their token's id
-    schemas: dict[tuple[str, str, str], Any] = field(
-        default_factory=dict
-    )  # CustomSchema by (group, version, plural)
+    schemas: dict[tuple[str, str, str], CustomSchema] = field(default_factory=dict)  # group, version, plural
     documents: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # OpenAPI and discovery, rendered
 
     def timestamp(self) -> str:
@@ -94,7 +96,7 @@ def reply(obj: Any, status: int = 200) -> Reply:
 def decode_body(body: bytes, content_type: str) -> Obj:
     """JSON, or YAML where the content type says so (or is missing). Raises ApiError 400, 415."""
     if "protobuf" in content_type:
-        raise unsupported_media(content_type, [JSON, "application/yaml"])
+        return _decode_protobuf(body, content_type)
     try:
         value = msgspec.json.decode(body)
     except msgspec.DecodeError as e:
@@ -106,6 +108,28 @@ def decode_body(body: bytes, content_type: str) -> Obj:
     if not isinstance(value, dict):
         raise bad_request("the object provided is unrecognized: it must be a JSON object")
     return value
+
+
+@cache
+def _kinds() -> dict[tuple[str, str], str]:
+    """Types by apiVersion and kind, for protobuf; DeleteOptions come under any version."""
+    kinds = {}
+    for found in types().values():
+        parts = found.definition.split(".")
+        group, version = parts[3], parts[4] if len(parts) > 4 else ""
+        served = {"core": "", "rbac": "rbac.authorization.k8s.io"}.get(group)
+        if served is None:
+            named = group in ("apps", "batch", "policy", "autoscaling")
+            served = group if named else f"{group}.k8s.io"
+        kinds[f"{served}/{version}" if served else version, found.short] = found.name
+    return kinds | {("", "DeleteOptions"): "meta.DeleteOptions"}
+
+
+def _decode_protobuf(body: bytes, content_type: str) -> Obj:
+    try:
+        return protobuf.decode_body(body, _kinds())
+    except protobuf.Malformed as e:
+        raise unsupported_media(f"{content_type}: {e}", [JSON, "application/yaml"]) from e
 
 
 def decode_yaml(body: bytes) -> Any:

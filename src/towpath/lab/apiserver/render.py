@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from towpath.lab.apiserver.call import Call, Server
 from towpath.lab.apiserver.convert import converted
 from towpath.lab.apiserver.errors import ApiError, Obj
-from towpath.lab.apiserver.printers.table import Printer, printer_of
+from towpath.lab.apiserver.printers.registry import printer_of
+from towpath.lab.apiserver.printers.table import Printer
 from towpath.lab.apiserver.resources import Resource
 from towpath.lab.apiserver.store import Stored, encode
 

@@ -88,7 +88,3 @@ DEFAULT = Printer(
     [column("Name", fmt="name"), column("Created At", "date")],
     lambda obj, now: [obj["metadata"]["name"], obj["metadata"].get("creationTimestamp")],
 )
-
-
-def printer_of(server: Any, resource: Any) -> Printer:
-    return DEFAULT

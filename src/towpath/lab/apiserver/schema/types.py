@@ -38,6 +38,8 @@ class Field:
     replace: bool = False
     keys: tuple[str, ...] | None = None
     inner: str = ""  # "[]" for a map of lists
+    number: int = 0  # in protobuf, within the message in field ``wrap`` where that is not 0
+    wrap: int = 0
 
     @property
     def scalar(self) -> bool:
@@ -59,8 +61,10 @@ class Type:
         return self.name.rpartition(".")[2]
 
 
-def _field(package: str, owner: str, text: str) -> Field:
+def _field(package: str, owner: str, text: str, following: int) -> Field:
     name, _, rest = text.partition(":")
+    numbers, slash, name = name.rpartition("/")
+    wrap, _, number = numbers.rpartition("+") if slash else ("", "", str(following))
     merge: str | None = None
     retain, replace = rest.endswith("@"), rest.endswith("=")
     rest = rest.rstrip("@=")
@@ -76,7 +80,9 @@ def _field(package: str, owner: str, text: str) -> Field:
         rest = f"{package}.{rest}"
     keys: tuple[str, ...] | None = None if merge is None else (merge,) if merge else ()
     keys = APPLY_KEYS.get((f"{package}.{owner}", name), keys)
-    return Field(name, shape, rest, required, merge, retain, replace, keys, inner)
+    return Field(
+        name, shape, rest, required, merge, retain, replace, keys, inner, int(number), int(wrap or 0)
+    )
 
 
 def _parse(text: str) -> dict[str, Type]:
@@ -87,9 +93,14 @@ def _parse(text: str) -> dict[str, Type]:
             continue
         head, *rest = line.split()
         if head == "package":
-            prefix, package = f"io.{rest[0]}", rest[1]
+            prefix, package = rest
             continue
-        fields = {f.name: f for f in (_field(package, head, t) for t in rest)}
+        fields: dict[str, Field] = {}
+        following = 1
+        for token in rest:
+            made = _field(package, head, token, following)
+            following = made.number + 1
+            fields[made.name] = made
         found[f"{package}.{head}"] = Type(f"{package}.{head}", f"{prefix}.{head}", fields)
     return found
 

@@ -2,6 +2,7 @@
 
 import time
 
+from towpath.lab.apiserver.admission import check_deletable
 from towpath.lab.apiserver.call import Call, Reply, Server, check_dry_run, reply
 from towpath.lab.apiserver.convert import converted
 from towpath.lab.apiserver.errors import Obj, bad_request, conflict
@@ -36,6 +37,7 @@ def delete(server: Server, call: Call) -> Reply:
         call.query = {**call.query, "dryRun": "All"}
     check_dry_run(call)
     old = existing(server, call)
+    check_deletable(call, old.name)
     gone, stored = delete_object(server, call, old, options)
     if not gone or call.resource.kind == "Pod":
         return Reply(encode(converted(call.resource, stored.obj)))

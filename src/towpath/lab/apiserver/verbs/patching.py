@@ -30,9 +30,9 @@ def patched(call: Call, document: Obj) -> Obj:
         except msgspec.DecodeError as e:
             raise bad_request(f"error decoding patch: {e}") from e
         except jsonpatch.PatchRefused as e:
-            raise ApiError(
-                422, "Invalid", f"the server rejected our request due to an error in our request: {e}"
-            ) from e
+            text = f"the server rejected our request due to an error in our request: {e}"
+            causes = [{"reason": "UnexpectedServerResponse", "message": str(e)}]
+            raise ApiError(422, "Invalid", text, {"causes": causes}) from e
     elif media == MERGE:
         result = merge_patch(document, decode_body(call.body, media))
     elif media == STRATEGIC:

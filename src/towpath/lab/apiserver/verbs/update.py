@@ -123,10 +123,21 @@ def _separate(call: Call, obj: Obj, old: Obj) -> None:
                 meta.pop(key, None)
                 if key in old["metadata"]:
                     meta[key] = old["metadata"][key]
+    elif call.target.subresource == "finalize":
+        finalizers = (obj.get("spec") or {}).get("finalizers")
+        obj.clear()
+        obj.update(old)
+        obj["metadata"] = dict(old["metadata"])
+        obj["spec"] = {**(old.get("spec") or {}), "finalizers": finalizers or []}
     elif r.sub("status"):
         obj.pop("status", None)
         if "status" in old:
             obj["status"] = old["status"]
+        if r.type == "core.Namespace":
+            obj["spec"] = {
+                **(obj.get("spec") or {}),
+                "finalizers": (old.get("spec") or {}).get("finalizers") or [],
+            }
 
 
 def _spec_of(obj: Obj) -> Obj:

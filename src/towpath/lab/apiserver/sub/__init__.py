@@ -1,0 +1,1 @@
+"""Subresources other than status, and the reviews, which store nothing."""
