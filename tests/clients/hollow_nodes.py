@@ -57,6 +57,13 @@ class HollowNodes:
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": _stamp()}
         await self._client.patch(NODES, name, {"status": {"conditions": [ready]}}, subresource="status")
 
+    async def wake(self, name: str) -> None:
+        """A silent node speaks again, and catches up with what it missed."""
+        self.silent.discard(name)
+        await self.register(name)
+        for key in self._pods.objects:
+            self._work.put_nowait(key)
+
     async def _heartbeat(self, every: float) -> None:
         while True:
             for name in self.names:
