@@ -6,7 +6,18 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 import pytest
-from wired_node import NODE4, NODE6, OUTSIDE4, OUTSIDE6, REMOTE_POD4, REMOTE_POD6, Proto, WiredNode, reach
+from wired_node import (
+    NODE4,
+    NODE6,
+    OUTSIDE4,
+    OUTSIDE6,
+    REMOTE_POD4,
+    REMOTE_POD6,
+    Proto,
+    WiredNode,
+    dropped,
+    reach,
+)
 
 from towpath.desired.names import HOST_MAC
 from towpath.desired.node import node_state
@@ -22,6 +33,7 @@ A = ("10.42.1.2", "fd00:10:42:1::2")
 B = ("10.42.1.3", "fd00:10:42:1::3")
 NODE, OUTSIDE, REMOTE = (NODE4, NODE6), (OUTSIDE4, OUTSIDE6), (REMOTE_POD4, REMOTE_POD6)
 WORLD = ("172.30.0.12", "fd00:172:30::12")
+_NODAD = ("", "nodad")
 BOTH = pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
 PORTS = (
     PortMapping(host_port=8080, container_port=80),
@@ -69,7 +81,7 @@ def test_from_outside_a_pod_sees_the_client(net: WiredNode, family: int) -> None
 @BOTH
 def test_from_outside_to_another_nodes_pod_the_node_is_in_between(net: WiredNode, family: int) -> None:
     source = ("198.51.100.77", "2001:db8:51::77")[family]
-    net.sh(net.node, f"ip addr add {source} dev lo")
+    net.sh(net.node, f"ip addr add {source} dev lo {_NODAD[family]}")
     try:
         assert reach(net.node, net.world, REMOTE[family], 80, bind=source) == NODE[family]
     finally:
@@ -94,14 +106,14 @@ def test_a_packet_kube_proxy_has_marked_is_left_to_it(net: WiredNode, family: in
 @pytest.mark.parametrize("where", ["pod", "world", "node"])
 def test_a_spoofed_source_is_dropped(net: WiredNode, family: int, where: str) -> None:
     stolen = (B[0], B[1])[family]
-    net.sh(net.pods["a"], f"ip addr add {stolen} dev lo nodad 2>/dev/null || ip addr add {stolen} dev lo")
+    net.sh(net.pods["a"], f"ip addr add {stolen} dev lo {_NODAD[family]}")
     try:
         sink, dst = {
             "pod": (net.pods["b"], B[family]),
             "world": (net.world, OUTSIDE[family]),
             "node": (net.node, NODE[family]),
         }[where]
-        assert reach(net.pods["a"], sink, dst, 80, bind=stolen) is None
+        assert dropped(net.pods["a"], sink, dst, 80, bind=stolen)
         if where != "pod":
             assert reach(net.pods["a"], sink, dst, 80, bind=A[family]) is not None
     finally:
@@ -114,11 +126,11 @@ def test_an_interface_the_firewall_does_not_know_sends_and_receives_nothing(
 ) -> None:
     unknown = net.pods["unknown"]
     own = ("10.42.1.9", "fd00:10:42:1::9")[family]
-    assert reach(unknown, net.node, NODE[family], 80) is None
-    assert reach(unknown, net.pods["a"], A[family], 80) is None
-    assert reach(unknown, net.world, OUTSIDE[family], 80) is None
-    assert reach(net.pods["a"], unknown, own, 80) is None
-    assert reach(net.world, unknown, own, 80) is None
+    assert dropped(unknown, net.node, NODE[family], 80)
+    assert dropped(unknown, net.pods["a"], A[family], 80)
+    assert dropped(unknown, net.world, OUTSIDE[family], 80)
+    assert dropped(net.pods["a"], unknown, own, 80)
+    assert dropped(net.world, unknown, own, 80)
 
 
 @BOTH
@@ -147,11 +159,11 @@ def test_host_port_on_one_address(net: WiredNode) -> None:
     b = net.pods["b"]
     assert reach(net.world, b, NODE4, 8081, listen=81) is not None
     assert reach(net.world, b, NODE6, 8081, listen=81) is not None
-    assert reach(net.node, b, "127.0.0.1", 8081, listen=81) is None
+    assert dropped(net.node, b, "127.0.0.1", 8081, listen=81)
     assert reach(net.node, b, "127.0.0.1", 8082, listen=82) == NODE4
-    assert reach(net.world, b, NODE4, 8082, listen=82) is None
+    assert dropped(net.world, b, NODE4, 8082, listen=82)
     assert reach(net.world, b, NODE4, 8083, listen=83) is not None
-    assert reach(net.world, b, NODE6, 8083, listen=83) is None
+    assert dropped(net.world, b, NODE6, 8083, listen=83)
 
 
 @BOTH

@@ -270,3 +270,22 @@ def test_settings_of_a_recreated_device_are_made_anew() -> None:
         AddLink(wanted.links["flannel.1"]),
         SetSysctl(path, "0"),
     )
+
+
+def test_an_ipv6_gateway_is_given_a_way_of_its_own_while_its_subnet_moves() -> None:
+    subnet, gateway = ip_network("fd00:10:42:2::/64"), ip_address("fd00:10:42:2::")
+    there = {name: Link(name=name, mtu=1500) for name in ("flannel.1", "eth0")}
+    direct = Route(dst=subnet, dev="eth0", via=ip_address("fd00:172:30::12"))
+    overlay = Route(dst=subnet, dev="flannel.1", via=gateway, onlink=True)
+    stone = Route(dst=ip_network("fd00:10:42:2::/128"), dev="flannel.1")
+    seen = NetState(links=there, routes=frozenset({direct}))
+    wanted = NetState(links=there, routes=frozenset({overlay}))
+    assert diff(seen, wanted, SCOPE) == (Add(stone), Add(overlay), Delete(stone))
+    assert diff(replace(seen, routes=wanted.routes), replace(wanted, routes=seen.routes), SCOPE) == (
+        Add(direct),
+    )
+    default = Route(dst=ip_network("::/0"), dev="eth0", via=ip_address("fd00:172:30::1"))
+    assert diff(replace(seen, routes=frozenset({default})), wanted, SCOPE) == (Add(overlay),)
+    nearer = Route(dst=ip_network("fd00:10:42:2::/127"), dev="flannel.1")
+    kept = replace(wanted, routes=frozenset({overlay, nearer}))
+    assert diff(replace(seen, routes=frozenset({direct, nearer})), kept, SCOPE) == (Add(overlay),)

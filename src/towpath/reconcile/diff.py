@@ -14,6 +14,7 @@ from towpath.model.net import RT_TABLE_MAIN, Address, Fdb, Ifb, Neighbour, Redir
 from towpath.model.op import Add, Delete, Op, SetSysctl
 from towpath.model.state import NetState, Scope
 from towpath.reconcile.links import LinkPlan, plan_links
+from towpath.reconcile.onlink import stepping_stones
 from towpath.reconcile.same import connected, same_shaper, within
 from towpath.reconcile.tables import diff_table
 
@@ -88,6 +89,12 @@ def _routes(observed: NetState, desired: NetState, scope: Scope, plan: LinkPlan)
         return through and any(within(item.dst, net) for net in scope.networks)
 
     adds, deletes = _change(observed.routes, desired.routes, lambda r: (r.dst, r.table), ours, plan)
+    stones = stepping_stones(
+        [op.item for op in adds if isinstance(op, Add) and isinstance(op.item, Route)],
+        [route for route in observed.routes if not plan.is_gone(route)],
+    )
+    adds += [Add(stone) for stone in stones]
+    deletes += [Delete(stone) for stone in stones]
     # A gateway must be reachable before a route may lead through it.
     adds.sort(key=lambda op: isinstance(op, Add) and isinstance(op.item, Route) and op.item.via is not None)
     return adds, deletes
