@@ -78,7 +78,7 @@ class Agent:
             self._reconcile, resync=settings.resync_seconds, backoff=Backoff(0.2, 10.0)
         )
         self._node_runner = Runner(
-            self._publish, resync=settings.resync_seconds, backoff=Backoff(0.5, 30.0), rest=1.0
+            self._publish, resync=settings.resync_seconds, backoff=Backoff(0.5, 30.0), rest=0.25
         )
         self._probe = OffloadProbe(SystemOffload(), settings.offload_port) if settings.offload_probe else None
 
@@ -218,8 +218,8 @@ class Agent:
 
     async def _publish(self) -> bool:
         node = self._nodes.objects.get(("", self._settings.node_name))
-        if node is None:
-            return True
+        if node is None or not self._kernel_runner.runs:
+            return True  # nothing to write to, or nothing to say yet
         now = time.monotonic()
         drift = (*(self._step.drift if self._step else ()), *self._verification.drift(now))
         report = AgentReport(
