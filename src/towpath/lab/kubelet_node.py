@@ -133,9 +133,14 @@ class NodeKeeper:
                 wait = min(wait * 2, 2.0)
 
     async def _heartbeat(self) -> None:
+        renewed = time.monotonic()
         while True:
             try:
                 await self._renew_lease()
+                if time.monotonic() - renewed > _LEASE_SECONDS / 2:  # we were taken for dead: say what is true
+                    self._sent = None
+                    self._changed.set()
+                renewed = time.monotonic()
             except KubeError as failed:
                 log.info("lease_not_renewed", error=str(failed))
             await asyncio.sleep(_HEARTBEAT)
