@@ -6,7 +6,7 @@ output=$1
 shift
 flags="-std=gnu11 -O2 -static -Wall -Wextra -Werror -s"
 case $(${CC:-cc} -dumpmachine) in
-x86_64-*) flags="$flags -DFREESTANDING -nostdlib -ffreestanding -fno-stack-protector -U_FORTIFY_SOURCE" ;;
+x86_64-*) flags="$flags -DFREESTANDING -nostdlib -ffreestanding -fno-pie -no-pie -fno-stack-protector -U_FORTIFY_SOURCE" ;;
 *) flags="$flags -D_FORTIFY_SOURCE=2" ;;
 esac
 # shellcheck disable=SC2086  # both are lists

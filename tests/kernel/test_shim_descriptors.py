@@ -112,6 +112,50 @@ def test_why_not_one_folder_for_both_families(netns: Path) -> None:
         os.close(opened)
 
 
+UNPRIVILEGED = """
+import ctypes, os, socket, struct, sys
+libc = ctypes.CDLL(None)
+libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+only = 1 << 12  # CAP_NET_ADMIN
+assert libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", only, only, 0, 0, 0, 0)) == 0
+libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+for folder, path in ((sys.argv[1], "conf/all/arp_notify"), (sys.argv[2], "conf/all/hop_limit")):
+    os.write(os.open(path, os.O_WRONLY, dir_fd=int(folder)), b"1")
+netlink = socket.socket(fileno=int(sys.argv[3]))
+netlink.send(struct.pack("=IHHIIBxHiII", 32, 16, 5, 1, 0, 0, 0, 1, 1, 1))  # set lo up
+print(struct.unpack_from("=i", netlink.recv(4096), 16)[0])
+"""
+
+
+@pytest.mark.skipif(
+    Path("/proc/self/uid_map").read_text().split()[2] == "1", reason="this user namespace maps one user only"
+)
+def test_another_user_with_net_admin_alone_can_use_them(netns: Path) -> None:
+    """All of the agent's privileges: uid 65534, one capability, no_new_privs."""
+    opened: list[int] = []
+    fd = os.open(netns, os.O_RDONLY)
+
+    def inside() -> None:
+        opened.extend(os.open(f"/proc/sys/net/{name}", os.O_RDONLY) for name in ("ipv4", "ipv6"))
+        opened.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).detach())
+
+    enter(fd, inside)
+    command = ["/usr/bin/env", "python3", "-I", "-S", "-c", UNPRIVILEGED, *map(str, opened)]
+    done = subprocess.run(command, pass_fds=opened, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    found: list[str] = []
+    enter(
+        fd,
+        lambda: found.extend(
+            sysctl(path) for path in ("ipv4/conf/all/arp_notify", "ipv6/conf/all/hop_limit")
+        ),
+    )
+    assert found == ["1", "1"]
+    for descriptor in (fd, *opened):
+        os.close(descriptor)
+
+
 def sysctl(path: str) -> str:
     return Path(f"/proc/sys/net/{path}").read_text().strip()
 
