@@ -101,6 +101,14 @@ class LinkRemover:
                         announced.set_result(None)
 
 
+def exists(name: str) -> bool:
+    """Whether the calling thread's namespace has a link of that name."""
+    try:
+        return socket.if_nametoindex(name) > 0
+    except OSError:
+        return False
+
+
 def _removed(data: bytes) -> Iterable[str]:
     """Names of the links whose end a datagram announces (a bridge port's leaving its bridge is not one)."""
     offset = 0

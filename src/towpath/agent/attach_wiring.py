@@ -2,19 +2,24 @@
 
 import asyncio
 from collections.abc import Callable
+from errno import EEXIST
 
 from towpath.agent.attach_check import broken_promises
 from towpath.agent.attach_conntrack import Connections
-from towpath.agent.attach_links import LinkRemover
+from towpath.agent.attach_links import LinkRemover, exists
 from towpath.cni.request import PodDescriptors
 from towpath.desired.bandwidth import shaping
 from towpath.desired.names import ifb_name
 from towpath.desired.pods import pod_wiring
 from towpath.desired.ruleset import TABLE, bind, unbind
-from towpath.kernel.port import Kernel
+from towpath.kernel.port import Kernel, KernelRefused
 from towpath.model.attachment import Attachment
 from towpath.model.op import Add, AddLink, Op, SetLink, SetSysctl
 from towpath.model.state import NetState
+
+
+class InterfaceTaken(Exception):
+    """The pod's namespace has an interface of that name already."""
 
 
 class Wiring:
@@ -34,10 +39,15 @@ class Wiring:
         """Create link, addresses, routes, limits; last, in one transaction, what lets packets pass.
 
         Until then the firewall drops whatever comes from the link or goes to it. Raises KernelRefused, and
-        then some of it may exist.
+        then some of it may exist; InterfaceTaken, and then nothing does.
         """
         wiring = pod_wiring(att)
-        self._host.apply(_links(wiring.host), pod_netns=descriptors.netns)
+        try:
+            self._host.apply(_links(wiring.host), pod_netns=descriptors.netns)
+        except KernelRefused as error:
+            if error.errno == EEXIST:
+                raise InterfaceTaken(att.ifname) from error
+            raise
         self._inside(descriptors).apply(_rest(wiring.inside))
         self._host.apply([*_rest(wiring.host), bind(att)])
 
@@ -63,9 +73,10 @@ class Wiring:
         # cannot come up meanwhile: the firewall is shut, and drops a packet before its entry is confirmed.
         await asyncio.gather(self._remover.remove(links), self._connections.forget(att.addresses))
 
-    async def remove_link(self, host_ifname: str) -> None:
-        """Remove a link of which nothing but the name is known. Raises KernelRefused."""
-        await self._remover.remove([host_ifname, ifb_name(host_ifname)])
+    async def make_way(self, host_ifname: str) -> None:
+        """Remove a pod's link of which nothing but the name is known. Raises KernelRefused."""
+        names = (host_ifname, ifb_name(host_ifname))
+        await self._remover.remove(name for name in names if exists(name))
 
 
 def _links(state: NetState) -> list[Op]:

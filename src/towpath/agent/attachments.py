@@ -15,7 +15,7 @@ from towpath.agent.attach_check import broken_results
 from towpath.agent.attach_plan import attachment, host_end, range_sets, requested, result
 from towpath.agent.attach_pods import PodDirectory, identify, is_over
 from towpath.agent.attach_turns import Turns
-from towpath.agent.attach_wiring import Wiring
+from towpath.agent.attach_wiring import InterfaceTaken, Wiring
 from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.request import Request
 from towpath.cni.result import Result
@@ -116,6 +116,7 @@ class Attachments:
             try:
                 att = await self._again(r) or await self._lease(r, pod, sets)
                 try:
+                    await self._wiring.make_way(att.host_ifname)
                     async with self._kernel_lock:
                         self._wiring.make(att, r.descriptors)
                         self._wired[key] = att
@@ -138,7 +139,7 @@ class Attachments:
             # Made by a Towpath whose lease store is lost, or by Canal. Another container of the same pod may
             # be behind the name by now.
             if not any(other.host_ifname == host for other in self._store.attachments()):
-                await _explained(self._wiring.remove_link(host))
+                await _explained(self._wiring.make_way(host))
             await _explained(self._store.release(r.container_id, r.ifname))
 
     async def check(self, r: Request) -> None:
@@ -246,6 +247,7 @@ class Attachments:
         the first is to go.
         """
         host = host_end(r, pod)
+        self._check_only(r)
         for other in [a for a in self._store.attachments() if a.host_ifname == host]:
             log.info("attachment_replaced", container=other.container_id, by=r.container_id, host=host)
             await self._undo(other)
@@ -257,6 +259,16 @@ class Attachments:
         except (AddressError, LeaseStoreError) as error:
             raise _refusal(error) from error
         return att
+
+    def _check_only(self, r: Request) -> None:
+        """What a container sends leaves by one interface; a second would take the routes from the first."""
+        for other in self._store.attachments():
+            if other.container_id == r.container_id and other.boot_id == self._store.boot_id:
+                raise CniError(
+                    ErrorCode.BAD_ENVIRONMENT,
+                    f"CNI_IFNAME {r.ifname}: container {r.container_id} has {other.ifname} already",
+                    f"it is attached to {other.network}; a container has one interface of Towpath's",
+                )
 
     def _is_foreign(self, address: Addr) -> bool:
         if not self._routed(address):
@@ -361,6 +373,9 @@ def _refusal(error: AddressError | LeaseStoreError) -> CniError:
 def _unwirable(att: Attachment, error: Exception) -> CniError:
     if isinstance(error, CniError):
         return error
+    if isinstance(error, InterfaceTaken):
+        text = f"the container has an interface {att.ifname} that is not ours"
+        return CniError(ErrorCode.BAD_ENVIRONMENT, f"CNI_IFNAME {att.ifname} is taken", text)
     if isinstance(error, KernelRefused):
         return CniError(ErrorCode.INTERNAL, f"cannot wire {att.ifname} ({att.host_ifname})", str(error))
     return CniError(ErrorCode.INTERNAL, f"cannot wire {att.ifname}: {type(error).__name__}", str(error))
