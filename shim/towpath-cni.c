@@ -50,7 +50,7 @@ static const struct command {
 	{ "DEL", CONTAINERID | IFNAME, true, PATIENCE_MS, TRY_LATER },
 	{ "CHECK", CONTAINERID | PODNS | IFNAME, true, PATIENCE_MS / 6, TRY_LATER },
 	{ "GC", 0, false, PATIENCE_MS, TRY_LATER },
-	{ "STATUS", 0, false, 800, UNAVAILABLE },
+	{ "STATUS", 0, false, 700, UNAVAILABLE },
 };
 
 static const char *const versions[] = { "1.1.0", "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0" };

@@ -92,8 +92,8 @@ async def finish(process: asyncio.subprocess.Process) -> tuple[int, bytes, bytes
 
 @pytest.fixture(scope="session")
 def executable(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Waits two seconds where the one that is shipped waits sixty."""
-    return compile_shim(tmp_path_factory.mktemp("shim") / "towpath-cni", "-DPATIENCE_MS=2000")
+    """Waits 1.2 seconds where the one that is shipped waits sixty."""
+    return compile_shim(tmp_path_factory.mktemp("shim") / "towpath-cni", "-DPATIENCE_MS=1200")
 
 
 @pytest.fixture

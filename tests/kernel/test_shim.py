@@ -127,7 +127,7 @@ async def test_status_of_an_agent_that_hangs_takes_less_than_a_second(shim: Shim
         assert time.monotonic() - started < 1
 
 
-@pytest.mark.parametrize(("command", "seconds"), [("ADD", 2.0), ("CHECK", 0.33)])
+@pytest.mark.parametrize(("command", "seconds"), [("ADD", 1.2), ("CHECK", 0.2)])
 async def test_patience_ends_with_try_again_later(
     shim: Shim, netns: Path, command: str, seconds: float
 ) -> None:
@@ -135,12 +135,12 @@ async def test_patience_ends_with_try_again_later(
     code, text = await shim.refused(command, attachment(netns))
     assert code == 11
     assert str(shim.socket) in text
-    assert seconds - 0.3 < time.monotonic() - started < seconds + 0.5
+    assert seconds - 0.2 < time.monotonic() - started < seconds + 2
 
 
 async def test_an_agent_that_comes_late_is_in_time(shim: Shim, handler: Recorder, netns: Path) -> None:
     calls = [await shim.start(command, attachment(netns)) for command in ("ADD", "DEL")]
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.3)
     server = await serve(shim.socket, handler)
     assert [(await finish(call))[0] for call in calls] == [0, 0]
     assert sorted(handler.names) == ["add", "delete"]
@@ -297,6 +297,6 @@ async def take_request(sock: socket.socket, reply: bytes = b"", keep_open: bool 
         data += await loop.sock_recv(peer, 1 << 16)
     await loop.sock_sendall(peer, reply)
     if keep_open:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.05)
     peer.close()
     return wire.parse_body(data[8:])[0]

@@ -156,7 +156,7 @@ async def test_one_being_installed_is_waited_for(delegation: Delegation) -> None
 
 
 async def test_a_slow_one_does_not_use_up_the_patience(delegation: Delegation) -> None:
-    assert (await delegation.execute(delegation.install("sleep 2.2; echo done"))).stdout == b"done\n"
+    assert (await delegation.execute(delegation.install("sleep 1.4; echo done"))).stdout == b"done\n"
 
 
 async def test_hanging_up_while_one_runs(shim: Shim, server: Server, handler: Recorder, netns: Path) -> None:
@@ -172,7 +172,7 @@ async def test_hanging_up_while_one_runs(shim: Shim, server: Server, handler: Re
 
     handler.on_add = run
     call = await shim.start("ADD", attachment(netns))
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.15)
     call.kill()
     await call.wait()
     await asyncio.sleep(0.2)
