@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -64,11 +65,17 @@ def emit(data: Any, output: str, as_table: Callable[[], str]) -> None:
         click.echo(as_table())
 
 
+_EVERY = 1.0
+_last_line = 0.0
+
+
 def progress(message: str) -> None:
-    """One line of progress: rewritten in place on a terminal, a plain line elsewhere."""
+    """One line of progress: rewritten in place on a terminal; elsewhere plain lines, one a second at most."""
+    global _last_line
     if sys.stderr.isatty():
         click.echo(f"\r\x1b[K{message}", nl=False, err=True)
-    else:
+    elif (now := time.monotonic()) - _last_line >= _EVERY:
+        _last_line = now
         click.echo(message, err=True)
 
 

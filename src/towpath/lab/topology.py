@@ -22,6 +22,7 @@ POD_NETWORK4, POD_NETWORK6 = IPv4Network("10.42.0.0/16"), IPv6Network("fd00:10:4
 SERVICE_NETWORK4, SERVICE_NETWORK6 = IPv4Network("10.43.0.0/16"), IPv6Network("fd00:10:43::/112")
 OUTSIDE4, OUTSIDE6 = IPv4Interface("198.51.100.10/24"), IPv6Interface("2001:db8:51::10/64")
 OUTSIDE_GATEWAY4, OUTSIDE_GATEWAY6 = IPv4Interface("198.51.100.1/24"), IPv6Interface("2001:db8:51::1/64")
+ROUTER_LL = IPv6Interface("fe80::1/64")
 DEFAULT4, DEFAULT6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
 
 _NODE_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$")
@@ -183,6 +184,7 @@ def root_ops(spec: LabSpec) -> list[Op]:
         mac = f"02:1b:00:00:{segment:02x}:01"
         ops.append(AddLink(link=Link(name=bridge, kind=Bridge(), mtu=spec.mtu, mac=mac)))
         ops += [Add(item=Address(dev=bridge, interface=i)) for i in segment_gateways(spec, segment)]
+        ops += _router_link_local(spec, bridge)
     return ops
 
 
@@ -190,7 +192,7 @@ def outside_ops(spec: LabSpec) -> tuple[list[Op], list[Op]]:
     """The outside host's cable: operations for the root namespace, then for the host's own."""
     veth = Veth(peer="eth0", peer_mac="02:1b:51:00:00:10", peer_mtu=spec.mtu)
     link = Link(name="outside", kind=veth, mtu=spec.mtu, mac="02:1b:51:00:00:01")
-    root: list[Op] = [AddLink(link=link)]
+    root: list[Op] = [AddLink(link=link), *_router_link_local(spec, "outside")]
     host: list[Op] = [SetLink(name="lo", up=True), SetLink(name="eth0", up=True)]
     for on, mine, gateway, default in (
         (spec.ipv4, OUTSIDE4, OUTSIDE_GATEWAY4, DEFAULT4),
@@ -227,6 +229,12 @@ def internal_ips(spec: LabSpec, node: NodeSpec) -> list[str]:
 def outside_addresses(spec: LabSpec) -> list[str]:
     """The outside host's addresses, IPv4 first."""
     return [str(i.ip) for i, on in ((OUTSIDE4, spec.ipv4), (OUTSIDE6, spec.ipv6)) if on]
+
+
+def _router_link_local(spec: LabSpec, dev: str) -> list[Op]:
+    # Devices are made without one; but a router asks for its neighbours from it (RFC 4861, 7.2.2), and an
+    # interface that has none forwards only to those who spoke first.
+    return [Add(item=Address(dev=dev, interface=ROUTER_LL, scope="link"))] if spec.ipv6 else []
 
 
 def _uplink(mine: Iface, gateway: Iface, default: Net) -> list[Op]:
