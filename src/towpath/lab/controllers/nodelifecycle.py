@@ -56,7 +56,7 @@ class NodeLifecycleController(Controller):
             actions.append(taint)
         pods = self._pods_on.get(key)
         ready = condition(node.status.conditions, "Ready")
-        if ready is not None and ready.status != "True":
+        if ready is not None and ready.status == "Unknown":  # else its kubelet speaks for its pods
             actions += unready_patches(pods, now)
         doomed, wait = evictions(node, pods, now)
         actions += [evict(p) for p in doomed]
