@@ -7,10 +7,10 @@ one goes. Only what cannot coexist with its successor is deleted first: a device
 kernel cannot change.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
-from towpath.model.net import RT_TABLE_MAIN, Address, Fdb, Ifb, Neighbour, Redirect, Route, Shaper
+from towpath.model.net import RT_TABLE_MAIN, Address, Fdb, Ifb, Neighbour, Net, Redirect, Route, Shaper
 from towpath.model.op import Add, Delete, Op, SetSysctl
 from towpath.model.state import NetState, Scope
 from towpath.reconcile.links import LinkPlan, plan_links
@@ -63,8 +63,9 @@ def _neighbours(observed: NetState, desired: NetState, scope: Scope, plan: LinkP
     def ours(item: Neighbour) -> bool:
         return _device_ours(item.dev, desired, scope)
 
-    # A changed MAC flushes the device's neighbours, permanent ones included.
-    kept = frozenset(item for item in observed.neighbours if item.dev not in plan.flushed)
+    kept = observed.neighbours
+    if plan.flushed:  # a changed MAC costs the device its neighbours, permanent ones included
+        kept = frozenset(item for item in kept if item.dev not in plan.flushed)
     return _change(kept, desired.neighbours, lambda n: (n.dev, n.addr), ours, plan)
 
 
@@ -76,9 +77,12 @@ def _fdb(observed: NetState, desired: NetState, scope: Scope, plan: LinkPlan) ->
 
 
 def _routes(observed: NetState, desired: NetState, scope: Scope, plan: LinkPlan) -> Change:
-    made_by_kernel = connected(observed.addresses | desired.addresses)
+    made_by_kernel: frozenset[tuple[Net, str]] | None = None
 
     def ours(item: Route) -> bool:
+        nonlocal made_by_kernel
+        if made_by_kernel is None:
+            made_by_kernel = connected(observed.addresses | desired.addresses)
         if (item.dst, item.dev) in made_by_kernel and item.via is None:
             return False
         if item.dst.is_link_local or item.dst.is_multicast:
@@ -89,12 +93,13 @@ def _routes(observed: NetState, desired: NetState, scope: Scope, plan: LinkPlan)
         return through and any(within(item.dst, net) for net in scope.networks)
 
     adds, deletes = _change(observed.routes, desired.routes, lambda r: (r.dst, r.table), ours, plan)
-    stones = stepping_stones(
-        [op.item for op in adds if isinstance(op, Add) and isinstance(op.item, Route)],
-        [route for route in observed.routes if not plan.is_gone(route)],
-    )
-    adds += [Add(stone) for stone in stones]
-    deletes += [Delete(stone) for stone in stones]
+    if adds:
+        stones = stepping_stones(
+            [op.item for op in adds if isinstance(op, Add) and isinstance(op.item, Route)],
+            [route for route in observed.routes if not plan.is_gone(route)],
+        )
+        adds += [Add(stone) for stone in stones]
+        deletes += [Delete(stone) for stone in stones]
     # A gateway must be reachable before a route may lead through it.
     adds.sort(key=lambda op: isinstance(op, Add) and isinstance(op.item, Route) and op.item.via is not None)
     return adds, deletes
@@ -149,36 +154,41 @@ def _by_key(_observed: object, _desired: object) -> bool:
 
 
 def _change(
-    observed: Collection[Item],
-    desired: Collection[Item],
+    observed: frozenset[Item],
+    desired: frozenset[Item],
     key: Callable[[Item], Hashable],
     ours: Callable[[Item], bool],
     plan: LinkPlan,
     same: Callable[[Item, Item], bool] = lambda a, b: a == b,
 ) -> Change:
-    """Adds and deletes of one kind. Add replaces what holds the same ``key``, so that is not deleted."""
-    present: dict[Hashable, list[Item]] = {}
-    for item in observed:
+    """Adds and deletes of one kind. Add replaces what holds the same ``key``, so that is not deleted.
+
+    Set differences first: they use the hashes the sets have stored, and thousands of peers' entries are not
+    looked at one by one when nothing has changed.
+    """
+    lacking = {item for item in desired - observed if plan.bears(item)}
+    if plan.gone:
+        lacking |= {item for item in desired & observed if plan.is_gone(item) and plan.bears(item)}
+    extra: dict[Hashable, list[Item]] = {}
+    for item in observed - desired:
         if not plan.is_gone(item):
-            present.setdefault(key(item), []).append(item)
+            extra.setdefault(key(item), []).append(item)
     adds: list[Item] = []
-    kept: set[Item] = set()
-    replaced: set[Hashable] = set()
-    for item in desired:
-        if not plan.bears(item):
-            continue
-        twin = next((o for o in present.get(key(item), ()) if same(o, item)), None)
+    settled: set[Hashable] = set()
+    for item in lacking:
+        place = key(item)
+        twin = next((other for other in extra.get(place, ()) if same(other, item)), None)
         if twin is None:
             adds.append(item)
-            replaced.add(key(item))
+            settled.add(place)
         else:
-            kept.add(twin)
+            extra[place].remove(twin)
     deletes = [
         item
-        for k, items in present.items()
-        if k not in replaced
+        for place, items in extra.items()
+        if place not in settled
         for item in items
-        if item not in kept and item.dev in plan.usable and ours(item)
+        if item.dev in plan.usable and ours(item)
     ]
     return [Add(i) for i in _ordered(adds)], [Delete(i) for i in _ordered(deletes)]
 
