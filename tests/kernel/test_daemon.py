@@ -279,6 +279,39 @@ async def test_what_the_kernel_refuses_is_told_and_the_rest_is_done(
     await n1.until(lambda: report(api)["ready"] and not report(api)["drift"])
 
 
+async def test_an_unusable_lease_store_stops_nothing_that_runs(
+    n1: AgentNode, api: FakeApiServer, pod_netns: Path
+) -> None:
+    """Without its leases the agent cannot tell pods from leftovers: it must not touch what is there."""
+    api.put(PODS, pod("a"))
+    n1.start()
+    code, _ = await call_shim(n1, "ADD", "a", pod_netns)
+    assert code == 0
+    before = n1.observe()
+    n1.stop(signal.SIGKILL)
+    state = n1.folder / "state"
+    kept = {f.name: f.read_bytes() for f in state.iterdir() if f.name.startswith("leases.db")}
+    for name in kept:
+        (state / name).unlink()
+    (state / "leases.db").write_bytes(b"no database at all" * 1000)
+    n1.start()
+    await n1.until(lambda: "[-]cni" in n1.get("/readyz")[1] and "[+]api" in n1.get("/readyz")[1])
+    code, error = await call_shim(n1, "STATUS", "", None)
+    assert error["code"] == 50
+    await n1.until(lambda: any("TP4004" in f for f in report(api)["findings"]))
+    n1.ip("route del 10.42.2.0/24")
+    await asyncio.sleep(0.5)
+    after = n1.observe()
+    assert after.nft == before.nft
+    assert {r for r in before.routes if r.dev.startswith("cali")} <= after.routes
+    (state / "leases.db").unlink()
+    for name, content in kept.items():
+        (state / name).write_bytes(content)
+    await n1.ready()
+    assert n1.observe().routes == before.routes
+    assert n1.observe().nft == before.nft
+
+
 async def test_runs_as_another_user_started_from_root() -> None:
     if Path("/proc/self/uid_map").read_text().split()[2] == "1":
         pytest.skip("only one uid is mapped here: there is no other user to become")

@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trustme
 
 from towpath.api.core import Node, Pod
 from towpath.kube import errors
 from towpath.kube.client import Client
+from towpath.kube.codec import decode_page
 from towpath.kube.fake import FakeApiServer
 from towpath.kube.kinds import NODES, PODS, Kind
 
@@ -142,6 +145,7 @@ async def test_watch_tells_kinds_of_events_apart(api: FakeApiServer, client: Cli
         api.cut_streams()
         await reading
     assert seen == [
+        ("OPENED", ""),
         ("ADDED", "a"),
         ("MODIFIED", "a"),
         ("UNDECODABLE", "b"),
@@ -279,3 +283,25 @@ def test_paths_are_escaped() -> None:
         "/apis/example.org/v1beta1/namespaces/a/widgets/b%2F..%2Fc/status"
     )
     assert NODES.path("ignored", "n1") == "/api/v1/nodes/n1"
+
+
+def test_five_thousand_pods_are_a_matter_of_milliseconds() -> None:
+    one = {
+        "metadata": {
+            "name": "p",
+            "namespace": "d",
+            "uid": "u" * 36,
+            "labels": {"app": "a"},
+            "managedFields": [{}],
+        },
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "ports": [{"containerPort": 80}]}]},
+        "status": {"phase": "Running", "podIP": "10.42.0.9", "podIPs": [{"ip": "10.42.0.9"}]},
+    }
+    body = msgspec.json.encode({"metadata": {"resourceVersion": "1"}, "items": [one] * 5000})
+    best = 1.0
+    for _ in range(3):
+        begun = time.perf_counter()
+        page, _token = decode_page(PODS, body, "/api/v1/pods")
+        best = min(best, time.perf_counter() - begun)
+    assert len(page.items) == 5000
+    assert best < 0.2  # about 0.02 on an idle machine

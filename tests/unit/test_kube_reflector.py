@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
+import msgspec
 import pytest
 
 from towpath.api.core import Pod
@@ -153,6 +154,32 @@ async def test_a_server_that_always_says_410_is_not_hammered(setting: Setting) -
     setting.api.cut_streams()
     await asyncio.sleep(0.3)
     assert len(setting.api.requests) < 60
+
+
+async def test_the_server_was_restored_from_a_backup(setting: Setting) -> None:
+    setting.put("a")
+    await setting.until(lambda: setting.api.watches)
+    cause = {"reason": "ResourceVersionTooLarge"}
+    status = {"kind": "Status", "code": 504, "reason": "Timeout", "details": {"causes": [cause]}}
+    setting.api.send_line(msgspec.json.encode({"type": "ERROR", "object": status}))
+    setting.api.cut_streams()
+    await setting.until(lambda: setting.reflector.relists == 2)
+
+
+async def test_a_question_the_server_does_not_like_is_asked_simpler(setting: Setting) -> None:
+    await setting.until(lambda: setting.api.watches)
+    setting.api.fail(400)
+    setting.api.cut_streams()
+    await setting.until(lambda: setting.reflector.relists == 2)
+
+
+async def test_being_back_is_known_before_anything_happens(setting: Setting) -> None:
+    await setting.until(lambda: setting.api.watches)
+    await setting.api.down()
+    await setting.until(lambda: setting.reflector.problem)
+    await setting.api.up()
+    await setting.until(lambda: not setting.reflector.problem)
+    assert setting.reflector.relists == 1
 
 
 async def test_short_watches_are_not_a_hot_loop(setting: Setting) -> None:

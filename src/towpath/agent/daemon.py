@@ -254,7 +254,9 @@ class Agent:
             return "; ".join(blocked) or "not compared with the desired state yet"
         if self._step.failed:
             return "; ".join(self._step.drift)
-        return "" if self._step.firewall else "; ".join(str(f) for f in self._step.identity.findings)
+        if self._step.firewall:
+            return ""
+        return "; ".join(map(str, self._step.identity.findings)) or "the firewall is not in force"
 
     def _findings(self) -> list[Finding]:
         found = [*self._reconciler.findings, *self._attachments.findings()]

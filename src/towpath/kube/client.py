@@ -102,7 +102,8 @@ class Client:
     ) -> AsyncGenerator[Event[T], None]:
         """Changes after ``resource_version``, until the server ends the stream (about ``timeout_seconds``).
 
-        Bookmarks are asked for; ``silence`` seconds without a line, bookmarks included, raise Unreachable.
+        The first event is OPENED. Bookmarks are asked for; ``silence`` seconds without a line, bookmarks
+        included, raise Unreachable.
         Raises Gone when the version is too old, whether at once or in the stream.
         """
         path = kind.path(namespace)
@@ -115,6 +116,7 @@ class Client:
             "fieldSelector": field_selector,
         }
         response = await self._send("GET", path, query, b"", "", "watch")
+        yield Event("OPENED", resource_version, ("", ""))
         async with contextlib.aclosing(_lines(response, silence, path)) as lines:
             async for line in lines:
                 yield decode_event(kind, line, path)

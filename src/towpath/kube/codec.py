@@ -39,9 +39,12 @@ class Listing(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Event(msgspec.Struct, Generic[T], frozen=True):
-    """One line of a watch. ``object`` is None for bookmarks and for what could not be decoded."""
+    """One line of a watch, or OPENED: the server has accepted it.
 
-    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "UNDECODABLE"]
+    ``object`` is None for OPENED, for bookmarks and for what could not be decoded.
+    """
+
+    type: Literal["OPENED", "ADDED", "MODIFIED", "DELETED", "BOOKMARK", "UNDECODABLE"]
     resource_version: str
     key: Key
     object: T | None = None

@@ -94,7 +94,7 @@ class AlreadyExists(Conflict):
 
 
 class Gone(ApiRefused):
-    """410: the resource version or continue token is too old; list again."""
+    """410: the resource version or continue token is of no use (any more); list again."""
 
 
 class Invalid(ApiRefused):
@@ -109,6 +109,14 @@ class ServerError(ApiRefused):
     """5xx: the server's own failure."""
 
 
+class _Cause(msgspec.Struct, frozen=True):
+    reason: str | None = None
+
+
+class _Details(msgspec.Struct, frozen=True):
+    causes: list[_Cause] | None = None
+
+
 class _Status(msgspec.Struct, frozen=True):
     """``metav1.Status`` as far as it is read here."""
 
@@ -116,6 +124,17 @@ class _Status(msgspec.Struct, frozen=True):
     message: str | None = None
     reason: str | None = None
     code: int | None = None
+    details: _Details | None = None
+
+    def from_the_future(self) -> bool:
+        """Whether the server has never heard of the version asked for: its store was restored from a backup.
+
+        It answers 504 then; to wait, as one does after a 504, would be to wait for ever.
+        """
+        causes = (self.details.causes if self.details else None) or []
+        return any(cause.reason == "ResourceVersionTooLarge" for cause in causes) or (
+            (self.message or "").startswith("Too large resource version")
+        )
 
 
 _BY_STATUS: dict[int, type[ApiRefused]] = {
@@ -142,6 +161,8 @@ def refused(operation: str, object: str, status: int, body: bytes, retry_after: 
     cls = ServerError if status >= 500 else _BY_STATUS.get(status, BadRequest)
     if status == 409 and answer.reason == "AlreadyExists":
         cls = AlreadyExists
+    if answer.from_the_future():
+        cls = Gone
     message = answer.message or answer.reason or "no explanation given"
     error = cls(operation, object, f"{message} [HTTP {status}]", retry_after=retry_after)
     error.status, error.status_reason = status, answer.reason or ""

@@ -17,10 +17,13 @@ import msgspec
 from towpath.kube.backoff import Backoff
 from towpath.kube.client import Client
 from towpath.kube.codec import Event, Key, Listing, key_of, version_of
-from towpath.kube.errors import Gone, KubeError
+from towpath.kube.errors import BadRequest, Gone, Invalid, KubeError, NotFound
 from towpath.kube.kinds import Kind
+from towpath.log import get_logger
 
 T = TypeVar("T")
+
+log = get_logger("towpath.kube")
 
 _SHORT_WATCH = 1.0  # a watch that ends sooner, having said nothing, counts as a failure
 
@@ -55,7 +58,7 @@ async def changes(
             async with contextlib.aclosing(_follow(client, what, version, backoff, silence)) as stream:
                 async for change in stream:
                     version = change.resource_version or version
-                    expired = expired and isinstance(change, Listing)
+                    expired = expired and (isinstance(change, Listing) or change.type == "OPENED")
                     yield change
         except Gone as e:
             # The first 410 costs one list, at once; a server that answers nothing else is not hammered.
@@ -66,6 +69,8 @@ async def changes(
                 await asyncio.sleep(wait)
             expired = True
         except KubeError as e:
+            if isinstance(e, BadRequest | NotFound | Invalid):
+                version = ""  # it is the question that the server does not like: ask the simplest one
             wait = backoff.next(getattr(e, "retry_after", 0.0))
             yield Trouble(e, wait)
             await asyncio.sleep(wait)
@@ -98,8 +103,9 @@ async def _follow(
         )
         async with contextlib.aclosing(watch) as events:
             async for event in events:
-                heard = True
-                backoff.reset()
+                if event.type != "OPENED":
+                    heard = True
+                    backoff.reset()
                 version = event.resource_version or version
                 yield event
         if not heard and loop.time() - begun < _SHORT_WATCH:
@@ -146,14 +152,20 @@ class Reflector(Generic[T]):
     def _take(self, change: Listing[T] | Event[T] | Trouble) -> None:
         match change:
             case Trouble():
+                if type(self.problem) is not type(change.error):
+                    log.warning("api_not_followed", kind=self._what.kind.plural, error=str(change.error))
                 self.problem = change.error
+                return
             case Listing():
-                self.problem = None
                 self._replace(change)
+            case Event(type="OPENED"):
+                pass
             case Event():
-                self.problem = None
                 self.events += 1
                 self._apply(change)
+        if self.problem is not None:
+            self.problem = None
+            log.info("api_followed_again", kind=self._what.kind.plural)
 
     def _replace(self, listing: Listing[T]) -> None:
         """The list is the whole truth: what it lacks is gone, what it could not decode stays as it was."""
