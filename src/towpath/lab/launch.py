@@ -44,8 +44,9 @@ _JANITOR = 'read -r _; rm -f -- {files}; cd .. && rmdir -- "$0" 2>/dev/null'
 
 
 class Inherited(msgspec.Struct, frozen=True):
-    """Descriptors the lab inherits: control and API sockets (listening), the launcher, two lifelines.
+    """What the lab inherits: control and API sockets (listening), the launcher, two lifelines; its folder.
 
+    ``folder`` cannot be found again inside: there the user's id is another.
     ``lifeline`` is held by every process of the lab (the janitor waits for its end); ``keeper_gone`` reads
     end-of-file when the keeper is no more.
     """
@@ -55,6 +56,7 @@ class Inherited(msgspec.Struct, frozen=True):
     launcher: int
     lifeline: int
     keeper_gone: int
+    folder: str
 
     def numbers(self) -> set[int]:
         """All of them."""
@@ -74,7 +76,7 @@ def launch(spec: LabSpec, progress: Callable[[str], None]) -> Path:
         keeper = os.fork()
         if keeper == 0:
             fds = (control.fileno(), api.fileno(), theirs.fileno(), lifeline)
-            _keep(spec, fds, log)
+            _keep(spec, folder, fds, log)
         for fd in (lifeline, log):
             os.close(fd)
         theirs.close()
@@ -156,7 +158,7 @@ def _wait_until_ready(launcher: socket.socket, folder: Path, progress: Callable[
     raise LabError("the lab ended while it was starting", " / ".join(tail), "TP9007")
 
 
-def _keep(spec: LabSpec, fds: tuple[int, int, int, int], log: int) -> NoReturn:
+def _keep(spec: LabSpec, folder: Path, fds: tuple[int, int, int, int], log: int) -> NoReturn:
     """The keeper: enter namespaces, fork the supervisor as their pid 1, wait for it."""
     code = 1
     try:
@@ -167,7 +169,8 @@ def _keep(spec: LabSpec, fds: tuple[int, int, int, int], log: int) -> NoReturn:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         control, api, launcher, lifeline = fds
-        code = _keep_supervisor(spec, Inherited(control, api, launcher, lifeline, keeper_gone), keep_open)
+        inherited = Inherited(control, api, launcher, lifeline, keeper_gone, str(folder))
+        code = _keep_supervisor(spec, inherited, keep_open)
     except LabError as known:
         message = {"error": known.message, "hint": known.hint, "code": known.code}
         with suppress(OSError):

@@ -239,7 +239,7 @@ def main(spec: LabSpec, inherited: Inherited) -> NoReturn:
     try:
         namespaces.die_with_parent()
         namespaces.set_name("lab-supervisor")
-        rootfs.build(str(rundir.path_of(spec.name)))
+        rootfs.build(inherited.folder)
         socket.sethostname(f"lab-{spec.name}")
         for one in spec.nodes:
             (STATE / "nodes" / one.name / "disk").mkdir(parents=True)
