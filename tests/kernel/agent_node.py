@@ -1,11 +1,13 @@
 """A node of its own network namespace with the real agent as a process, under an API server that behaves."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -14,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+
+import trustme
 
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.netns import new_netns, run_in
@@ -92,14 +96,25 @@ class AgentNode:
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return run_in(self.netns, lambda: subprocess.run(command, capture_output=True, text=True))
 
-    async def start_api(self) -> FakeApiServer:
+    async def start_api(self, *, mutual_tls: bool = False) -> FakeApiServer:
+        """With ``mutual_tls``, client and server show certificates, as on RKE2 nodes."""
+
         def bind(port: int) -> socket.socket:
             return run_in(self.netns, lambda: socket.create_server(("127.0.0.1", port)))
 
-        api = await FakeApiServer.start(bind=bind)
-        server = {"clusters": [{"name": "c", "cluster": {"server": api.config().server}}]}
-        context = {"contexts": [{"name": "c", "context": {"cluster": "c"}}], "current-context": "c"}
-        (self.folder / "kubeconfig").write_text(json.dumps(server | context))
+        cluster: dict[str, str] = {}
+        user: dict[str, str] = {}
+        tls = _mutual_tls(cluster, user) if mutual_tls else None
+        api = await FakeApiServer.start(tls, bind=bind)
+        cluster["server"] = api.config().server
+        kubeconfig = {
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": user}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "c",
+        }
+        (self.folder / "kubeconfig").write_text(json.dumps(kubeconfig))
+        (self.folder / "kubeconfig").chmod(0o600)
         return api
 
     def start(self, *flags: str, user: int | None = None, **settings: Any) -> subprocess.Popen[bytes]:
@@ -170,6 +185,22 @@ class AgentNode:
             self.process.wait(10)
         self.kernel.close()
         os.close(self.netns)
+
+
+def _mutual_tls(cluster: dict[str, str], user: dict[str, str]) -> ssl.SSLContext:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    mine = authority.issue_cert("agent@n1")
+    for section, key, pem in (
+        (cluster, "certificate-authority-data", authority.cert_pem.bytes()),
+        (user, "client-certificate-data", mine.cert_chain_pems[0].bytes()),
+        (user, "client-key-data", mine.private_key_pem.bytes()),
+    ):
+        section[key] = base64.b64encode(pem).decode()
+    return context
 
 
 @contextlib.contextmanager

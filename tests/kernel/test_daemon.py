@@ -199,6 +199,35 @@ async def test_api_down_at_start_is_not_ready_and_changes_nothing(n1: AgentNode,
     await n1.ready()
 
 
+async def test_waits_for_its_node_and_then_for_its_pod_cidr(n1: AgentNode, api: FakeApiServer) -> None:
+    api.remove(NODES, "n1")
+    n1.start()
+    await n1.until(lambda: "TP3010 Node/n1" in n1.get("/readyz")[1])
+    assert "flannel.1" not in n1.observe().links
+    bare = node(1)
+    bare["spec"] = {}
+    api.put(NODES, bare)
+    await n1.until(lambda: any("has no podCIDR" in f for f in report(api).get("findings", ())))
+    _, error = await call_shim(n1, "STATUS", "", None)
+    assert error["code"] == 50
+    assert "has no podCIDR" in error["details"]
+    api.put(NODES, node(1))
+    await n1.ready()
+    assert (await call_shim(n1, "STATUS", "", None))[0] == 0
+
+
+async def test_garbage_from_other_nodes_is_their_affair(n1: AgentNode, api: FakeApiServer) -> None:
+    odd = node(3, peer=True)
+    odd["metadata"]["annotations"][FLANNEL + "backend-data"] = '{"VNI":1,"VtepMAC":"no"}'
+    api.put(NODES, odd)
+    api.put(NODES, node(4, peer=True) | {"spec": {"podCIDRs": [17]}})
+    n1.start()
+    await n1.ready()
+    await n1.until(lambda: any("TP3003 Node/n3" in f for f in report(api).get("findings", ())))
+    assert any("TP1040 Node/n4" in f for f in report(api)["findings"])
+    assert {str(f.dst) for f in n1.observe().fdb} == {"172.30.0.12", "fd00:172:30::12", "fd00:172:30::13"}
+
+
 async def test_pods_start_from_the_cache_while_the_api_is_down(
     n1: AgentNode, api: FakeApiServer, pod_netns: Path
 ) -> None:
@@ -317,7 +346,7 @@ async def test_runs_as_another_user_started_from_root() -> None:
         pytest.skip("only one uid is mapped here: there is no other user to become")
     with tempfile.TemporaryDirectory() as name, agent_node(Path(name)) as n1:
         Path(name).chmod(0o711)  # pytest's own folders are closed to everybody else
-        api = await n1.start_api()
+        api = await n1.start_api(mutual_tls=True)  # with a kubeconfig that only root can read
         api.put(NODES, node(1))
         n1.start(run_as_uid=65532, run_as_gid=65532, cni_socket=f"{name}/run/cni.sock")
         await n1.ready()

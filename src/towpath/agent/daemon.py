@@ -178,9 +178,10 @@ class Agent:
             self._kernel_problem = ""
         except KernelRefused as e:
             log.error("kernel_not_observed", error=str(e))
-            self._kernel_problem = str(e)
-            self._judge()
-            return False
+            return self._could_not(str(e))
+        except Exception as e:  # a defect must not take CNI calls down with it: what runs, keeps running
+            log.exception("reconcile_failed")
+            return self._could_not(f"internal error: {type(e).__name__}: {e}")
         if step is not None:
             self._learn(step)
             if nonce:
@@ -189,6 +190,13 @@ class Agent:
         self._judge()
         self._node_runner.poke()
         return step is not None and not step.failed
+
+    def _could_not(self, why: str) -> bool:
+        self._metrics.count("towpath_reconcile_failures")
+        self._kernel_problem = why
+        self._judge()
+        self._node_runner.poke()
+        return False
 
     def _leases_known(self) -> bool:
         """Whether the store has been read: without it every pod would look like a leftover."""
@@ -265,6 +273,8 @@ class Agent:
             found += [_gone(name, self._settings.node_name) for name in self._step.missing]
         if self._probe is not None:
             found += offload_findings(self._probe, self._settings.node_name)
+        if self._kernel_problem:
+            found.append(_blind(self._settings.node_name, self._kernel_problem))
         found += [_strange(f"Node/{name}", why) for (_, name), why in self._nodes.undecodable.items()]
         return found
 
@@ -329,6 +339,11 @@ def _refusal(operation: str, error: KernelRefused, node: str) -> Finding:
         message=f"{operation}: {error.reason}",
         fix=error.hint or "see what else manages this node's network; it is tried again and again",
     )
+
+
+def _blind(node: str, problem: str) -> Finding:
+    fix = "see the agent's log; what is in the kernel stays as it is meanwhile"
+    return Finding(code="TP1022", object=f"Node/{node}", message=problem, fix=fix)
 
 
 def _gone(link: str, node: str) -> Finding:

@@ -45,21 +45,22 @@ def run(flags: Mapping[str, str]) -> None:
         prepare_folders(settings)
         lock = StateLock(settings.state_dir)
         access = kube_config.load(settings.kubeconfig)
+        client = Client(access, user_agent=f"towpath-agent/{settings.node_name}")
         privileges.drop(settings.run_as_uid or None, settings.run_as_gid or None)
     except (AlreadyRunning, KubeConfigError, privileges.PrivilegeError) as e:
         raise AgentFailed(str(e)) from e
     except OSError as e:
         raise AgentFailed(f"{e.filename or settings.state_dir}: {e.strerror}; check owner and mode") from e
     try:
-        asyncio.run(_main(settings, network, access))
+        asyncio.run(_main(settings, network, client))
     except (OSError, KernelRefused, KubeConfigError) as e:
         raise AgentFailed(_words(e)) from e
     finally:
         lock.close()
 
 
-async def _main(settings: Settings, network: ClusterNetwork, access: kube_config.ClientConfig) -> None:
-    async with Client(access, user_agent=f"towpath-agent/{settings.node_name}") as client:
+async def _main(settings: Settings, network: ClusterNetwork, client: Client) -> None:
+    async with client:
         await Agent(settings, network, client).run()
 
 

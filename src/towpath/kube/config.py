@@ -44,6 +44,7 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True):
         if urlsplit(self.server).scheme != "https":
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        "".encode("idna")  # ssl wants this codec later, when its file may be out of our reach
         try:
             if self.insecure:
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

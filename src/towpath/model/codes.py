@@ -40,6 +40,11 @@ CODES: dict[str, Code] = {
         ),
         fix="Remove the cause; the operation is tried again by itself, at least every ten seconds.",
     ),
+    "TP1022": Code(
+        title="The agent cannot compare the kernel with what should be",
+        cause="The kernel does not let itself be listed, or the agent has a defect; the message tells which.",
+        fix="Look at the agent's log. Pods that run are not affected; changes are not followed until then.",
+    ),
     "TP1030": Code(
         title="Checksum offload on the overlay is broken and has been switched off",
         cause=(
@@ -273,6 +278,6 @@ CODES: dict[str, Code] = {
     "TP9008": Code(
         "The cluster did not become Ready in time.",
         "A node or an agent is missing, as the message says; on a very busy machine everything is late.",
-        "Try again; if it stays so, `towpath lab logs apiserver` and `towpath lab logs kubelet/NODE` say why.",
+        "Try again; if not, `towpath lab logs apiserver` and `towpath lab logs kubelet/NODE` say why.",
     ),
 }
