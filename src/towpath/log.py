@@ -82,7 +82,7 @@ class JsonFormatter(_Formatter):
             "logger": record.name,
             "event": event,
         }
-        return msgspec.json.encode({**fields, **head}, enc_hook=str).decode()
+        return msgspec.json.encode(head | fields | head, enc_hook=str).decode()
 
 
 class ConsoleFormatter(_Formatter):
