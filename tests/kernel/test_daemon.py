@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_node import FLANNEL, NODES, PODS, AgentNode, agent_node, node, pod
+from agent_node import FLANNEL, NET_CONF, NODES, PODS, AgentNode, agent_node, node, pod
 
 from towpath.desired.names import host_ifname
 from towpath.kernel.netns import new_netns, run_in
 from towpath.kube.fake import FakeApiServer
+from towpath.model.op import describe
 
 pytestmark = pytest.mark.kernel
 NET_ADMIN_ALONE = f"{1 << 12:016x}"
@@ -108,6 +109,41 @@ async def test_from_nothing_to_ready(n1: AgentNode, api: FakeApiServer) -> None:
     assert 'towpath_ready{condition="kernel"} 1.0' in text
     assert n1.get("/healthz") == (200, "ok\n")
     assert n1.get("/nothing")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "devices", "route"),
+    [
+        ({"EnableIPv6": False}, {"flannel.1"}, "10.42.2.0/24 via 10.42.2.0 dev flannel.1 onlink"),
+        (
+            {"EnableIPv4": False},
+            {"flannel-v6.1"},
+            "fd00:10:42:2::/64 via fd00:10:42:2:: dev flannel-v6.1 onlink",
+        ),
+        ({"Backend": {"Type": "host-gw"}}, set(), "10.42.2.0/24 via 172.30.0.12 dev und0"),
+        (
+            {"Backend": {"Type": "vxlan", "DirectRouting": True}},
+            {"flannel.1", "flannel-v6.1"},
+            "10.42.2.0/24 via 172.30.0.12 dev und0",
+        ),
+    ],
+    ids=["ipv4", "ipv6", "host-gw", "direct-routing"],
+)
+async def test_families_and_backends(
+    n1: AgentNode, api: FakeApiServer, change: dict[str, Any], devices: set[str], route: str
+) -> None:
+    conf = NET_CONF | change
+    peer = node(2, peer=True)
+    if conf["Backend"] == {"Type": "host-gw"}:
+        peer["metadata"]["annotations"][FLANNEL + "backend-type"] = "host-gw"
+    api.put(NODES, peer)
+    n1.start(net_conf=conf)
+    await n1.ready()
+    state = n1.observe()
+    assert {name for name in state.links if name.startswith("flannel")} == devices
+    assert f"route {route}" in {describe(r) for r in state.routes}
+    await n1.until(lambda: report(api).get("ready"))
+    assert report(api)["findings"] == []
 
 
 async def test_one_capability_and_a_small_process(n1: AgentNode, api: FakeApiServer) -> None:
