@@ -1,4 +1,4 @@
-"""The desired state of one node, from one snapshot."""
+"""The desired state of one node: in a cluster from a snapshot of it, else from its containers alone."""
 
 import msgspec
 
@@ -12,7 +12,9 @@ from towpath.desired.peers import accepted_peers
 from towpath.desired.pods import standing
 from towpath.desired.ruleset import ruleset
 from towpath.desired.snapshot import Snapshot
+from towpath.model.attachment import Attachment
 from towpath.model.finding import Finding
+from towpath.model.network import ClusterNetwork
 from towpath.model.state import NetState, Scope
 
 
@@ -33,8 +35,8 @@ def node_state(snapshot: Snapshot) -> Desired:
     """
     me = own_identity(snapshot)
     peers = accepted_peers(snapshot, me.links)
-    state = fabric(snapshot, me, peers).merge(NetState(sysctls=_forwarding(snapshot)))
-    state = _with_pods(state, snapshot)
+    state = fabric(snapshot, me, peers).merge(NetState(sysctls=_forwarding(snapshot.network)))
+    state = _with_pods(state, snapshot.attachments)
     if me.links:
         local = [link.subnet for link in me.links.values()]
         table = ruleset(snapshot.network, local, snapshot.attachments)
@@ -43,13 +45,25 @@ def node_state(snapshot: Snapshot) -> Desired:
         *me.findings,
         *mtu_findings(snapshot.network, snapshot.underlay, snapshot.node_name),
         *peers.findings,
-        *_port_findings(snapshot),
+        *_port_findings(snapshot.attachments),
     )
     return Desired(state=state, scope=_scope(snapshot, me), findings=findings)
 
 
-def _with_pods(state: NetState, snapshot: Snapshot) -> NetState:
-    pods = [standing(att) for att in snapshot.attachments]
+def standalone_state(network: ClusterNetwork, attachments: tuple[Attachment, ...]) -> Desired:
+    """Everything a host without a cluster should hold: its containers' links and the firewall.
+
+    ``network`` are the networks its containers' addresses come from, all of them here. There is no overlay,
+    and if somebody has made one, it is theirs.
+    """
+    state = _with_pods(NetState(sysctls=_forwarding(network)), attachments)
+    state = state.merge(NetState(nft=ruleset(network, network.networks, attachments)))
+    scope = Scope(devices=frozenset(), pod_prefix=POD_PREFIX, networks=frozenset())
+    return Desired(state=state, scope=scope, findings=_port_findings(attachments))
+
+
+def _with_pods(state: NetState, attachments: tuple[Attachment, ...]) -> NetState:
+    pods = [standing(att) for att in attachments]
     return NetState(
         links={**state.links, **{n: link for pod in pods for n, link in pod.links.items()}},
         addresses=state.addresses.union(*(pod.addresses for pod in pods)),
@@ -62,11 +76,11 @@ def _with_pods(state: NetState, snapshot: Snapshot) -> NetState:
     )
 
 
-def _forwarding(snapshot: Snapshot) -> dict[str, str]:
+def _forwarding(network: ClusterNetwork) -> dict[str, str]:
     sysctls = {}
-    if snapshot.network.ipv4 is not None:
+    if network.ipv4 is not None:
         sysctls["net/ipv4/ip_forward"] = "1"
-    if snapshot.network.ipv6 is not None:
+    if network.ipv6 is not None:
         sysctls["net/ipv6/conf/all/forwarding"] = "1"
     return sysctls
 
@@ -83,9 +97,9 @@ def _scope(snapshot: Snapshot, me: Identity) -> Scope:
     )
 
 
-def _port_findings(snapshot: Snapshot) -> tuple[Finding, ...]:
+def _port_findings(attachments: tuple[Attachment, ...]) -> tuple[Finding, ...]:
     found = []
-    for holder, loser, key in conflicts(snapshot.attachments):
+    for holder, loser, key in conflicts(attachments):
         names = [f"{a.pod.namespace}/{a.pod.name}" if a.pod else a.container_id[:12] for a in (holder, loser)]
         found.append(
             Finding(
