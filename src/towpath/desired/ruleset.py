@@ -59,11 +59,12 @@ _PREROUTING = (
     f"iifname {_POD} goto antispoof",
 )
 # An interface without elements here is unknown: all it sends is dropped. Link-local IPv6 is never forwarded
-# and serves neighbour discovery; "::" is what a pod's kernel asks and reports from before it has an address.
+# and serves neighbour discovery, but a pod is no router (advertisements and redirects count from link-local
+# addresses only); "::" is what a pod's kernel asks and reports from before it has an address.
 _ANTISPOOF = (
-    "icmpv6 type { nd-router-advert, nd-redirect } counter drop",
     "iifname . ip saddr @pod_src4 return",
     "iifname . ip6 saddr @pod_src6 return",
+    "icmpv6 type { nd-router-advert, nd-redirect } counter drop",
     "ip6 saddr fe80::/10 ip6 daddr { fe80::/10, ff02::/16 } return",
     "ip6 saddr :: icmpv6 type { nd-router-solicit, nd-neighbor-solicit, mld2-listener-report } return",
     "counter drop",

@@ -43,8 +43,9 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """What reconciliation may delete: an observed object outside the scope is somebody else's.
 
     ``devices``: our overlay devices; every address, neighbour, fdb entry and route on them is ours.
-    ``pod_prefix``: host ends of pod links ("cali"); routes and neighbours on them are ours, the links
-    themselves are never deleted by reconciliation, only by DEL and garbage collection.
+    ``pod_prefix``: host ends of pod links ("cali"); routes and neighbours on those that the desired state
+    knows are ours (one it does not know may be another agent's, or an ADD's under way); the links themselves
+    are never deleted by reconciliation, only by DEL and garbage collection.
     ``networks``: cluster networks; unicast routes of the main table into them through a gateway are ours
     (that is how host-gw and DirectRouting routes are recognised).
     """
