@@ -258,7 +258,6 @@ def test_routes_are_checked_as_the_kernel_checks_them(pair: Pair) -> None:
     assert "onlink" in refused(pair, Add(route("10.9.0.0/16", "up0", "198.51.100.1"))).hint
     assert refused(pair, Add(route("fd09::/64", "up0", "2001:db8::9"))).errno == EHOSTUNREACH
     assert refused(pair, Add(route("10.9.0.0/16", "up0", src=ip_address("192.0.2.1")))).errno == EINVAL
-    assert refused(pair, Add(route("fd09::/64", "up0", scope="link"))).errno == EINVAL
     pair.node.apply([SetLink("up0", up=False)])
     assert refused(pair, Add(route("10.9.0.0/16", "up0"))).errno == ENETDOWN
     assert refused(pair, Add(route("fd09::/64", "up0"))).errno == ENETDOWN
@@ -410,6 +409,27 @@ def test_a_pods_end_makes_its_own_link_local_address_and_ours_does_not(pair: Pai
     pair.pod.apply([SetSysctl("net/ipv6/conf/eth0/accept_dad", "0"), SetLink("eth0", up=True)])
     assert pair.pod.observe().addresses == {addr("eth0", "fe80::ff:fe00:9/64", "link")}
     assert not pair.node.observe().addresses
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        route("fd09::/64", "up0", scope="link"),
+        route("10.9.0.0/16", "up0", "fd00::1"),
+        route("10.9.0.0/16", "up0", onlink=True),
+        addr("up0", "2001:db8::1/64", "link"),
+        addr("up0", "fe80::1/64"),
+        neighbour("up0", "192.0.2.2", "02:00:00:00:00:0A"),
+        Fdb(dev="up0", mac="02:00:00", dst=ip_address("192.0.2.2")),
+        Shaper(dev="up0", rate=1_000_001, burst=80_000),
+        Shaper(dev="up0", rate=8_000_000, burst=0),
+        Shaper(dev="up0", rate=10**15, burst=80_000),
+    ],
+    ids=str,
+)
+def test_what_would_not_be_told_again_is_refused(pair: Pair, item: Item) -> None:
+    pair.node.apply([AddLink(UPLINK)])
+    assert refused(pair, Add(item)).errno == EINVAL
 
 
 def test_foreign_kinds_are_not_ours_to_make(pair: Pair) -> None:

@@ -41,7 +41,7 @@ def nft() -> Iterator[Nft]:
         nft.apply(NftUpdate(table=table, add_sets=sets, add_chains=(("pol", None),)))
     yield nft
     for table in TABLES:
-        nft._send([f"delete table inet {table}"])
+        nft._send([(f"delete table inet {table}",)])
     nft.close()
 
 

@@ -7,6 +7,8 @@ from towpath.model.state import NetState
 
 # Kubernetes refuses pod annotations below 1 kbit/s; a rate under 8 bit/s would be zero to the kernel.
 _MIN_RATE = 1_000
+# Kubernetes allows up to 1P; the queue of tbf is told as 32 bits of bytes.
+_MAX_RATE = 10**12
 # containerd and CRI-O know no burst and send 2^32-1 bits: half a gigabyte that is not limited at all.
 _ABSURD_BURST = 2**31
 _LATENCY_MS = 25
@@ -46,5 +48,6 @@ def shaping(att: Attachment) -> NetState:
 
 
 def _shaper(dev: str, rate: int, burst: int, mtu: int) -> Shaper:
-    rate = max(rate, _MIN_RATE)
-    return Shaper(dev=dev, rate=rate, burst=burst_bits(rate, burst, mtu), latency=_LATENCY_MS)
+    # The kernel counts in bytes: what is no whole number of them would never be observed as desired.
+    rate = min(max(rate, _MIN_RATE), _MAX_RATE) // 8 * 8
+    return Shaper(dev=dev, rate=rate, burst=burst_bits(rate, burst, mtu) // 8 * 8, latency=_LATENCY_MS)

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from errno import EINVAL, EOPNOTSUPP
 from typing import NamedTuple
 
+from towpath.kernel.exact import check
 from towpath.kernel.fake_inet import FakeInet
 from towpath.kernel.fake_links import Event, FakeDevice, FakeLinks, home_of
 from towpath.kernel.fake_nft import FakeNft
 from towpath.kernel.fake_sysctl import FakeSysctls
 from towpath.kernel.hints import hint
 from towpath.kernel.port import KernelRefused
-from towpath.model.net import Addr, Redirect, Route, Shaper, Veth
+from towpath.model.net import Addr, Redirect, Shaper, Veth
 from towpath.model.nft import NftTable
 from towpath.model.op import (
     Add,
@@ -115,6 +116,11 @@ class FakeKernel:
 
     def _item(self, op: Add | Delete) -> None:
         item, remove = op.item, isinstance(op, Delete)
+        if not remove:
+            try:
+                check(item)
+            except ValueError as error:
+                raise OSError(EINVAL, str(error)) from error
         match item:
             case Shaper() if remove:
                 self._shapers.pop(item.dev, None)
@@ -127,8 +133,6 @@ class FakeKernel:
                 self._links.get(item.dev)
                 self._links.get(item.ifb)
                 self._redirects[item.dev] = item
-            case Route() if item.dst.version == 6 and item.scope != "global" and not remove:
-                raise OSError(EINVAL, "IPv6 routes have no scope: the kernel would tell it as global")
             case _:
                 self._inet.drop(item) if remove else self._inet.put(item)
 

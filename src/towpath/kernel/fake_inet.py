@@ -166,30 +166,32 @@ class FakeInet:
 
     def _check_route(self, item: Route, device: FakeDevice) -> None:
         version = item.dst.version
-        if not device.up:
-            raise OSError(ENETDOWN, "Nexthop device is not up")
-        if version == 6 and self._ipv6_off(item.dev):
-            raise OSError(EACCES, "IPv6 is disabled on nexthop device")
-        if item.via is not None and not item.onlink and not self._on_link(item.via, item.dev):
+        if item.via is not None and not item.onlink and not self._on_link(item.via, device):
             if version == 4:
                 raise OSError(ENETUNREACH, "Nexthop has invalid gateway")
             raise OSError(EHOSTUNREACH, "No route to host")
+        if version == 6 and self._ipv6_off(item.dev) and not (item.onlink and not device.up):
+            raise OSError(EACCES, "IPv6 is disabled on nexthop device")
+        if not device.up:
+            raise OSError(ENETDOWN, "Nexthop device is not up")
         if item.via is not None and version == 4 and item.scope == "link":
             raise OSError(EINVAL, "Nexthop has invalid scope")
         if item.src is not None and not any(a.interface.ip == item.src for a in self.addresses.values()):
             raise OSError(EINVAL, "Invalid prefsrc address")
 
-    def _on_link(self, gateway: Addr, dev: str) -> bool:
-        """Whether a gateway is directly reachable on ``dev``."""
+    def _on_link(self, gateway: Addr, device: FakeDevice) -> bool:
+        """Whether a gateway is directly reachable on ``device``."""
         if gateway in _LINK_LOCAL:
             return True
+        if not device.up:
+            return False
         for address in self.addresses.values():
-            if address.dev == dev and gateway in address.interface.network:
+            if address.dev == device.name and gateway in address.interface.network:
                 return True
         narrow = [
             r
             for r in self.routes.values()
-            if r.dev == dev
+            if r.dev == device.name
             and r.via is None
             and gateway in r.dst
             and (r.scope == "link" or gateway.version == 6)

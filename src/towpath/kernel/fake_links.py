@@ -82,7 +82,9 @@ class FakeLinks:
             if not _MIN_MTU <= mtu <= self._bound(device.kind):
                 raise OSError(EINVAL, "Invalid argument")
             device.mtu = mtu
-        if mac is not None and mac != device.mac:
+        if mac is not None and isinstance(device.kind, Ifb):
+            raise OSError(EOPNOTSUPP, "Operation not supported")
+        if mac is not None:
             device.mac = mac
             self.tell("renumbered", device)
         if up is not None and up != device.up:
@@ -96,14 +98,9 @@ class FakeLinks:
             return
         if name == "lo":
             raise OSError(EOPNOTSUPP, "Operation not supported")
-        tunnels = [
-            d.name for d in self.devices.values() if isinstance(d.kind, Vxlan) and d.kind.underlay == name
-        ]
         self._remove(device)
         if device.peer is not None:
             device.peer.home._remove(device.peer)
-        for tunnel in tunnels:
-            self.delete(tunnel)
 
     def _remove(self, device: FakeDevice) -> None:
         del self.devices[device.name]
@@ -111,6 +108,9 @@ class FakeLinks:
             if other.master == device.name:
                 other.master = None
         self.tell("gone", device)
+        for other in list(self.devices.values()):
+            if isinstance(other.kind, Vxlan) and other.kind.underlay == device.name:
+                self.delete(other.name)
 
     def _below(self, link: Link) -> list[str]:
         names = [link.kind.underlay] if isinstance(link.kind, Vxlan) else []

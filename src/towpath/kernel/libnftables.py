@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 
 from towpath.kernel.port import KernelRefused
@@ -37,7 +38,8 @@ _ERRNOS = {
 class NftError(Exception):
     """A transaction, or listing, that was not carried out. Nothing of it is in force.
 
-    ``reason`` in nft's words, ``command`` the line it complained about, ``errno`` 0 where it had no number.
+    ``reason`` in nft's words; ``command`` the one it complained about, empty if it named none; ``errno`` 0
+    where it had no number.
     """
 
     def __init__(self, reason: str, command: str, errno: int) -> None:
@@ -83,8 +85,12 @@ class NftContext:
         self._lib.nft_ctx_buffer_output(self._ctx)
         self._lib.nft_ctx_buffer_error(self._ctx)
 
-    def run(self, script: str, flags: int = 0) -> bytes:
-        """Execute ``script`` as one transaction and return what it printed. Raises NftError."""
+    def run(self, *commands: str, flags: int = 0) -> bytes:
+        """Execute ``commands`` as one transaction and return what they printed. Raises NftError.
+
+        They go as one line: of a script nft shows the first line with an error, whichever it is about.
+        """
+        script = ";".join(commands)
         with self._lock:
             if not self._ctx:
                 raise NftError("the nftables context is closed", "", errno.EBADF)
@@ -93,7 +99,7 @@ class NftContext:
             output: bytes = self._lib.nft_ctx_get_output_buffer(self._ctx)
             errors: bytes = self._lib.nft_ctx_get_error_buffer(self._ctx)
         if status != 0:
-            raise _error(errors.decode(errors="replace"))
+            raise _error(errors.decode(errors="replace"), commands)
         return output
 
     def close(self) -> None:
@@ -104,10 +110,14 @@ class NftContext:
             self._ctx = None
 
 
-def _error(text: str) -> NftError:
-    """The first complaint: ``Error: REASON``, the command's line, and a line that underlines part of it."""
-    lines = text.strip().splitlines() or ["Error: no reason given"]
-    reason = re.sub(r"^.*?Error: (Could not process rule: )?", "", lines[0]).strip()
-    command = lines[1].strip() if len(lines) > 1 else ""
+def _error(text: str, commands: Sequence[str]) -> NftError:
+    """The first complaint: ``Error: REASON``, the script, and a line that underlines part of it."""
+    lines = text.split("\n")
+    reason = re.sub(r"^.*?Error: (Could not process rule: )?", "", lines[0]).strip() or "no reason given"
     number = next((n for words, n in _ERRNOS.items() if words in reason), 0)
-    return NftError(reason, command, number)
+    place = lines[2].find("^") if len(lines) > 2 else -1
+    for command in commands:
+        if 0 <= place <= len(command):
+            return NftError(reason, command, number)
+        place -= len(command) + 1
+    return NftError(reason, "", number)

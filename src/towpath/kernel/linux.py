@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from towpath.kernel import links, rtnl, sysctl, tc
 from towpath.kernel.conntrack import Conntrack
+from towpath.kernel.exact import check, impossible
 from towpath.kernel.hints import hint
 from towpath.kernel.netlink import Failure, Message, NetlinkSocket
 from towpath.kernel.nft import Nft
@@ -161,11 +162,13 @@ class LinuxKernel:
         if isinstance(op, SetLink):
             return (links.change(self._index(op.name, indexes), op.mtu, op.mac, op.up),)
         item, remove = op.item, isinstance(op, Delete)
+        if not remove:
+            check(item)
+        elif impossible(item):
+            return ()
         index = self._index(item.dev, indexes)
         match item:
             case Route():
-                if item.dst.version == 6 and item.scope != "global" and not remove:
-                    raise ValueError("IPv6 routes have no scope: the kernel would tell it as global")
                 return (rtnl.encode_route(item, index, remove=remove),)
             case Neighbour():
                 return (rtnl.encode_neighbour(item, index, remove=remove),)

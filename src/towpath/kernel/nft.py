@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from towpath.kernel import nft_json
 from towpath.kernel.libnftables import HANDLES, JSON, NUMERIC_PROTO, STATELESS, TERSE, NftContext, NftError
 from towpath.kernel.nft_elements import ElementSocket, NotPlain, messages
-from towpath.kernel.nft_text import commands, comment_of, name
+from towpath.kernel.nft_text import Step, commands, comment_of, name
 from towpath.kernel.port import KernelRefused
 from towpath.model.nft import Key, NftChain, NftSet, NftTable
 from towpath.model.op import NftUpdate
@@ -51,13 +51,14 @@ class Nft:
 
         That limit exists in unprivileged user namespaces only (some thousand elements, some hundred rules);
         then new sets and chains come first, unseen by any rule, then additions, then chains, each refilled at
-        once, then removals. Raises KernelRefused.
+        once, then removals. A recreation is never cut: half of it would let everything through. Raises
+        KernelRefused.
         """
         if self._apply_elements(update):
             return
         for attempt in range(_ATTEMPTS):
             try:
-                self._send(commands(update))
+                self._send(commands(update), whole=update.recreate)
                 break
             except ValueError as error:
                 raise KernelRefused(update.describe(), EINVAL, str(error)) from error
@@ -92,19 +93,21 @@ class Nft:
             raise KernelRefused(f"list table inet {table}", error.errno, error.reason, hint) from error
         return NftTable(name=table, sets=listed.sets, chains=chains)
 
-    def _send(self, script: Sequence[str]) -> None:
+    def _send(self, steps: Sequence[Step], *, whole: bool = False) -> None:
         try:
-            self._nft.run("\n".join(script))
+            self._nft.run(*(command for step in steps for command in step))
         except NftError as error:
-            if error.errno != EMSGSIZE or len(script) < 2:
+            if error.errno != EMSGSIZE or len(steps) < 2 or whole:
                 raise
-            half = len(script) // 2
-            self._send(script[:half])
-            self._send(script[half:])
+            half = len(steps) // 2
+            self._send(steps[:half])
+            self._send(steps[half:])
 
     def _list(self, table: str, more: int) -> nft_json.Listing | None:
         try:
-            listing = self._nft.run(f"list table inet {name(table)}", JSON | STATELESS | NUMERIC_PROTO | more)
+            listing = self._nft.run(
+                f"list table inet {name(table)}", flags=JSON | STATELESS | NUMERIC_PROTO | more
+            )
         except NftError as error:
             if error.errno == ENOENT:
                 return None
@@ -155,6 +158,6 @@ class Nft:
 
     def _printed(self, table: str) -> dict[int, tuple[str, str]]:
         """Text and comment of each rule as nft prints them, by handle."""
-        listing = self._nft.run(f"list table inet {name(table)}", STATELESS | TERSE | HANDLES).decode()
+        listing = self._nft.run(f"list table inet {name(table)}", flags=STATELESS | TERSE | HANDLES).decode()
         matches = (_RULE_LINE.match(line) for line in listing.splitlines())
         return {int(m["handle"]): (m["rule"], m["comment"] or "") for m in matches if m is not None}

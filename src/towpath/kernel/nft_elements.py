@@ -29,6 +29,8 @@ _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _VERDICTS = {"drop": 0, "accept": 1, "continue": -1, "jump": -3, "goto": -4, "return": -5}
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _SECONDS = 5.0
+# An attribute holds 64 kB, and an element takes up to 200 bytes.
+_MANY = 250
 
 _HEADER = Struct("=IHHII")
 _ERROR = Struct("=i")
@@ -80,6 +82,8 @@ def messages(update: NftUpdate) -> list[tuple[int, int, bytes]]:
         table=update.table, add_elements=update.add_elements, del_elements=update.del_elements
     ):
         raise NotPlain
+    if sum(len(elements) for _, elements in (*update.del_elements, *update.add_elements)) > _MANY:
+        raise NotPlain
     found = [
         (_DEL_ELEMENTS, 0, _body(update.table, s, elements))
         for s, elements in update.del_elements
@@ -90,7 +94,7 @@ def messages(update: NftUpdate) -> list[tuple[int, int, bytes]]:
         for s, elements in update.add_elements
         if elements
     ]
-    if not found or sum(len(body) for *_, body in found) > 1 << 15:
+    if not found:
         raise NotPlain
     return found
 

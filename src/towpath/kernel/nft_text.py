@@ -1,6 +1,6 @@
 """An NftUpdate as nft commands.
 
-Every command is indivisible and the list is in an order that is safe to cut: should a transaction be too
+Every step is indivisible and the list is in an order that is safe to cut: should a transaction be too
 large for the socket, what comes first is not yet visible to any rule (new sets, new chains reached by
 nobody), then come additions, then the rules that use them, then removals.
 """
@@ -12,6 +12,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from towpath.model.nft import Field, Hook, Key, NftChain, NftSet
 from towpath.model.op import NftUpdate
+
+# Commands that must take effect together.
+Step = tuple[str, ...]
 
 # Elements a command: cut as fine as this where a transaction has to be cut.
 CHUNK = 500
@@ -28,27 +31,24 @@ def comment_of(rule: str) -> str:
     return f"tp:{hashlib.sha256(rule.encode()).hexdigest()[:16]}"
 
 
-def commands(update: NftUpdate) -> list[str]:
-    """The update's commands, in order. Raises ValueError for a name, key or value that nft must not see."""
+def commands(update: NftUpdate) -> list[Step]:
+    """The update's steps, in order. Raises ValueError for a name, key or value that nft must not see."""
     table = f"inet {name(update.table)}"
     fresh = {decl.name for decl in update.add_sets}
     hidden = {chain for chain, hook in update.add_chains if hook is None}
     # Deleting what may be absent is an error; what has just been added is not absent.
-    again = f"\ndelete table {table}\nadd table {table}" if update.recreate else ""
-    script = [f"add table {table}{again}"]
-    script += [
-        f"add set {table} {_declaration(s)}" if not s.data else f"add map {table} {_declaration(s)}"
-        for s in update.add_sets
-    ]
-    script += [f"add chain {table} {_chain(chain, hook)}" for chain, hook in update.add_chains]
+    again = (f"delete table {table}", f"add table {table}") if update.recreate else ()
+    script: list[Step] = [(f"add table {table}", *again)]
+    script += [(f"add {'map' if s.data else 'set'} {table} {_declaration(s)}",) for s in update.add_sets]
+    script += [(f"add chain {table} {_chain(chain, hook)}",) for chain, hook in update.add_chains]
     script += [_fill(table, chain) for chain in update.set_chains if chain.name in hidden]
     script += _elements(table, update, fresh.__contains__)
     script += _elements(table, update, lambda s: s not in fresh)
     script += [_fill(table, chain) for chain in update.set_chains if chain.name not in hidden]
     script += _removals(table, update, plain=True)
-    script += [f"flush chain {table} {name(chain)}" for chain in update.del_chains]
-    script += [f"delete chain {table} {name(chain)}" for chain in update.del_chains]
-    return script + [f"delete set {table} {name(decl)}" for decl in update.del_sets]
+    script += [(f"flush chain {table} {name(chain)}",) for chain in update.del_chains]
+    script += [(f"delete chain {table} {name(chain)}",) for chain in update.del_chains]
+    return script + [(f"delete set {table} {name(decl)}",) for decl in update.del_sets]
 
 
 def name(value: str) -> str:
@@ -77,17 +77,17 @@ def _chain(chain: str, hook: Hook | None) -> str:
     return f"{name(chain)} {{ {place}; policy {hook.policy}; }}"
 
 
-def _fill(table: str, chain: NftChain) -> str:
+def _fill(table: str, chain: NftChain) -> Step:
     """Declare, flush and refill a chain: cut anywhere inside, it would let packets through."""
     lines = [f"add chain {table} {_chain(chain.name, chain.hook)}", f"flush chain {table} {chain.name}"]
     for rule in chain.rules:
         if "\n" in rule or ";" in rule:
             raise ValueError(f"rule of chain {chain.name} is more than one: {rule!r}")
         lines.append(f'add rule {table} {chain.name} {rule} comment "{comment_of(rule)}"')
-    return "\n".join(lines)
+    return tuple(lines)
 
 
-def _elements(table: str, update: NftUpdate, wanted: Callable[[str], bool]) -> Iterator[str]:
+def _elements(table: str, update: NftUpdate, wanted: Callable[[str], bool]) -> Iterator[Step]:
     """Additions to the ``wanted`` sets; a key that is replaced goes and comes in one command.
 
     Intervals that go, go first: what comes may overlap them.
@@ -101,12 +101,12 @@ def _elements(table: str, update: NftUpdate, wanted: Callable[[str], bool]) -> I
         for part in _chunks(decl, elements):
             replaced = {key: leaving[key] for key in part if key in leaving}
             lines = [_command("delete", table, decl, replaced)] if replaced else []
-            yield "\n".join([*lines, _command("add", table, decl, part)])
+            yield (*lines, _command("add", table, decl, part))
 
 
 def _removals(
     table: str, update: NftUpdate, *, plain: bool, wanted: Callable[[str], bool] = lambda _: True
-) -> Iterator[str]:
+) -> Iterator[Step]:
     """Removals from hash sets (``plain``) or interval sets, less the keys that are replaced."""
     coming = {decl.name: elements for decl, elements in update.add_elements}
     for decl, elements in update.del_elements:
@@ -114,7 +114,7 @@ def _removals(
             continue
         staying = coming.get(decl.name, {}) if plain else {}
         for part in _chunks(decl, {key: data for key, data in elements.items() if key not in staying}):
-            yield _command("delete", table, decl, part)
+            yield (_command("delete", table, decl, part),)
 
 
 def _chunks(decl: NftSet, elements: Mapping[Key, Key]) -> Iterator[dict[Key, Key]]:
