@@ -326,3 +326,17 @@ def test_custom_resources_own_and_are_owned(cluster: Cluster) -> None:
     cluster.k("delete", plural, "one")
     cluster.until(lambda: cluster.names("configmaps") == ["kube-root-ca.crt"])
     cluster.k("delete", "crd", f"{plural}.example.com")
+
+
+def test_statefulset_rolls_from_the_top_and_is_undone(cluster: Cluster) -> None:
+    cluster.apply(workload("StatefulSet", name="db", replicas=3, serviceName="db"))
+    cluster.k("rollout", "status", "statefulset/db", WAIT)
+    assert sorted(cluster.names("pods")) == ["db-0", "db-1", "db-2"]
+    cluster.k("set", "image", "statefulset/db", "web=web:2")
+    cluster.k("rollout", "status", "statefulset/db", WAIT)
+    assert cluster.images() == {"web:2"}
+    cluster.k("rollout", "undo", "statefulset/db")
+    cluster.k("rollout", "status", "statefulset/db", WAIT)
+    assert cluster.images() == {"web:1"}
+    cluster.k("scale", "statefulset/db", "--replicas=1")
+    cluster.until(lambda: cluster.names("pods") == ["db-0"])

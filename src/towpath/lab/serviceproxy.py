@@ -66,7 +66,7 @@ class ServiceProxy:
         self._fragments: dict[str, Fragment] = {}
         self._datagrams: dict[str, frozenset[Address]] = {}
         self._dirty: set[str] = set()
-        self._runner = Runner(self._sync, resync=RESYNC_SECONDS, backoff=Backoff(), rest=0.02)
+        self._runner = Runner(self._sync, resync=RESYNC_SECONDS, backoff=Backoff(), rest=0.05)
         self._applied: NftTable | None = None
         self._observe_at = 0.0
         self._quiet_until = 0.0

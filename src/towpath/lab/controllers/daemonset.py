@@ -9,6 +9,7 @@ from towpath.lab.controllers.informers import namespaces
 from towpath.lab.controllers.objects_apps import DaemonSet
 from towpath.lab.controllers.objects_core import Node, Pod
 from towpath.lab.controllers.ownership import claim
+from towpath.lab.controllers.podstate import next_availability
 from towpath.lab.controllers.replicaset_plan import delete_pod
 from towpath.lab.controllers.resources import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS
 from towpath.lab.controllers.selectors import matches
@@ -61,7 +62,7 @@ class DaemonSetController(Controller):
             in_use = frozenset(p.metadata.label(daemons.REVISION_HASH) or "" for p in pods)
             actions += surplus(found, item.spec.revision_history_limit, in_use)
         actions += plan_status(item, rows, now)
-        return Plan(tuple(actions), daemons.recheck(item, pods, now))
+        return Plan(tuple(actions), next_availability(pods, item.spec.min_ready_seconds, now))
 
     def _node_changed(self, before: Node | None, after: Node | None) -> None:
         """Heartbeats change nothing here; labels, taints and existence do."""

@@ -14,7 +14,7 @@ from towpath.lab.controllers.hashing import with_labels
 from towpath.lab.controllers.objects_apps import DaemonSet
 from towpath.lab.controllers.objects_core import Node, Pod, PodSpec, Taint
 from towpath.lab.controllers.objects_meta import Body, parse_time
-from towpath.lab.controllers.podstate import FINISHED, available_at, is_available
+from towpath.lab.controllers.podstate import FINISHED, is_available
 from towpath.lab.controllers.replicaset_plan import create_pod, delete_pod, pod_body
 from towpath.lab.controllers.resources import DAEMON_SETS
 from towpath.lab.controllers.scheduling import selected
@@ -226,14 +226,6 @@ def _roll_surge(
 
 def _up(item: DaemonSet, pod: Pod, now: float) -> bool:
     return not pod.metadata.deleting and is_available(pod, item.spec.min_ready_seconds, now)
-
-
-def recheck(item: DaemonSet, pods: Sequence[Pod], now: float) -> float | None:
-    """Seconds until the next pod has been ready for long enough."""
-    times = [
-        t for t in (available_at(p, item.spec.min_ready_seconds) for p in pods) if now < t < float("inf")
-    ]
-    return min(times) - now if times else None
 
 
 def _create(item: DaemonSet, revision: str, node: str) -> Action:

@@ -17,7 +17,7 @@ from towpath.lab.controllers.podstate import is_ready
 from towpath.lab.controllers.resources import ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES
 from towpath.lab.controllers.selectors import equal
 
-_SPACING = 0.1  # seconds between two writes for one Service: a hundred pods getting ready are a few writes
+_SPACING = 0.2  # seconds between two writes for one Service: a hundred pods getting ready are a few writes
 
 
 class EndpointsController(Controller):

@@ -90,9 +90,15 @@ def target_port(port: ServicePort, pod: Pod) -> int:
 
 def addresses(pod: Pod, family: str) -> list[str]:
     """The pod's addresses of one family ("IPv4" or "IPv6"), the primary alone as an endpoint has one."""
-    version = 4 if family == "IPv4" else 6
     every = [i.ip for i in pod.status.pod_ips or ()] or [pod.status.pod_ip]
-    return [a for a in every if a and ip_address(a).version == version][:1]
+    return [a for a in every if _family(a) == family][:1]
+
+
+def _family(text: str) -> str:
+    try:
+        return f"IPv{ip_address(text).version}"
+    except ValueError:
+        return ""
 
 
 def endpoint_slices(service: Service, backing: Sequence[Candidate]) -> dict[str, Body]:

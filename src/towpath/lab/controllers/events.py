@@ -18,6 +18,7 @@ _SIMILAR = 10  # messages of one reason about one object; more are folded into o
 _WINDOW = 600.0  # seconds after which similar ones count anew
 _REMEMBERED = 4096
 _WAITING = 2000
+_COMBINED = "(combined from similar events): "
 
 
 class _Series(msgspec.Struct):
@@ -44,14 +45,18 @@ class EventRecorder:
         self._messages: OrderedDict[tuple[str, ...], tuple[float, set[str]]] = OrderedDict()
         self._dirty: OrderedDict[tuple[str, ...], None] = OrderedDict()
         self._wake = asyncio.Event()
+        self._serial = 0
 
     def record(self, component: str, event: Emit) -> None:
         """Note an event of ``component``; returns at once."""
         now = self._now()
         about = event.regarding
         group = (component, about.kind, about.namespace, about.name, about.uid, event.type, event.reason)
-        event = self._folded(group, event, now)
-        key = (*group, event.message)
+        if self._flood(group, event.message, now):
+            event = msgspec.structs.replace(event, message=f"{_COMBINED}{event.message}")
+            key = (*group, _COMBINED)
+        else:
+            key = (*group, event.message)
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series(component, event, now, now)
@@ -59,7 +64,7 @@ class EventRecorder:
                 self._series.popitem(last=False)
         else:
             series.count += 1
-            series.last = now
+            series.last, series.event = now, event
             self._series.move_to_end(key)
         self._dirty[key] = None
         if len(self._dirty) > _WAITING:
@@ -78,7 +83,8 @@ class EventRecorder:
                     with contextlib.suppress(ApiError):
                         await self._write(series)
 
-    def _folded(self, group: tuple[str, ...], event: Emit, now: float) -> Emit:
+    def _flood(self, group: tuple[str, ...], message: str, now: float) -> bool:
+        """So many different messages of one kind that this one is folded into the others."""
         since, seen = self._messages.get(group, (now, set()))
         if now - since > _WINDOW:
             since, seen = now, set()
@@ -86,15 +92,15 @@ class EventRecorder:
         self._messages.move_to_end(group)
         if len(self._messages) > _REMEMBERED:
             self._messages.popitem(last=False)
-        if event.message in seen or len(seen) < _SIMILAR:
-            seen.add(event.message)
-            return event
-        # The message of the first folded one stays: a message that changed would be another series.
-        return msgspec.structs.replace(event, message=f"(combined from similar events): {event.reason}")
+        if message not in seen and len(seen) >= _SIMILAR:
+            return True
+        seen.add(message)
+        return False
 
     async def _write(self, series: _Series) -> None:
         if series.name:
-            body = {"count": series.count, "lastTimestamp": format_time(series.last)}
+            message, last = series.event.message, format_time(series.last)
+            body = {"count": series.count, "lastTimestamp": last, "message": message}
             try:
                 await self._client.patch(EVENTS.api, series.name, body, series.namespace)
             except NotFound:
@@ -103,7 +109,8 @@ class EventRecorder:
                 return
         about = series.event.regarding
         series.namespace = about.namespace or "default"
-        name = f"{about.name}.{int(series.first * 1e9):x}{series.count:x}"
+        self._serial = max(self._serial + 1, int(series.first * 1e9))
+        name = f"{about.name}.{self._serial:x}"
         await self._client.create(EVENTS.api, self._body(series, name), series.namespace)
         series.name = name
 

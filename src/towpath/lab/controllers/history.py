@@ -32,6 +32,12 @@ def template_patch(template: Body) -> Body:
     return {"spec": {"template": {**template, "$patch": "replace"}}}
 
 
+def template_of(revision: ControllerRevision) -> Body:
+    """The pod template a revision keeps."""
+    kept: Body = (revision.data.get("spec") or {}).get("template") or {}
+    return {k: v for k, v in kept.items() if k != "$patch"}
+
+
 def history(
     resource: Resource[Any],
     owner: Meta,
@@ -76,9 +82,16 @@ def _cause(owner: Meta) -> dict[str, str]:
 
 
 def surplus(found: History, limit: int | None, in_use: frozenset[str]) -> list[Action]:
-    """Deletions of the oldest revisions beyond ``limit`` (10 if not given) that no pod is of."""
+    """Deletions of the oldest revisions beyond ``limit`` (10 if not given).
+
+    Those ``in_use``, by name or hash, neither go nor count.
+    """
     limit = 10 if limit is None else limit
-    idle = [r for r in found.old if r.metadata.label(REVISION_HASH) not in in_use and not r.metadata.deleting]
+    idle = [
+        r
+        for r in found.old
+        if not {r.metadata.name, r.metadata.label(REVISION_HASH)} & in_use and not r.metadata.deleting
+    ]
     extra = max(0, len(idle) - limit)
     return [
         Delete(CONTROLLER_REVISIONS, r.metadata.namespace, r.metadata.name, r.metadata.uid)

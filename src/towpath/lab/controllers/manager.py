@@ -18,6 +18,7 @@ from towpath.lab.controllers.nodelifecycle import NodeLifecycleController
 from towpath.lab.controllers.replicaset import ReplicaSetController
 from towpath.lab.controllers.scheduler import Scheduler
 from towpath.lab.controllers.settings import Settings
+from towpath.lab.controllers.statefulset import StatefulSetController
 
 
 async def run(client: Client, settings: Settings) -> None:
@@ -33,6 +34,7 @@ async def run(client: Client, settings: Settings) -> None:
             DeploymentController(context),
             ReplicaSetController(context),
             DaemonSetController(context),
+            StatefulSetController(context),
             EndpointsController(context),
             NamespaceDefaultsController(context),
             NamespaceController(context, inventory),

@@ -128,12 +128,13 @@ class ControllerRevision(msgspec.Struct, frozen=True):
 
 
 class StatefulSetSpec(msgspec.Struct, frozen=True, rename="camel"):
-    """``apps/v1.StatefulSetSpec``, without volume claims."""
+    """``apps/v1.StatefulSetSpec``."""
 
     replicas: int | None = None
     selector: LabelSelector = LabelSelector()
     template: Body = {}
     service_name: str = ""
+    volume_claim_templates: list[Body] | None = None
     pod_management_policy: str = "OrderedReady"
     update_strategy: Strategy = Strategy()
     min_ready_seconds: int = 0

@@ -1,5 +1,7 @@
 """What a pod's status says, in the words of the controllers that count pods."""
 
+from collections.abc import Sequence
+
 from towpath.lab.controllers.objects_core import Pod
 from towpath.lab.controllers.objects_meta import Condition, parse_time
 
@@ -38,7 +40,7 @@ def is_available(pod: Pod, min_ready: int, now: float) -> bool:
     return available_at(pod, min_ready) <= now
 
 
-def next_availability(pods: list[Pod], min_ready: int, now: float) -> float | None:
+def next_availability(pods: Sequence[Pod], min_ready: int, now: float) -> float | None:
     """Seconds until the next ready pod becomes available; None if there is none to wait for."""
     times = [t for t in (available_at(p, min_ready) for p in pods) if now < t < float("inf")]
     return min(times) - now if times else None

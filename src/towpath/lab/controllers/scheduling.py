@@ -108,7 +108,10 @@ def _ports(pod: Pod, view: NodeView) -> str:
 
 def _requests(pod: Pod, resource: str) -> float:
     given = (c.resources.requests or {} for c in pod.spec.containers or () if c.resources)
-    return sum(parse_quantity(r.get(resource, 0)) for r in given)
+    try:
+        return sum(parse_quantity(r.get(resource, 0)) for r in given)
+    except ValueError:
+        return 0.0  # the API server's to refuse; here it must not stop the pods behind it
 
 
 def _resources(pod: Pod, view: NodeView) -> str:
