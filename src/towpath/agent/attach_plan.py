@@ -25,10 +25,12 @@ def host_end(r: Request, pod: PodRef | None) -> str:
     return host_ifname(pod.namespace, pod.name, r.ifname)
 
 
-def range_sets(r: Request, pod_cidrs: Sequence[Net]) -> tuple[RangeSet, ...]:
+def range_sets(r: Request, pod_cidrs: Sequence[Net], bounds: Sequence[Net] = ()) -> tuple[RangeSet, ...]:
     """Where the addresses come from: the runtime's ``ipRanges``, else the ranges configured, else podCIDRs.
 
     The runtime's sets replace configured ones of the same family: an interface gets one address a family.
+    Where there are ``bounds``, each must lie in one of them.
+
     Raises CniError: BAD_CONFIG, UNSUPPORTED_FIELD, and TRY_LATER while the node has no podCIDR.
     """
     ipam = r.config.ipam
@@ -51,9 +53,17 @@ def range_sets(r: Request, pod_cidrs: Sequence[Net]) -> tuple[RangeSet, ...]:
                 "kube-controller-manager assigns it (--allocate-node-cidrs); TP4003",
             )
         check_ranges(sets)
+        _check_bounds(sets, bounds)
     except BadRange as error:
         raise CniError(ErrorCode.BAD_CONFIG, "ipam", str(error)) from error
     return sets
+
+
+def _check_bounds(sets: Iterable[RangeSet], bounds: Sequence[Net]) -> None:
+    for one in (one for ranges in sets for one in ranges):
+        if bounds and not any(one.first in net and one.last in net for net in bounds):
+            known = ", ".join(map(str, bounds))
+            raise BadRange(f"range {one} is outside of this host's networks ({known}; setting standalone)")
 
 
 def _range(configured: ConfiguredRange) -> Range:

@@ -24,14 +24,14 @@ class PodDirectory(Protocol):
         ...
 
 
-async def identify(r: Request, pods: PodDirectory) -> PodRef | None:
-    """The pod ``r`` is about; None outside Kubernetes, where the runtime names no namespace (podman).
+async def identify(r: Request, pods: PodDirectory | None) -> PodRef | None:
+    """The pod ``r`` is about; None outside Kubernetes: without an API, or a namespace (podman names none).
 
     Raises CniError TRY_LATER for a pod that is unknown, is another one of the same name by now, or cannot be
     looked up; BAD_ENVIRONMENT for half an identity.
     """
     namespace, name, uid = (r.args.get(f"K8S_POD_{key}", "") for key in ("NAMESPACE", "NAME", "UID"))
-    if not namespace:
+    if pods is None or not namespace:
         return None
     if not name:
         raise CniError(ErrorCode.BAD_ENVIRONMENT, "CNI_ARGS: K8S_POD_NAMESPACE without K8S_POD_NAME")
@@ -59,8 +59,10 @@ async def identify(r: Request, pods: PodDirectory) -> PodRef | None:
     return PodRef(namespace=namespace, name=name, uid=pod.metadata.uid or uid)
 
 
-async def is_over(ref: PodRef, pods: PodDirectory) -> bool:
+async def is_over(ref: PodRef, pods: PodDirectory | None) -> bool:
     """Whether the API server says that a pod will never need its address again; no answer is no."""
+    if pods is None:
+        return False
     try:
         pod = await pods.find(ref.namespace, ref.name)
     except PodLookupFailed:

@@ -18,7 +18,11 @@ from towpath.kernel.port import Kernel
 
 @contextlib.asynccontextmanager
 async def attachments(
-    store: LeaseStore, host: Kernel, pods: PodDirectory, settings: AttachSettings, kernel_lock: asyncio.Lock
+    store: LeaseStore,
+    host: Kernel,
+    pods: PodDirectory | None,
+    settings: AttachSettings,
+    kernel_lock: asyncio.Lock,
 ) -> AsyncIterator[Attachments]:
     """The handler for ``cni.server.serve``, in the calling thread's network namespace.
 

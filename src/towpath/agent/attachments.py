@@ -38,10 +38,12 @@ class AttachSettings:
     """What the daemon knows and attachments need. The daemon changes it in place as it learns.
 
     ``pod_cidrs`` of this node, at most one a family; ``mtu`` of pods whose network does not say one;
-    ``not_ready`` why the node cannot take pods, empty when it can.
+    ``not_ready`` why the node cannot take pods, empty when it can. ``bounds``, where given, are the networks
+    that ranges of a network's own must lie in: outside of them nothing would be masqueraded.
     """
 
     pod_cidrs: tuple[Net, ...] = ()
+    bounds: tuple[Net, ...] = ()
     mtu: int = 1450
     not_ready: str = "the agent is starting"
 
@@ -57,7 +59,7 @@ class Attachments:
         self,
         store: LeaseStore,
         wiring: Wiring,
-        pods: PodDirectory,
+        pods: PodDirectory | None,
         settings: AttachSettings,
         kernel_lock: asyncio.Lock,
         routed: Callable[[Addr], bool],
@@ -108,7 +110,7 @@ class Attachments:
         if os.fstat(r.descriptors.netns).st_ino == self._netns:
             raise CniError(ErrorCode.BAD_NETNS, f"CNI_NETNS {r.netns} is the node's own network namespace")
         _check_chain(r)
-        sets = range_sets(r, self.settings.pod_cidrs)
+        sets = range_sets(r, self.settings.pod_cidrs, self.settings.bounds)
         pod = await identify(r, self._pods)
         key = (r.container_id, r.ifname)
         async with self._turns.of(host_end(r, pod)):
@@ -130,7 +132,7 @@ class Attachments:
     async def delete(self, r: Request) -> None:
         """Undo an ADD, finished or not; success whatever is left of it."""
         known = self._store.get(r.container_id, r.ifname)
-        host = known.host_ifname if known else _host_end_of(r)
+        host = known.host_ifname if known else self._host_end_of(r)
         async with self._turns.of(host):
             att = self._store.get(r.container_id, r.ifname)
             if att is not None:
@@ -173,7 +175,7 @@ class Attachments:
         if self.settings.not_ready:
             raise CniError(ErrorCode.UNAVAILABLE, "the node is not ready for pods", self.settings.not_ready)
         try:
-            range_sets(r, self.settings.pod_cidrs)
+            range_sets(r, self.settings.pod_cidrs, self.settings.bounds)
         except CniError as error:
             raise CniError(ErrorCode.UNAVAILABLE, error.msg, error.details) from error
 
@@ -270,6 +272,13 @@ class Attachments:
                     f"it is attached to {other.network}; a container has one interface of Towpath's",
                 )
 
+    def _host_end_of(self, r: Request) -> str:
+        """The host's end for a DEL without a lease, from what the runtime says of the pod, if anything."""
+        namespace, name = r.args.get("K8S_POD_NAMESPACE", ""), r.args.get("K8S_POD_NAME", "")
+        if self._pods is not None and namespace and name:
+            return host_ifname(namespace, name, r.ifname)
+        return container_ifname(r.container_id, r.ifname)
+
     def _is_foreign(self, address: Addr) -> bool:
         if not self._routed(address):
             self.foreign.discard(address)
@@ -346,14 +355,6 @@ def _check_chain(r: Request) -> None:
             f"a plugin before towpath-cni in the chain has made {r.ifname} already",
             "Towpath makes the pod's interface itself; put it first, or behind plugins that make none",
         )
-
-
-def _host_end_of(r: Request) -> str:
-    """The host's end for a DEL without a lease, from what the runtime says of the pod, if anything."""
-    namespace, name = r.args.get("K8S_POD_NAMESPACE", ""), r.args.get("K8S_POD_NAME", "")
-    if namespace and name:
-        return host_ifname(namespace, name, r.ifname)
-    return container_ifname(r.container_id, r.ifname)
 
 
 def _refusal(error: AddressError | LeaseStoreError) -> CniError:

@@ -16,22 +16,20 @@ from towpath.agent import gauges
 from towpath.agent.attach_setup import attachments as make_attachments
 from towpath.agent.attachments import Attachments, AttachSettings
 from towpath.agent.config import Settings
-from towpath.agent.directory import ApiPodDirectory
 from towpath.agent.ethtool import SystemOffload
 from towpath.agent.health import HealthServer, Page, server_tls
-from towpath.agent.interest import relevant_link_event, relevant_to
+from towpath.agent.interest import relevant_link_event
 from towpath.agent.measured import MeasuredHandler
 from towpath.agent.metrics import Metrics, Sample
 from towpath.agent.offload import OffloadProbe
 from towpath.agent.offload_view import offload_findings, overlay_devices
 from towpath.agent.readiness import GatedHandler, Readiness
 from towpath.agent.reconciler import Reconciler, Step
-from towpath.agent.report import Publisher, Verification, shortened
+from towpath.agent.report import Verification, shortened
 from towpath.agent.runner import Runner
-from towpath.api.core import Node, Pod
+from towpath.agent.surroundings import Cluster, Standalone, Surroundings
 from towpath.api.report import AgentReport
 from towpath.cni import server
-from towpath.desired.mtu import pod_mtu
 from towpath.ipam.errors import LeaseStoreError
 from towpath.ipam.store import LeaseStore
 from towpath.kernel.linux import LinuxKernel
@@ -39,9 +37,6 @@ from towpath.kernel.port import KernelRefused
 from towpath.kernel.watch import Kind, NetlinkWatch
 from towpath.kube.backoff import Backoff
 from towpath.kube.client import Client
-from towpath.kube.codec import Key
-from towpath.kube.kinds import NODES, PODS
-from towpath.kube.reflector import Reflector, Selection
 from towpath.log import get_logger
 from towpath.model.finding import Finding
 from towpath.model.network import ClusterNetwork
@@ -55,32 +50,32 @@ _STUCK_AFTER = 120.0
 
 
 class Agent:
-    """One node's agent, in the calling thread's network namespace. ``run`` may be called once."""
+    """One node's agent, in the calling thread's network namespace. ``run`` may be called once.
 
-    def __init__(self, settings: Settings, network: ClusterNetwork, client: Client) -> None:
-        self._settings, self._network, self._client = settings, network, client
+    Without a ``client`` there is no cluster: ``network`` are this host's own networks.
+    """
+
+    def __init__(self, settings: Settings, network: ClusterNetwork, client: Client | None) -> None:
+        self._settings = settings
         self._lock = asyncio.Lock()
-        self._attach = AttachSettings()
-        self._readiness = Readiness()
+        self._attach = AttachSettings(bounds=() if client else network.networks)
+        self._readiness = Readiness(("api", "kernel", "cni") if client else ("kernel", "cni"))
         self._verification = Verification()
-        self._publisher = Publisher(client, settings.node_name, time.monotonic)
         self._metrics = Metrics()
         self._step: Step | None = None
         self._kernel_problem = ""
-        self._seen: dict[str, tuple[Any, ...]] = {}
-        silence = settings.api_silence_seconds
-        self._nodes: Reflector[Node] = Reflector(
-            client, Selection(kind=NODES), self._node_changed, silence=silence
-        )
-        mine = Selection(kind=PODS, field_selector=f"spec.nodeName={settings.node_name}")
-        self._pods: Reflector[Pod] = Reflector(client, mine, self._pod_changed, silence=silence)
         self._kernel_runner = Runner(
             self._reconcile, resync=settings.resync_seconds, backoff=Backoff(0.2, 10.0)
         )
         self._node_runner = Runner(
             self._publish, resync=settings.resync_seconds, backoff=Backoff(0.5, 30.0), rest=0.25
         )
-        self._probe = OffloadProbe(SystemOffload(), settings.offload_port) if settings.offload_probe else None
+        self._around: Surroundings = Standalone(network)
+        if client is not None:
+            changes = self._kernel_runner.poke, self._own_changed
+            self._around = Cluster(settings, network, client, *changes)
+        probing = client is not None and settings.offload_probe
+        self._probe = OffloadProbe(SystemOffload(), settings.offload_port) if probing else None
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises OSError, KernelRefused when a part cannot be set up at all."""
@@ -89,7 +84,7 @@ class Agent:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with AsyncExitStack() as stack:
             await self._set_up(stack)
-            parts = [self._nodes.run(), self._pods.run(), self._kernel_runner.run(), self._node_runner.run()]
+            parts = [*self._around.parts(), self._kernel_runner.run(), self._node_runner.run()]
             if self._probe is not None:
                 parts.append(self._probe.run())
                 stack.callback(self._probe.close)
@@ -107,18 +102,11 @@ class Agent:
         stack.callback(self._store.close)
         with suppress(LeaseStoreError):  # its problem is told by STATUS, readiness and findings
             self._store.open()
-        pods = ApiPodDirectory(self._client, self._pods)
         self._attachments: Attachments = await stack.enter_async_context(
-            make_attachments(self._store, kernel, pods, self._attach, self._lock)
+            make_attachments(self._store, kernel, self._around.pods, self._attach, self._lock)
         )
         self._reconciler = Reconciler(
-            kernel,
-            self._network,
-            settings.node_name,
-            settings.iface,
-            self._lock,
-            self._attachments.current,
-            self._metrics,
+            kernel, self._around.planner, self._lock, self._attachments.current, self._metrics
         )
         self._gate = GatedHandler(self._attachments, self._attach)
         serving = await server.serve(settings.cni_socket, MeasuredHandler(self._gate, self._metrics))
@@ -135,46 +123,27 @@ class Agent:
 
     # Events.
 
-    def _node_changed(self, key: Key | None) -> None:
-        if key is None:
-            self._kernel_runner.poke()
-            return
-        name = key[1]
-        own = name == self._settings.node_name
-        node = self._nodes.objects.get(key)
-        before = self._seen.pop(name, None)
-        if node is not None:
-            self._seen[name] = relevant_to(node, own=own)
-        if self._seen.get(name) != before:
-            self._kernel_runner.poke()
-        if own:
-            self._node_runner.poke()
-
-    def _pod_changed(self, key: Key | None) -> None:
-        if key is None:
-            self._judge()
-            self._node_runner.poke()
+    def _own_changed(self) -> None:
+        self._judge()
+        self._node_runner.poke()
 
     def _kernel_changed(self, kind: Kind, name: str) -> None:
-        devices: set[str] = set()
-        if self._step is not None:
-            devices = {*self._step.desired.scope.devices, self._step.snapshot.underlay.dev}
+        devices = self._step.plan.watched if self._step is not None else ()
         if relevant_link_event(kind, name, devices):
             self._kernel_runner.poke(_EVENT_DELAY_BUSY if self._gate.busy else _EVENT_DELAY)
 
     # The two things done.
 
     async def _reconcile(self) -> bool:
-        if not self._nodes.listed.is_set():
+        if not self._around.known:
             self._judge()
             return True  # the list's end pokes
         if not self._leases_known():
             self._judge()
             return False
-        nodes = {name: node for (_, name), node in self._nodes.objects.items()}
-        nonce = self._verification.asked(nodes.get(self._settings.node_name))
+        nonce = self._verification.asked(self._around.own)
         try:
-            step = await self._reconciler.step(nodes)
+            step = await self._reconciler.step()
             self._kernel_problem = ""
         except KernelRefused as e:
             log.error("kernel_not_observed", error=str(e))
@@ -214,20 +183,19 @@ class Agent:
         """What the step found out, for those who need it."""
         first = self._step is None
         self._step = step
-        if step.firewall and step.identity.links:
-            self._attach.pod_cidrs = tuple(link.subnet for link in step.identity.links.values())
-            self._attach.mtu = pod_mtu(self._network, step.snapshot.underlay)
+        if step.firewall and step.plan.pod_cidrs:
+            self._attach.pod_cidrs = step.plan.pod_cidrs
+            self._attach.mtu = step.plan.pod_mtu
             self._attach.not_ready = ""
             self._gate.open()
         if self._probe is not None:
             self._probe.update(overlay_devices(step))
         if first:
-            log.info("in_charge", operations=len(step.planned), pods=len(step.snapshot.attachments))
+            log.info("in_charge", operations=len(step.planned), pods=len(step.plan.attachments))
 
     async def _publish(self) -> bool:
-        node = self._nodes.objects.get(("", self._settings.node_name))
-        if node is None or not self._kernel_runner.runs:
-            return True  # nothing to write to, or nothing to say yet
+        if not self._kernel_runner.runs:
+            return True  # nothing to say yet
         now = time.monotonic()
         drift = (*(self._step.drift if self._step else ()), *self._verification.drift(now))
         report = AgentReport(
@@ -240,13 +208,13 @@ class Agent:
         )
         annotations = self._step.annotations if self._step else {}
         up = bool(annotations) and self._step is not None and self._step.firewall
-        return await self._publisher.publish(node, annotations, report, network_up=up)
+        return await self._around.publish(annotations, report, network_up=up)
 
     # What is known.
 
     def _judge(self) -> None:
         """Restate readiness, and why the node cannot take pods."""
-        api = _api_problem("nodes", self._nodes) or _api_problem("pods", self._pods)
+        api = self._around.problem()
         self._readiness.set("api", api)
         kernel = self._kernel_reason()
         self._readiness.set("kernel", kernel)
@@ -264,7 +232,7 @@ class Agent:
             return "; ".join(self._step.drift)
         if self._step.firewall:
             return ""
-        return "; ".join(map(str, self._step.identity.findings)) or "the firewall is not in force"
+        return "; ".join(map(str, self._step.plan.blocked)) or "the firewall is not in force"
 
     def _findings(self) -> list[Finding]:
         found = [*self._reconciler.findings, *self._attachments.findings()]
@@ -275,15 +243,14 @@ class Agent:
             found += offload_findings(self._probe, self._settings.node_name)
         if self._kernel_problem:
             found.append(_blind(self._settings.node_name, self._kernel_problem))
-        found += [_strange(f"Node/{name}", why) for (_, name), why in self._nodes.undecodable.items()]
-        return found
+        return found + self._around.findings()
 
     def _gauges(self) -> Iterable[Sample]:
         return gauges.sample(
             self._readiness,
-            {"nodes": self._nodes, "pods": self._pods},
+            self._around.reflectors,
             self._probe,
-            self._step.desired.scope.devices if self._step else (),
+            self._step.plan.desired.scope.devices if self._step else (),
             len(self._attachments.current()),
             len(self._step.drift) if self._step else 0,
             self._findings,
@@ -326,12 +293,6 @@ def _since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _api_problem(kind: str, reflector: Reflector[Any]) -> str:
-    if reflector.listed.is_set():
-        return ""
-    return f"{kind} not listed yet: {reflector.problem or 'no answer yet'}"
-
-
 def _refusal(operation: str, error: KernelRefused, node: str) -> Finding:
     return Finding(
         code="TP1020",
@@ -353,8 +314,3 @@ def _gone(link: str, node: str) -> Finding:
         message="the link of a pod is gone, and only the runtime can make a new one",
         fix="delete the pod; its controller makes another",
     )
-
-
-def _strange(obj: str, problem: str) -> Finding:
-    fix = "correct the object; until then its last good version is used"
-    return Finding(code="TP1040", object=obj, message=problem, fix=fix)

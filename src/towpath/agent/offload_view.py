@@ -17,11 +17,11 @@ def overlay_devices(step: Step) -> list[Device]:
     devices = []
     gateways: dict[str, dict[Addr, str]] = {}
     names = _names_by_gateway(step)
-    for route in step.desired.state.routes:
+    for route in step.plan.desired.state.routes:
         if isinstance(route, Route) and route.onlink and route.via in names:
             gateways.setdefault(route.dev, {})[ip_address(str(route.via))] = names[route.via]
-    addresses = {a.dev: a.interface.ip for a in step.desired.state.addresses}
-    for name, link in step.desired.state.links.items():
+    addresses = {a.dev: a.interface.ip for a in step.plan.desired.state.addresses}
+    for name, link in step.plan.desired.state.links.items():
         if isinstance(link.kind, Vxlan) and name in addresses:
             peers = {node: address for address, node in gateways.get(name, {}).items()}
             devices.append(Device(name, addresses[name], link.mtu, peers))
@@ -29,10 +29,13 @@ def overlay_devices(step: Step) -> list[Device]:
 
 
 def _names_by_gateway(step: Step) -> dict[Addr, str]:
-    names = {}
-    for name, node in step.snapshot.nodes.items():
-        peer, _ = parse_peer(node, step.snapshot.network)
-        if peer is not None and name != step.snapshot.node_name:
+    names: dict[Addr, str] = {}
+    snapshot = step.plan.snapshot
+    if snapshot is None:
+        return names
+    for name, node in snapshot.nodes.items():
+        peer, _ = parse_peer(node, snapshot.network)
+        if peer is not None and name != snapshot.node_name:
             names.update({link.subnet.network_address: name for link in peer.links.values()})
     return names
 

@@ -1,6 +1,7 @@
 """What being ready means, told truthfully: API listed once, kernel as desired, CNI calls served."""
 
 import asyncio
+from collections.abc import Iterable
 
 from towpath.agent.attachments import AttachSettings
 from towpath.cni.errors import CniError, ErrorCode
@@ -13,12 +14,13 @@ _ADD_WAITS = 10.0
 class Readiness:
     """Conditions by name; each is the reason why it does not hold, empty when it does."""
 
-    def __init__(self) -> None:
-        self.conditions = dict.fromkeys(("api", "kernel", "cni"), "the agent is starting")
+    def __init__(self, names: Iterable[str] = ("api", "kernel", "cni")) -> None:
+        self.conditions = dict.fromkeys(names, "the agent is starting")
 
     def set(self, name: str, reason: str) -> None:
-        """State a condition."""
-        self.conditions[name] = reason
+        """State a condition; one that is not asked about here (no cluster, no API) is passed over."""
+        if name in self.conditions:
+            self.conditions[name] = reason
 
     @property
     def ready(self) -> bool:

@@ -1,0 +1,168 @@
+"""From what is known to what this node should hold: in a cluster by the API's Nodes, else by settings."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from towpath.agent.underlay import UnderlayUnknown, discover, on_link
+from towpath.api.core import Node
+from towpath.api.flannel import FAMILIES, parse_peer, random_mac
+from towpath.desired.identity import device, own_identity
+from towpath.desired.mtu import pod_mtu
+from towpath.desired.node import Desired, node_state, standalone_state
+from towpath.desired.snapshot import Snapshot
+from towpath.model.attachment import Attachment
+from towpath.model.finding import Finding
+from towpath.model.net import Addr, Net, Vxlan
+from towpath.model.network import ClusterNetwork, Underlay
+from towpath.model.state import NetState
+
+_ETHERNET_MTU = 1500
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What the node should hold, and what that means for pods to come.
+
+    ``pod_cidrs`` is where their addresses come from, empty for reasons told by ``blocked``; ``pod_mtu`` the
+    MTU of their links. ``watched`` are devices that, besides pods' links, matter. ``snapshot`` is what it
+    all was computed from, None outside a cluster.
+    """
+
+    desired: Desired
+    attachments: tuple[Attachment, ...]
+    pod_cidrs: tuple[Net, ...]
+    pod_mtu: int
+    blocked: tuple[Finding, ...] = ()
+    watched: frozenset[str] = frozenset()
+    snapshot: Snapshot | None = None
+
+
+class Planner(Protocol):
+    """Says what this node should hold."""
+
+    def plan(
+        self, observed: NetState, attachments: tuple[Attachment, ...]
+    ) -> tuple[Plan | None, tuple[Finding, ...]]:
+        """The plan, None while too little is known; and what is to be said about the input."""
+        ...
+
+
+class StandalonePlanner:
+    """A host without a cluster: ``network`` are its containers' networks."""
+
+    def __init__(self, network: ClusterNetwork) -> None:
+        self._network = network
+
+    def plan(
+        self, observed: NetState, attachments: tuple[Attachment, ...]
+    ) -> tuple[Plan | None, tuple[Finding, ...]]:
+        """Always known."""
+        desired = standalone_state(self._network, attachments)
+        plan = Plan(
+            desired=desired,
+            attachments=attachments,
+            pod_cidrs=self._network.networks,
+            pod_mtu=self._network.pod_mtu or _way_out(observed),
+        )
+        return plan, desired.findings
+
+
+class ClusterPlanner:
+    """A node of a cluster. ``nodes`` gives the Nodes by name, as the API has them now."""
+
+    def __init__(
+        self,
+        network: ClusterNetwork,
+        node_name: str,
+        iface: str,
+        nodes: Callable[[], Mapping[str, Node]],
+    ) -> None:
+        self._network, self._node_name, self._iface = network, node_name, iface
+        self._nodes = nodes
+        self._macs: dict[str, str] = {}
+        self._underlay: Underlay | None = None
+
+    def plan(
+        self, observed: NetState, attachments: tuple[Attachment, ...]
+    ) -> tuple[Plan | None, tuple[Finding, ...]]:
+        """None while this node's place in the network cannot be told."""
+        nodes = dict(self._nodes())
+        underlay, findings = self._find_underlay(nodes, observed)
+        if underlay is None:
+            return None, findings
+        snapshot = Snapshot(
+            node_name=self._node_name,
+            network=self._network,
+            nodes=nodes,
+            underlay=underlay,
+            attachments=attachments,
+            vtep_macs=self._vtep_macs(observed),
+        )
+        desired, me = node_state(snapshot), own_identity(snapshot)
+        plan = Plan(
+            desired=desired,
+            attachments=attachments,
+            pod_cidrs=tuple(link.subnet for link in me.links.values()),
+            pod_mtu=pod_mtu(self._network, underlay),
+            blocked=me.findings,
+            watched=desired.scope.devices | {underlay.dev},
+            snapshot=snapshot,
+        )
+        return plan, (*findings, *desired.findings)
+
+    def _find_underlay(
+        self, nodes: Mapping[str, Node], observed: NetState
+    ) -> tuple[Underlay | None, tuple[Finding, ...]]:
+        """The underlay; the last known one while a new answer would be worse than none.
+
+        A NIC that loses its address for a moment must not move the tunnels of a whole node.
+        """
+        node = nodes.get(self._node_name)
+        findings: tuple[Finding, ...] = ()
+        fresh: Underlay | None = None
+        if node is not None:
+            try:
+                fresh, findings = discover(node, observed, self._network, self._iface)
+            except UnderlayUnknown as e:
+                findings = (e.finding,)
+        last = self._underlay
+        if last is not None and last.dev in observed.links and (fresh is None or findings):
+            fresh = msgspec.structs.replace(last, mtu=observed.links[last.dev].mtu)
+        if fresh is None:
+            return None, findings or (_unknown(self._node_name),)
+        if self._network.direct_routing or self._network.backend == "host-gw":
+            fresh = msgspec.structs.replace(fresh, on_link=self._on_link(nodes, observed))
+        self._underlay = fresh
+        return fresh, findings
+
+    def _on_link(self, nodes: Mapping[str, Node], observed: NetState) -> frozenset[Addr]:
+        peers = (parse_peer(node, self._network)[0] for node in nodes.values())
+        addresses = [link.public for peer in peers if peer is not None for link in peer.links.values()]
+        return on_link(addresses, observed)
+
+    def _vtep_macs(self, observed: NetState) -> dict[str, str]:
+        """Of existing devices their own, else made up once and kept."""
+        for family in FAMILIES:
+            name = device(self._network, family)
+            link = observed.links.get(name)
+            if link is not None and isinstance(link.kind, Vxlan) and link.mac:
+                self._macs[name] = link.mac
+            self._macs.setdefault(name, random_mac(os.urandom(6)))
+        return dict(self._macs)
+
+
+def _way_out(observed: NetState) -> int:
+    """The least MTU of the devices of default routes; Ethernet's where there is none."""
+    ways = {r.dev for r in observed.routes if r.dst.prefixlen == 0 and r.dev in observed.links}
+    return min((observed.links[dev].mtu for dev in ways), default=_ETHERNET_MTU) or _ETHERNET_MTU
+
+
+def _unknown(node_name: str) -> Finding:
+    return Finding(
+        code="TP3010",
+        object=f"Node/{node_name}",
+        message="is not known to the API server",
+        fix="see that the kubelet has registered the node under this name, or correct node_name",
+    )

@@ -1,0 +1,174 @@
+"""What the agent knows besides its own kernel: a cluster's API, or nothing (a podman host)."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from time import monotonic
+from typing import Any, Protocol
+
+from towpath.agent.attach_pods import PodDirectory
+from towpath.agent.config import Settings
+from towpath.agent.directory import ApiPodDirectory
+from towpath.agent.interest import relevant_to
+from towpath.agent.planning import ClusterPlanner, Planner, StandalonePlanner
+from towpath.agent.report import Publisher
+from towpath.api.core import Node, Pod
+from towpath.api.report import AgentReport
+from towpath.kube.client import Client
+from towpath.kube.codec import Key
+from towpath.kube.kinds import NODES, PODS
+from towpath.kube.reflector import Reflector, Selection
+from towpath.model.finding import Finding
+from towpath.model.network import ClusterNetwork
+
+
+class Surroundings(Protocol):
+    """``planner`` says what the node should hold; ``pods`` who a pod is, None where nobody knows."""
+
+    planner: Planner
+    pods: PodDirectory | None
+
+    @property
+    def known(self) -> bool:
+        """Whether enough is known to plan."""
+        ...
+
+    @property
+    def own(self) -> Node | None:
+        """This node's Node."""
+        ...
+
+    @property
+    def reflectors(self) -> Mapping[str, Reflector[Any]]:
+        """What is watched, by kind."""
+        ...
+
+    def problem(self) -> str:
+        """Why it is not all known yet, empty when it is."""
+        ...
+
+    def findings(self) -> list[Finding]:
+        """What is wrong with what was read."""
+        ...
+
+    def parts(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run."""
+        ...
+
+    async def publish(self, annotations: dict[str, str], report: AgentReport, *, network_up: bool) -> bool:
+        """Tell others. False: to be tried again."""
+        ...
+
+
+class Standalone:
+    """No cluster: nothing to wait for, nobody to tell; containers are their runtime's alone."""
+
+    own = None
+    known = True
+
+    def __init__(self, network: ClusterNetwork) -> None:
+        self.pods: PodDirectory | None = None
+        self.planner: Planner = StandalonePlanner(network)
+        self.reflectors: Mapping[str, Reflector[Any]] = {}
+
+    def problem(self) -> str:
+        """None."""
+        return ""
+
+    def findings(self) -> list[Finding]:
+        """None."""
+        return []
+
+    def parts(self) -> list[Coroutine[Any, Any, None]]:
+        """None."""
+        return []
+
+    async def publish(self, annotations: dict[str, str], report: AgentReport, *, network_up: bool) -> bool:
+        """Done."""
+        return True
+
+
+class Cluster:
+    """The API's Nodes and this node's pods, and the own Node to write to.
+
+    ``changed`` is called when the plan may be another, ``own_changed`` when something about the own Node or
+    the knowledge of pods is new.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        network: ClusterNetwork,
+        client: Client,
+        changed: Callable[[], None],
+        own_changed: Callable[[], None],
+    ) -> None:
+        self._name, self._changed, self._own_changed = settings.node_name, changed, own_changed
+        self._seen: dict[str, tuple[Any, ...]] = {}
+        self._publisher = Publisher(client, settings.node_name, monotonic)
+        silence = settings.api_silence_seconds
+        self._nodes: Reflector[Node] = Reflector(
+            client, Selection(kind=NODES), self._node_changed, silence=silence
+        )
+        mine = Selection(kind=PODS, field_selector=f"spec.nodeName={settings.node_name}")
+        self._pods: Reflector[Pod] = Reflector(client, mine, self._pod_changed, silence=silence)
+        self.reflectors: Mapping[str, Reflector[Any]] = {"nodes": self._nodes, "pods": self._pods}
+        self.pods: PodDirectory | None = ApiPodDirectory(client, self._pods)
+        self.planner: Planner = ClusterPlanner(network, settings.node_name, settings.iface, self._by_name)
+
+    @property
+    def known(self) -> bool:
+        """Whether the Nodes were listed."""
+        return self._nodes.listed.is_set()
+
+    @property
+    def own(self) -> Node | None:
+        """As it was last seen."""
+        return self._nodes.objects.get(("", self._name))
+
+    def problem(self) -> str:
+        """What has not been listed, and what the API server said."""
+        for kind, reflector in self.reflectors.items():
+            if not reflector.listed.is_set():
+                return f"{kind} not listed yet: {reflector.problem or 'no answer yet'}"
+        return ""
+
+    def findings(self) -> list[Finding]:
+        """Nodes that cannot be read."""
+        return [_strange(f"Node/{name}", why) for (_, name), why in self._nodes.undecodable.items()]
+
+    def parts(self) -> list[Coroutine[Any, Any, None]]:
+        """The reflectors."""
+        return [self._nodes.run(), self._pods.run()]
+
+    async def publish(self, annotations: dict[str, str], report: AgentReport, *, network_up: bool) -> bool:
+        """Write it to the own Node, if there is one and it says something else."""
+        node = self.own
+        if node is None:
+            return True
+        return await self._publisher.publish(node, annotations, report, network_up=network_up)
+
+    def _by_name(self) -> dict[str, Node]:
+        return {name: node for (_, name), node in self._nodes.objects.items()}
+
+    def _node_changed(self, key: Key | None) -> None:
+        if key is None:
+            self._changed()
+            return
+        name = key[1]
+        own = name == self._name
+        node = self._nodes.objects.get(key)
+        before = self._seen.pop(name, None)
+        if node is not None:
+            self._seen[name] = relevant_to(node, own=own)
+        if self._seen.get(name) != before:
+            self._changed()
+        if own:
+            self._own_changed()
+
+    def _pod_changed(self, key: Key | None) -> None:
+        if key is None:
+            self._own_changed()
+
+
+def _strange(obj: str, problem: str) -> Finding:
+    fix = "correct the object; until then its last good version is used"
+    return Finding(code="TP1040", object=obj, message=problem, fix=fix)
