@@ -111,9 +111,11 @@ class Kubelet:
         for container in self._found:
             if container.labels.get("uid") not in self._checkpoints and container.sandbox:
                 await self._services.runtime.call(RemoveContainer(id=container.id))
+        alive = {container.labels.get("uid") for container in self._found}
         for checkpoint in self._checkpoints.values():
-            if checkpoint.sandbox and checkpoint.sandbox not in live:
+            if checkpoint.sandbox not in live:
                 checkpoint.ips, checkpoint.netns = [], ""
+            if checkpoint.uid not in alive:
                 checkpoint.restarts = {name: count + 1 for name, count in checkpoint.restarts.items()}
 
     def _changed(self, key: Key | None) -> None:

@@ -137,7 +137,9 @@ class NodeKeeper:
         while True:
             try:
                 await self._renew_lease()
-                if time.monotonic() - renewed > _LEASE_SECONDS / 2:  # we were taken for dead: say what is true
+                if (
+                    time.monotonic() - renewed > _LEASE_SECONDS / 2
+                ):  # we were taken for dead: say what is true
                     self._sent = None
                     self._changed.set()
                 renewed = time.monotonic()

@@ -138,9 +138,8 @@ class PodWorker:
             return wait
         if not await self.containers.start(self.pod, spec, self._sandbox(), self._ips()):
             return self.containers.due(state)
-        if state.restarts:
-            self.checkpoint.restarts[spec.name] = state.restarts
-            self.checkpoint.save()
+        self.checkpoint.restarts[spec.name] = state.restarts
+        self.checkpoint.save()
         self._prober.reset(spec, state)
         self._event("Normal", "Started", f"Started container {spec.name}")
         return _RESYNC

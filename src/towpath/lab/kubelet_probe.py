@@ -134,7 +134,7 @@ class Prober:
                     return await _tcp(host, named_port(spec, probe.tcp_socket.port))
                 if probe.exec:
                     return await self._exec(state, tuple(probe.exec.command or ()))
-        except (OSError, TimeoutError, ValueError, KeyError, RuntimeRefused):
+        except (OSError, TimeoutError, ValueError, LookupError, RuntimeRefused):
             return False
         return True
 

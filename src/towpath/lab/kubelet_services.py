@@ -37,7 +37,7 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     sandbox: str = ""
     netns: str = ""
     ips: list[str] = []
-    restarts: dict[str, int] = {}
+    restarts: dict[str, int] = {}  # of every container that was ever started
 
     def save(self) -> None:
         """Write, complete or not at all. Raises OSError."""

@@ -67,7 +67,7 @@ def launch(spec: LabSpec, progress: Callable[[str], None]) -> Path:
     """Start the lab and return its folder once the cluster is Ready. Raises LabError; nothing stays then."""
     require_libraries()
     folder = rundir.path_of(spec.name)
-    with _claimed(folder) as control, socket.create_server(("127.0.0.1", 0), backlog=512) as api:
+    with _claimed(folder) as control, _listen_on_loopback() as api:
         ours, theirs = socket.socketpair()
         lifeline_read, lifeline = os.pipe()
         janitor = _start_janitor(folder, lifeline_read)
@@ -92,6 +92,19 @@ def launch(spec: LabSpec, progress: Callable[[str], None]) -> Path:
                 janitor.wait()
                 raise
     return folder
+
+
+def _listen_on_loopback() -> socket.socket:
+    """A listening socket on a free port that keeps it when ``api-down`` stops listening.
+
+    A port the kernel chose is given back by shutdown(2), one asked for by number is not; hence two binds.
+    """
+    for _attempt in range(20):
+        with socket.create_server(("127.0.0.1", 0)) as chosen:
+            port = chosen.getsockname()[1]
+        with suppress(OSError):  # somebody else took it in between
+            return socket.create_server(("127.0.0.1", port), backlog=512)
+    raise LabError("no free TCP port on 127.0.0.1")
 
 
 def require_libraries() -> None:

@@ -65,8 +65,9 @@ def ps(conversation: Conversation) -> dict[str, Any]:
     return {"lab": conversation.spec.name, "api": "up" if report.api else "down", "nodes": rows}
 
 
-def down(_: Conversation) -> dict[str, Any]:
-    """End the lab. The answer is sent before the end."""
+def down(conversation: Conversation) -> dict[str, Any]:
+    """End the lab. The answer is sent first: this process ends with all the others."""
+    conversation.say(result={})
     ask(Order(op="down"))
     return {}
 

@@ -25,7 +25,7 @@ def daemonset() -> dict[str, Any]:
         "name": "agent",
         "image": IMAGE,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-m", "towpath.agent", "--config", str(AGENT_CONFIG)],
+        "command": ["python3", "-m", "towpath.agent", "--config", str(AGENT_CONFIG)],
         "env": [{"name": "TOWPATH_NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
         "readinessProbe": {
             "httpGet": {"path": "/readyz", "port": HEALTH_PORT, "host": "127.0.0.1"},

@@ -83,7 +83,7 @@ class RemoveContainer(msgspec.Struct, frozen=True, kw_only=True, tag="remove-con
 
 
 class Exec(msgspec.Struct, frozen=True, kw_only=True, tag="exec"):
-    """Run ``argv`` in a container, in a sandbox's network (``network``), or ("") on the node."""
+    """Run ``argv`` in a container, in a sandbox's network (``network``), or on the node ("")."""
 
     id: str
     argv: tuple[str, ...]

@@ -104,7 +104,9 @@ def _enter_network(path: str) -> None:
 
 
 def _execute(argv: tuple[str, ...], env: dict[str, str]) -> None:
-    environment = {"PATH": DEFAULT_PATH, "HOME": "/root", **env}
+    # A Towpath that runs from a source tree is found by PYTHONPATH, in its pods as well.
+    inherited = {key: os.environ[key] for key in ("PYTHONPATH",) if key in os.environ}
+    environment = {"PATH": DEFAULT_PATH, "HOME": "/root", **inherited, **env}
     os.execvpe(argv[0], list(argv), environment)  # noqa: S606
 
 
