@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+import threading
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -341,6 +342,6 @@ def test_metrics_text() -> None:
 def test_lock_is_exclusive_and_names_its_holder(tmp_path: Path) -> None:
     first = StateLock(tmp_path)
     with pytest.raises(AlreadyRunning, match="one agent a node"):
-        StateLock(tmp_path)
-    first.close()
-    StateLock(tmp_path).close()
+        StateLock(tmp_path, patience=0.05)
+    threading.Timer(0.1, first.close).start()
+    StateLock(tmp_path, patience=5).close()  # it was about to leave
