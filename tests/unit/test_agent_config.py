@@ -127,3 +127,24 @@ def test_light_flags() -> None:
 
 def test_the_table_and_the_struct_agree() -> None:
     assert tuple(s.name for s in SETTINGS) == Settings.__struct_fields__
+
+
+def test_standalone_is_the_networks_of_a_host_without_a_cluster(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    for text in ('"10.90.0.7/16, fd00:90::/64"', '["fd00:90::/64", 10.90.0.0/16]'):
+        file.write_text(f"node_name: host\nmasquerade: off\nstandalone: {text}\n")
+        settings = load({}, {}, str(file))  # no net-conf.json is looked for
+        network = cluster_network(settings)
+        assert [str(net) for net in network.networks] == ["10.90.0.0/16", "fd00:90::/64"]
+        assert not network.masquerade
+    assert load({"standalone": "fd00:90::/64", "node_name": "host"}, {}).net_conf == ""
+    assert loaded(tmp_path).standalone == ()
+
+
+def test_standalone_says_what_it_cannot_be(tmp_path: Path) -> None:
+    assert "write CIDRs" in problems(tmp_path, "standalone: true\n")
+    assert "'10.90.0.1': is no CIDR" in problems(tmp_path, flags={"standalone": "10.90.0.1"})
+    assert "name one that holds both" in problems(tmp_path, "standalone: 10.1.0.0/16,10.2.0.0/16\n")
+    said = problems(tmp_path, "standalone: 10.1.0.0/16\n", TOWPATH_KUBECONFIG="/k")
+    assert "net_conf (from --net-conf) belongs to a cluster" in said
+    assert "kubeconfig (from TOWPATH_KUBECONFIG) belongs to a cluster" in said

@@ -13,6 +13,7 @@ from towpath.agent.setting import (
     flag,
     host_port,
     net_conf,
+    networks,
     node_name,
     number,
     optional_file,
@@ -20,6 +21,7 @@ from towpath.agent.setting import (
     text,
     whole_number,
 )
+from towpath.model.net import Net
 
 ENV_PREFIX = "TOWPATH_"
 DEFAULT_FILE = "/etc/towpath/agent.yaml"
@@ -55,6 +57,7 @@ class Setting(msgspec.Struct, frozen=True):
 SETTINGS = (
     Setting("node_name", node_name, "", "name of this node's Node object (default: the host name)"),
     Setting("kubeconfig", text, "", "kubeconfig file (default: as kubectl, in-cluster first)"),
+    Setting("standalone", networks, (), "no cluster (podman): CIDRs of this host's containers, one a family"),
     Setting("net_conf", net_conf, "/etc/kube-flannel/net-conf.json", "flannel's net-conf.json: path or JSON"),
     Setting("cni_socket", path, Path("/run/towpath/cni.sock"), "Unix socket the CNI shim calls"),
     Setting(
@@ -85,10 +88,14 @@ _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All settings, checked; the table ``SETTINGS`` says what each is. ``net_conf`` is the JSON itself."""
+    """All settings, checked; the table ``SETTINGS`` says what each is.
+
+    ``net_conf`` is the JSON itself, empty if standalone.
+    """
 
     node_name: str
     kubeconfig: str
+    standalone: tuple[Net, ...]
     net_conf: str
     cni_socket: Path
     state_dir: Path
@@ -129,12 +136,21 @@ def load(
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         source, value = given.get(setting.name, ("the default", setting.default))
+        if values.get("standalone") and setting.name == "net_conf":
+            values[setting.name] = ""  # a file that only nodes of a cluster have
+            continue
         try:
             values[setting.name] = setting.parse(value)
         except Rejected as e:
             problems.append(f"{setting.name} (from {source}): {e}")
     if not problems:
         problems += _cross_checks(values)
+        problems += [
+            f"{name} (from {given[name][0]}) belongs to a cluster, standalone means that there is none: "
+            "give one of them"
+            for name in ("kubeconfig", "net_conf")
+            if values["standalone"] and name in given
+        ]
     if problems:
         raise ConfigError(problems)
     return Settings(**values)

@@ -88,6 +88,8 @@ class Agent:
             if self._probe is not None:
                 parts.append(self._probe.run())
                 stack.callback(self._probe.close)
+            if self._around.known:
+                self._kernel_runner.poke()
             await _until(stop, [asyncio.create_task(part) for part in parts])
             log.info("stopping", left_in_place="links, routes, firewall")
 

@@ -5,8 +5,10 @@ it will be for the rest of its life.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import msgspec
@@ -44,8 +46,7 @@ def run(flags: Mapping[str, str]) -> None:
     try:
         prepare_folders(settings)
         lock = StateLock(settings.state_dir)
-        access = kube_config.load(settings.kubeconfig)
-        client = Client(access, user_agent=f"towpath-agent/{settings.node_name}")
+        client = None if settings.standalone else _client(settings)
         privileges.drop(settings.run_as_uid or None, settings.run_as_gid or None)
     except (AlreadyRunning, KubeConfigError, privileges.PrivilegeError) as e:
         raise AgentFailed(str(e)) from e
@@ -59,14 +60,25 @@ def run(flags: Mapping[str, str]) -> None:
         lock.close()
 
 
-async def _main(settings: Settings, network: ClusterNetwork, client: Client) -> None:
-    async with client:
+def _client(settings: Settings) -> Client:
+    access = kube_config.load(settings.kubeconfig)
+    return Client(access, user_agent=f"towpath-agent/{settings.node_name}")
+
+
+async def _main(settings: Settings, network: ClusterNetwork, client: Client | None) -> None:
+    async with client or contextlib.nullcontext():
         await Agent(settings, network, client).run()
 
 
 def cluster_network(settings: Settings) -> ClusterNetwork:
-    """net-conf.json with what flannel takes as flags. Raises NetConfError."""
-    network = parse_net_conf(settings.net_conf)
+    """net-conf.json with what flannel takes as flags, or the host's own networks. Raises NetConfError."""
+    if settings.standalone:
+        network = ClusterNetwork(
+            ipv4=next((net for net in settings.standalone if isinstance(net, IPv4Network)), None),
+            ipv6=next((net for net in settings.standalone if isinstance(net, IPv6Network)), None),
+        )
+    else:
+        network = parse_net_conf(settings.net_conf)
     return msgspec.structs.replace(network, masquerade=settings.masquerade, pod_mtu=settings.pod_mtu)
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+from towpath.api.text import parse_cidr
+from towpath.model.net import Net
+
 _NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _YES, _NO = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
@@ -108,6 +111,22 @@ def host_port(value: Any) -> tuple[str, int]:
     if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
         raise Rejected(f"{value!r} is not ADDRESS:PORT, e.g. 127.0.0.1:9109 or [::1]:9109")
     return host.strip("[]") or "::", int(port)
+
+
+def networks(value: Any) -> tuple[Net, ...]:
+    """CIDRs, at most one a family: a list, or text with commas."""
+    if isinstance(value, tuple):
+        return value
+    texts = value if isinstance(value, list) else filter(None, str(value).replace(" ", "").split(","))
+    found: dict[int, Net] = {}
+    for one in texts:
+        try:
+            net = parse_cidr(str(one))
+        except ValueError as e:
+            raise Rejected(f"{one!r}: {e}; write CIDRs, e.g. 10.90.0.0/16,fd00:90::/64") from None
+        if found.setdefault(net.version, net) != net:
+            raise Rejected(f"{found[net.version]} and {net} are of one family; name one that holds both")
+    return tuple(found[version] for version in sorted(found))
 
 
 def net_conf(value: Any) -> str:
