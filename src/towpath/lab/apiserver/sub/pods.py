@@ -68,6 +68,8 @@ async def eviction(server: Server, call: Call, request: web.Request) -> Reply:
     if request.method != "POST":
         raise method_not_allowed("POST")
     body = call.decode()
+    if body.get("apiVersion") == "policy/v1beta1":  # what kubectl drain before 1.22 sends
+        body = {**body, "apiVersion": "policy/v1"}
     check_kind(call, body, "Eviction", "policy/v1")
     stored = existing(server, call)
     options = body.get("deleteOptions") or {}
