@@ -62,9 +62,9 @@ class NetlinkWatch:
             self._loop.add_reader(self._nft, self._read, self._nft, self._heard_nft)
 
     def close(self) -> None:
-        """Hear no more."""
+        """Hear no more; once more is no error."""
         for sock in (self._route, self._nft):
-            if sock is not None:
+            if sock is not None and sock.fileno() >= 0:
                 if self._loop is not None:
                     self._loop.remove_reader(sock)
                 sock.close()
