@@ -115,7 +115,7 @@ async def test_what_others_flush_is_mended_at_once(client: Client) -> None:
     await asyncio.sleep(0.3)
     removed = await asyncio.create_subprocess_exec("nft", "delete", "table", "inet", TABLE)
     assert await removed.wait() == 0
-    assert await until(lambda: bool(rules())) < 1.0
+    assert await until(lambda: bool(rules())) < 2.0  # usually 20 ms; the regular look is after 30 s
 
 
 async def test_datagrams_are_not_sent_to_a_backend_that_left(client: Client) -> None:
