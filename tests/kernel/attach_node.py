@@ -7,7 +7,7 @@ import os
 import shlex
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -35,6 +35,7 @@ from towpath.reconcile.diff import diff
 
 CIDRS = (ip_network("10.42.1.0/24"), ip_network("fd00:10:42:1::/64"))
 NETWORK = ClusterNetwork(ipv4=ip_network("10.42.0.0/16"), ipv6=ip_network("fd00:10:42::/56"))  # type: ignore[arg-type]
+PREFIXES = (POD_PREFIX, "tpb")
 _numbers = itertools.count(1)
 
 
@@ -185,45 +186,44 @@ class AttachNode:
         return host_ifname("default", pod, ifname)
 
     def inside(self, container: str) -> NetState:
-        def look() -> NetState:
-            kernel = LinuxKernel(nft=False)
-            try:
-                return kernel.observe()
-            finally:
-                kernel.close()
-
-        return run_in(self.netns(container), look)
+        return observed_in(self.netns(container))
 
     def leftovers(self) -> list[str]:
         """Everything of any pod that is there: links, routes, set elements, leases."""
-        kernel = LinuxKernel()
-        try:
-            seen = kernel.observe((), "towpath")
-        finally:
-            kernel.close()
-        found = [name for name in seen.links if name.startswith((POD_PREFIX, "tpb"))]
-        found += [
-            f"route {r.dst}"
-            for r in seen.routes
-            if any(r.dst.overlaps(c) for c in CIDRS if c.version == r.dst.version)
-        ]
-        if seen.nft is not None:
-            static = {"net4", "net6", "local4", "local6"}
-            found += [
-                f"{s.name} {key}"
-                for s in seen.nft.sets.values()
-                if s.name not in static
-                for key in s.elements
-            ]
-        for container in self.namespaces:
-            found += [f"{container}: {name}" for name in self.inside(container).links if name != "lo"]
-        return found + [f"lease {a}" for a in self.store.leased()]
+        return kernel_leftovers(self.namespaces) + [f"lease {a}" for a in self.store.leased()]
 
     def close(self) -> None:
         """Remove what a test left on purpose."""
-        kernel = LinuxKernel()
-        names = [n for n in kernel.observe().links if n.startswith((POD_PREFIX, "tpb"))]
-        kernel.apply([DelLink(name) for name in names])
-        kernel.close()
+        remove_links()
         for fd in self.namespaces.values():
             os.close(fd)
+
+
+def observed_in(netns: int) -> NetState:
+    """What another namespace holds."""
+
+    def look() -> NetState:
+        with closing(LinuxKernel(nft=False)) as kernel:
+            return kernel.observe()
+
+    return run_in(netns, look)
+
+
+def kernel_leftovers(namespaces: Mapping[str, int]) -> list[str]:
+    """Everything of any pod in this namespace, and every link but lo in those of pods."""
+    with closing(LinuxKernel()) as kernel:
+        seen = kernel.observe((), "towpath")
+    found = [name for name in seen.links if name.startswith(PREFIXES)]
+    found += [f"route {r.dst}" for r in seen.routes if str(r.dst).startswith(("10.42.1.", "fd00:10:42:1:"))]
+    if seen.nft is not None:
+        pods = (s for s in seen.nft.sets.values() if s.name not in ("net4", "net6", "local4", "local6"))
+        found += [f"{s.name} {key}" for s in pods for key in s.elements]
+    for name, netns in namespaces.items():
+        found += [f"{name}: {link}" for link in observed_in(netns).links if link != "lo"]
+    return found
+
+
+def remove_links() -> None:
+    """Remove every pod's link from this namespace."""
+    with closing(LinuxKernel()) as kernel:
+        kernel.apply([DelLink(name) for name in kernel.observe().links if name.startswith(PREFIXES)])

@@ -212,8 +212,9 @@ async def test_the_file_is_the_last_word(store: LeaseStore, tmp_path: Path) -> N
 
 
 def test_two_processes_do_not_share_a_store(store: LeaseStore, tmp_path: Path, clock: Clock) -> None:
+    second = LeaseStore(tmp_path / "leases.db", boot_id=BOOT, clock=clock)
     with pytest.raises(LeaseStoreError, match="another process has it open"):
-        opened(tmp_path / "leases.db", clock)
+        second.open(patience=0.05)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path, clock: Clock) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 from towpath.ipam.errors import LeaseStoreError
@@ -38,9 +39,11 @@ CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL
 _ASIDE = "stop the agent, move the file aside and start it: addresses in use are recognised by their routes"
 
 
-def connect(path: Path) -> tuple[sqlite3.Connection, int]:
+def connect(path: Path, patience: float) -> tuple[sqlite3.Connection, int]:
     """Open or create the database; the connection and a descriptor that keeps other processes out.
 
+    Another process is given ``patience`` seconds to leave: one that was killed lingers while the kernel
+    finishes what its threads are in, such as the deletion of a link.
     Close the connection before the descriptor: closing any descriptor of a file drops all POSIX locks the
     process has on it, SQLite's included. Raises LeaseStoreError.
     """
@@ -50,7 +53,7 @@ def connect(path: Path) -> tuple[sqlite3.Connection, int]:
     except OSError as error:
         raise LeaseStoreError("open lease store", str(path), error.strerror or str(error)) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(lock, patience)
         return _open(path), lock
     except BlockingIOError as error:
         os.close(lock)
@@ -62,6 +65,19 @@ def connect(path: Path) -> tuple[sqlite3.Connection, int]:
     except BaseException:
         os.close(lock)
         raise
+
+
+def _lock(descriptor: int, patience: float) -> None:
+    """Raises BlockingIOError."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _open(path: Path) -> sqlite3.Connection:

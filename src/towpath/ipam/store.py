@@ -54,12 +54,15 @@ class LeaseStore:
         self.damaged: tuple[Key, ...] = ()
         """Rows that cannot be read. Their addresses stay leased until DEL."""
 
-    def open(self) -> None:
-        """Open the file and read it. May be called again after a failure. Raises LeaseStoreError."""
+    def open(self, patience: float = 2.0) -> None:
+        """Open the file and read it. May be called again after a failure. Raises LeaseStoreError.
+
+        Waits up to ``patience`` seconds for a process that is about to leave it.
+        """
         if self._writer is not None:
             return
         try:
-            db, self._lock = connect(self.path)
+            db, self._lock = connect(self.path, patience)
             try:
                 self._load(db)
             except (sqlite3.Error, ValueError) as error:
@@ -217,7 +220,7 @@ class LeaseStore:
     async def probe(self) -> None:
         """Find out whether the store works again: reopen it, or write a row. Raises LeaseStoreError."""
         if self._writer is None:
-            self.open()
+            self.open(patience=0)
             return
         statement = ("INSERT OR REPLACE INTO probe VALUES (1, ?)", (self._clock(),))
         await self._durable(self._writer, "write to", [statement], lambda done: None)
