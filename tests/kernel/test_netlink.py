@@ -1,5 +1,6 @@
 """The socket: batches, answers, interrupted dumps."""
 
+import os
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
@@ -22,7 +23,9 @@ _HEADER = Struct("=IHHII")
 
 @pytest.fixture
 def sock() -> Iterator[NetlinkSocket]:
-    made = run_in(new_netns(), NetlinkSocket.open)
+    netns = new_netns()
+    made = run_in(netns, NetlinkSocket.open)
+    os.close(netns)
     yield made
     made.close()
 
