@@ -50,7 +50,7 @@ async def token(server: Server, call: Call, request: web.Request) -> Reply:
     obj = call.decode() if call.body else {}
     check_kind(call, obj, "TokenRequest", "authentication.k8s.io/v1")
     spec = obj.setdefault("spec", {})
-    seconds = spec.setdefault("expirationSeconds", TOKEN_SECONDS)
+    seconds = spec["expirationSeconds"] = spec.get("expirationSeconds") or TOKEN_SECONDS
     if not isinstance(seconds, int) or seconds < 600:
         raise bad_request(
             "spec.expirationSeconds: Invalid value: may not specify a duration less than 10 minutes"

@@ -3,7 +3,7 @@
 from towpath.lab.apiserver.call import Call, Reply, Server, check_dry_run
 from towpath.lab.apiserver.convert import converted, stored_form
 from towpath.lab.apiserver.errors import Obj, already_exists, bad_request
-from towpath.lab.apiserver.naming import check_kind, place, stamp, suffix
+from towpath.lab.apiserver.naming import check_kind, metadata_of, place, stamp, suffix
 from towpath.lab.apiserver.store import Stored, encode
 from towpath.lab.apiserver.verbs.accept import check_fields, counts_generation, fill, validate
 
@@ -17,6 +17,7 @@ def create(server: Server, call: Call) -> Reply:
     obj = call.decode()
     check_kind(call, obj)
     generated = _generated(obj)
+    metadata_of(obj).pop("managedFields", None)
     made = create_object(server, call, obj)
     for _ in range(TRIES if generated else 0):
         if made is not None:

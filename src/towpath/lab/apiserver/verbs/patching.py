@@ -8,6 +8,7 @@ from towpath.lab.apiserver.patch import jsonpatch, strategic
 from towpath.lab.apiserver.patch.merge import merge_patch
 from towpath.lab.apiserver.store import Stored, encode
 from towpath.lab.apiserver.verbs.accept import check_fields
+from towpath.lab.apiserver.verbs.applying import applied, create_by_apply
 from towpath.lab.apiserver.verbs.update import fresh, replace_object
 
 JSON_PATCH = "application/json-patch+json"
@@ -50,6 +51,11 @@ def patched(call: Call, document: Obj) -> Obj:
 def patch(server: Server, call: Call) -> Reply:
     """PATCH of an object or its status. Raises ApiError."""
     check_dry_run(call)
+    if call.content_type == APPLY:
+        t = call.target
+        found = server.store.get(call.resource.bucket, t.namespace, t.name)
+        if found is None and not t.subresource:
+            return create_by_apply(server, call)
     stored = patch_object(server, call, existing(server, call))
     return Reply(encode(converted(call.resource, stored.obj)))
 
@@ -60,6 +66,9 @@ def patch_object(server: Server, call: Call, old: Stored) -> Stored:
     if old.obj.get("apiVersion") != call.resource.api_version:
         document = dict(converted(call.resource, document))
     before = document["metadata"]["resourceVersion"]
+    if call.content_type == APPLY:
+        result = applied(server, call, old, document)
+        return replace_object(server, call, old, stored_form(call.resource, result), applied=True)
     result = patched(call, document)
     if result.get("apiVersion") != call.resource.api_version or result.get("kind") != call.resource.kind:
         raise bad_request("a patch may not change apiVersion or kind")

@@ -1,13 +1,12 @@
 """PUT and PATCH: read, change, check, write, in one step of the event loop."""
 
-from collections.abc import Callable
-
 from towpath.lab.apiserver.call import Call, Reply, Server, check_dry_run
 from towpath.lab.apiserver.convert import converted, stored_form
 from towpath.lab.apiserver.errors import Obj, bad_request, conflict
 from towpath.lab.apiserver.naming import check_kind, existing, metadata_of
 from towpath.lab.apiserver.store import Stored, decode_object, encode
 from towpath.lab.apiserver.verbs.accept import check_fields, counts_generation, fill, validate
+from towpath.lab.apiserver.verbs.applying import follow_owners
 
 SERVER_OWNED = (
     "uid",
@@ -39,13 +38,11 @@ def fresh(stored: Stored) -> Obj:
     return decode_object(encode(stored.obj))
 
 
-def replace_object(
-    server: Server, call: Call, old: Stored, obj: Obj, owners: Callable[[Obj, Obj], None] | None = None
-) -> Stored:
+def replace_object(server: Server, call: Call, old: Stored, obj: Obj, applied: bool = False) -> Stored:
     """Store ``obj`` in place of ``old``, as the subresource of the call allows. Raises ApiError.
 
     An object that turns out the same is not written. One that is being deleted and has lost its last
-    finalizer is removed. ``owners(new, old)`` sees the object last, before it is compared.
+    finalizer is removed. ``applied``: the owners of its fields are already what they shall be.
     """
     r, sub = call.resource, call.target.subresource
     _check_identity(call, old, obj)
@@ -58,12 +55,13 @@ def replace_object(
     meta.pop("selfLink", None)
     obj["apiVersion"] = obj.get("apiVersion") or r.api_version
     _separate(call, obj, old.obj)
+    meta = obj["metadata"]
     fill(server, call, obj, old.obj)
     if counts_generation(call) and sub != "status" and _spec_of(obj) != _spec_of(old.obj):
         meta["generation"] = int(was.get("generation") or 0) + 1
     validate(server, call, obj, old.obj)
-    if owners is not None:
-        owners(obj, old.obj)
+    if not applied and (meta.get("managedFields") is not None or "managedFields" in was):
+        follow_owners(server, call, obj, old.obj)
     meta["resourceVersion"] = was["resourceVersion"]
     if call.dry_run or obj == old.obj:
         return Stored(old.namespace, old.name, old.rv, obj, b"")
