@@ -280,4 +280,34 @@ CODES: dict[str, Code] = {
         "A node or an agent is missing, as the message says; on a very busy machine everything is late.",
         "Try again; if not, `towpath lab logs apiserver` and `towpath lab logs kubelet/NODE` say why.",
     ),
+    "TP9020": Code(
+        "A program of Kubernetes, or one needed to build or run it, is missing or cannot run.",
+        "TOWPATH_KUBE_BIN names a folder that lacks a program, holds one for another machine or of a version "
+        "before 1.20; or a Debian package is not installed.",
+        "Install the package the message names, or correct TOWPATH_KUBE_BIN.",
+    ),
+    "TP9021": Code(
+        "There is no room for the Kubernetes binaries.",
+        "Building them needs 8 GiB for some minutes; they stay in the user's cache folder.",
+        "Make room, set XDG_CACHE_HOME to a folder on a larger disk, or name binaries with TOWPATH_KUBE_BIN.",
+    ),
+    "TP9022": Code(
+        "The source of Kubernetes could not be fetched.",
+        "Debian's mirror does not answer, is forbidden by a proxy, or the machine's clock or keyring is wrong.",
+        "Read the log the message names; make http://deb.debian.org/debian reachable, or name binaries with "
+        "TOWPATH_KUBE_BIN.",
+    ),
+    "TP9023": Code(
+        "Kubernetes could not be built.",
+        "A tool failed; its complaint is in the message and everything it said in the log.",
+        "Read the log; what it needs is Debian 12's golang-go, dpkg-dev, make and rsync. Or name binaries with "
+        "TOWPATH_KUBE_BIN.",
+    ),
+    "TP9024": Code(
+        "The real control plane did not become ready, or a part of it ended.",
+        "etcd, kube-apiserver, kube-controller-manager or kube-scheduler refused a flag or could not listen; the "
+        "message has the end of its log.",
+        "Read the log the message names; an address or port may be taken, or the version too new for Debian's "
+        "etcd (put a newer etcd beside the binaries of TOWPATH_KUBE_BIN).",
+    ),
 }
