@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 
 from towpath.cni.errors import CniError, ErrorCode
@@ -16,6 +17,8 @@ from towpath.model.net import Addr, Net
 
 # "" and ours; a delegate's configuration could name any other, and none but the built-in one is run.
 _IPAM_TYPES = ("", "towpath")
+_GATEWAYS: dict[int, Addr] = {4: GATEWAY4, 6: HOST_LL}
+_DEFAULTS: dict[int, Net] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
 def host_end(r: Request, pod: PodRef | None) -> str:
@@ -41,17 +44,12 @@ def range_sets(r: Request, pod_cidrs: Sequence[Net], bounds: Sequence[Net] = ())
             'Towpath allocates addresses itself: leave ipam out, or say "type": "towpath"',
         )
     asked = r.config.runtime_config.ip_ranges
+    if not asked and not ipam.ranges:
+        return _node_ranges(tuple(pod_cidrs))
     families = {s[0].subnet.version for s in asked}
     configured = (*asked, *(s for s in ipam.ranges if s[0].subnet.version not in families))
     try:
         sets = tuple(tuple(_range(one) for one in ranges) for ranges in configured)
-        sets = sets or tuple((make_range(cidr),) for cidr in pod_cidrs)
-        if not sets:
-            raise CniError(
-                ErrorCode.TRY_LATER,
-                "no addresses to give out: the Node has no podCIDR yet",
-                "kube-controller-manager assigns it (--allocate-node-cidrs); TP4003",
-            )
         check_ranges(sets)
         _check_bounds(sets, bounds)
     except BadRange as error:
@@ -70,6 +68,22 @@ def _range(configured: ConfiguredRange) -> Range:
     return make_range(
         configured.subnet, start=configured.start, end=configured.end, gateway=configured.gateway
     )
+
+
+@lru_cache(maxsize=8)
+def _node_ranges(pod_cidrs: tuple[Net, ...]) -> tuple[RangeSet, ...]:
+    if not pod_cidrs:
+        raise CniError(
+            ErrorCode.TRY_LATER,
+            "no addresses to give out: the Node has no podCIDR yet",
+            "kube-controller-manager assigns it (--allocate-node-cidrs); TP4003",
+        )
+    try:
+        sets = tuple((make_range(cidr),) for cidr in pod_cidrs)
+        check_ranges(sets)
+    except BadRange as error:
+        raise CniError(ErrorCode.BAD_CONFIG, "the Node's podCIDRs", str(error)) from error
+    return sets
 
 
 def requested(r: Request) -> tuple[Addr, ...]:
@@ -126,8 +140,6 @@ def result(att: Attachment, r: Request) -> Result:
     """What ADD answers. In a chain: what the plugins before said, and ours behind it."""
     before = r.config.prev_result or Result()
     offset = len(before.interfaces)
-    gateways: dict[int, Addr] = {4: GATEWAY4, 6: HOST_LL}
-    defaults = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
     families = [address.version for address in att.addresses]
     runtime_dns = r.config.runtime_config.dns
     return Result(
@@ -141,7 +153,7 @@ def result(att: Attachment, r: Request) -> Result:
             *(
                 IPConfig(
                     address=ip_interface((address, address.max_prefixlen)),
-                    gateway=gateways[address.version],
+                    gateway=_GATEWAYS[address.version],
                     interface=offset + 1,
                 )
                 for address in att.addresses
@@ -149,8 +161,8 @@ def result(att: Attachment, r: Request) -> Result:
         ),
         routes=(
             *before.routes,
-            *(RouteConf(dst=defaults[family], gw=gateways[family]) for family in families),
-            *(RouteConf(dst=net, gw=gateways[net.version]) for net in att.routes if net.version in families),
+            *(RouteConf(dst=_DEFAULTS[family], gw=_GATEWAYS[family]) for family in families),
+            *(RouteConf(dst=net, gw=_GATEWAYS[net.version]) for net in att.routes if net.version in families),
         ),
         dns=runtime_dns or r.config.dns or before.dns,
     )

@@ -1,5 +1,6 @@
 """A pod's link, as Calico wires it, less the waiting: permanent neighbours on both sides and no DAD."""
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Interface, ip_interface, ip_network
 
 import msgspec
@@ -117,9 +118,12 @@ def _has_v6(att: Attachment) -> bool:
     return any(addr.version == 6 for addr in att.addresses)
 
 
+# An address is asked for some ten times while its pod is attached, checked and detached.
+@lru_cache(maxsize=1024)
 def _host_net(addr: Addr) -> Net:
     return ip_network((addr, addr.max_prefixlen))
 
 
+@lru_cache(maxsize=1024)
 def _host_interface(addr: Addr) -> Iface:
     return ip_interface((addr, addr.max_prefixlen))

@@ -7,6 +7,7 @@ robin from the last address handed out. On top: an address released recently com
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import msgspec
@@ -88,6 +89,7 @@ def check_ranges(sets: Sequence[RangeSet]) -> None:
                 raise BadRange(f"ranges {other} and {one} overlap")
 
 
+@lru_cache(maxsize=64)
 def range_key(ranges: RangeSet) -> str:
     """The name under which a set's round-robin position is remembered."""
     return ",".join(f"{r.first}-{r.last}" for r in ranges)
