@@ -76,7 +76,7 @@ def parse_list(raw: bytes, name: str) -> NetworkList:
         wrong = not plugins or not all(isinstance(p, dict) and p.get("type") for p in plugins)
         if wrong or not conf.get("name"):
             raise ValueError("no name, or a plugin without a type")
-    except (ValueError, TypeError, KeyError) as bad:
+    except (ValueError, TypeError, KeyError, AttributeError) as bad:
         raise NotConfigured(f"error parsing configuration list in {name}: {bad}") from bad
     return NetworkList(
         name=conf["name"], version=conf.get("cniVersion", "0.1.0"), plugins=tuple(plugins), raw=raw

@@ -112,7 +112,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
-    """A container as listed. ``pid`` in the node's PID namespace, 0 once exited. Times: seconds since 1970."""
+    """A container as listed; ``pid`` in the node's PID namespace, 0 once exited. Times are Unix times."""
 
     id: str
     sandbox: str

@@ -1,0 +1,64 @@
+"""Manifests and questions that several lab tests share."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Kubectl = Callable[..., str]
+TOWPATH = (sys.executable, "-m", "towpath")
+
+
+def deployment(name: str, replicas: int, **container: Any) -> str:
+    """A Deployment of echo pods as JSON, ``container`` fields on top."""
+    ports = [
+        {"containerPort": 8080, "name": "http"},
+        {"containerPort": 5353, "protocol": "UDP"},
+        {"containerPort": 9999, "protocol": "SCTP"},
+    ]
+    labels = {"app": name}
+    spec = {"containers": [{"name": "echo", "image": "towpath/echo:1", "ports": ports, **container}]}
+    template = {"metadata": {"labels": labels}, "spec": spec}
+    body = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+    return json.dumps(
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": body}
+    )
+
+
+def pod(name: str, node: str = "", annotations: dict[str, str] | None = None, **fields: Any) -> str:
+    """A pod as JSON; ``fields`` of its container, or of its spec when they are spec's."""
+    own = {"restartPolicy", "initContainers", "hostNetwork", "terminationGracePeriodSeconds", "volumes"}
+    spec: dict[str, Any] = {key: fields.pop(key) for key in list(fields) if key in own}
+    spec["containers"] = [{"name": "main", "image": "towpath/echo:1", **fields}]
+    if node:
+        spec["nodeName"] = node
+    meta: dict[str, Any] = {"name": name, "annotations": annotations or {}}
+    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+
+
+def towpath(*arguments: str, check: bool = True, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+    """Run ``towpath lab …``."""
+    command = [*TOWPATH, "lab", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def get(kubectl: Kubectl, *what: str) -> Any:
+    """An object or list."""
+    return json.loads(kubectl("get", *what, "-o", "json"))
+
+
+def eventually(question: Callable[[], Any], seconds: float = 20, pause: float = 0.1) -> Any:
+    """The first true answer; AssertionError with the last one after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = question()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still {answer!r} after {seconds} s")
+        time.sleep(pause)
