@@ -1,11 +1,12 @@
 """ADD and DEL against Debian's ptp + host-local + portmap + bandwidth, in the same run, turn by turn.
 
-Measured is what a runtime waits for: the time from executing a plugin to its exit, summed over the chain;
-Towpath's chain is one plugin, the real shim, with the real server, engine and lease store behind it in a
-process of its own. Both keep their state on the same disk. Everything happens in a network and a mount
-namespace of its own. The last line of stdout is JSON; progress goes to stderr.
+Measured is what a runtime waits for: the time from executing a plugin to its exit, summed over the chain.
+Towpath's chain is one plugin, the real shim, with the whole agent behind it. Both keep their state on the same
+disk. Everything happens in a network and a mount namespace of its own. The last line of stdout is JSON;
+progress goes to stderr.
 """
 
+import contextlib
 import ctypes
 import json
 import shutil
@@ -14,18 +15,21 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench.cni_exec import Chain, Sandboxes
+from bench.cni_exec import NODE, NODE_ADDRESS, POD_CIDR, Chain, Sandboxes
 
 ROUNDS = 60
 WARM_UP = 5
 BURST = 100
 BURSTS = 3
 DEBIAN = Path("/usr/lib/cni")
-SHIM = Path(__file__).parents[1] / "src/towpath/bin/towpath-cni"
+ROOT = Path(__file__).parents[1]
+SHIM = ROOT / "src/towpath/bin/towpath-cni"
+HEALTH = "127.0.0.1:9109"
 TARGETS = {"add_ratio": 0.25, "del_ratio": 0.35, "burst_ratio": 0.25}
 _CLONE_NEWNS, _CLONE_NEWNET, _MS_REC_PRIVATE = 0x00020000, 0x40000000, 0x44000
 
@@ -36,15 +40,18 @@ def main() -> None:
     # Not in /tmp, which is often a tmpfs: the durability of leases is part of the price.
     folder = Path(tempfile.mkdtemp(prefix="towpath-bench-", dir="/var/tmp"))
     sandboxes = Sandboxes()
-    agent = _start_agent(folder)
+    processes = []
     try:
+        processes.append(_start_api(folder))
+        processes.append(_start_agent(folder))
         chains = (_towpath(folder), _debian(folder))
         cases = [_compare(chains, sandboxes, port) for port in (False, True)]
         bursts = [_burst(chain, sandboxes) for chain in chains]
         print(json.dumps(_summary(cases, bursts)), flush=True)
     finally:
-        agent.terminate()
-        agent.wait()
+        for process in reversed(processes):
+            process.terminate()
+            process.wait()
         sandboxes.close()
         shutil.rmtree(folder)
 
@@ -55,19 +62,67 @@ def _enter_namespaces() -> None:
         sys.exit("bench-cni needs root: it makes namespaces of its own and executes CNI plugins in them")
     libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None)
     libc.mount(b"run", b"/run", b"tmpfs", 0, None)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for command in (
+        "link set lo up",
+        "link add und0 type veth peer name und1",
+        "link set und0 up",
+        "link set und1 up",
+        f"address add {NODE_ADDRESS}/24 dev und0",
+    ):
+        subprocess.run(["ip", *command.split()], check=True)
 
 
-def _start_agent(folder: Path) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.cni_agent", str(folder)],
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[1],
-    )
-    assert process.stdout is not None
-    if process.stdout.readline() != b"READY\n":
-        sys.exit("the agent did not start")
+def _start(module: str, *arguments: str, stdin: str = "") -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", module, *arguments]
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=sys.stderr, text=True, cwd=ROOT)
+    assert process.stdin is not None
+    process.stdin.write(stdin)
+    process.stdin.close()
     return process
+
+
+def _start_api(folder: Path) -> subprocess.Popen[str]:
+    process = _start("bench.cni_api", str(folder), stdin="\n".join(_pod_names()))
+    assert process.stdout is not None
+    if process.stdout.readline() != "READY\n":
+        sys.exit("the API server did not start")
+    return process
+
+
+def _start_agent(folder: Path) -> subprocess.Popen[str]:
+    """The agent as it runs on a node: watching the API and the kernel, mending, serving metrics."""
+    settings = {
+        "node_name": NODE,
+        "kubeconfig": str(folder / "kubeconfig"),
+        "net_conf": {"Network": POD_CIDR, "Backend": {"Type": "vxlan"}},
+        "cni_socket": str(folder / "cni.sock"),
+        "state_dir": str(folder / "state"),
+        "health_address": HEALTH,
+        "log_level": "warning",
+    }
+    (folder / "agent.json").write_text(json.dumps(settings))
+    process = _start("towpath.agent", f"--config={folder / 'agent.json'}")
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{HEALTH}/readyz"):
+            return process
+        time.sleep(0.05)
+    process.kill()
+    sys.exit("the agent did not become ready")
+
+
+def _names(prefix: str) -> tuple[list[list[str]], list[list[str]]]:
+    """Container names, which are pod names too: of the two cases turn by turn, and of the bursts."""
+    turns = range(WARM_UP + ROUNDS)
+    cases = [[f"{prefix}-{label}-{turn}" for turn in turns] for label in ("plain", "port")]
+    bursts = [[f"{prefix}-burst{number}-{n}" for n in range(BURST)] for number in range(BURSTS)]
+    return cases, bursts
+
+
+def _pod_names() -> list[str]:
+    cases, bursts = _names("towpath")
+    return [name for group in (*cases, *bursts) for name in group]
 
 
 def _towpath(folder: Path) -> Chain:
@@ -107,7 +162,7 @@ def _compare(chains: tuple[Chain, Chain], sandboxes: Sandboxes, port: bool) -> l
     label = "with a port mapping" if port else "without port mapping"
     for turn in range(WARM_UP + ROUNDS):
         for chain, taken in zip(chains, times, strict=True):
-            sandbox = sandboxes.make(f"{chain.name}-{int(port)}-{turn}")
+            sandbox = sandboxes.make(_names(chain.name)[0][port][turn])
             capabilities = {"portMappings": [_mapping(turn)]} if port else {}
             add, result = chain.add(sandbox, capabilities)
             delete = chain.delete(sandbox, capabilities, result)
@@ -137,7 +192,7 @@ def _burst(chain: Chain, sandboxes: Sandboxes) -> float:
     """Seconds until the last of 100 ADDs started at once is answered; the median of some bursts."""
     seconds = []
     for number in range(BURSTS):
-        pods = [sandboxes.make(f"{chain.name}-burst{number}-{n}") for n in range(BURST)]
+        pods = [sandboxes.make(name) for name in _names(chain.name)[1][number]]
         with ThreadPoolExecutor(BURST) as threads:
             begun = time.perf_counter()
             outcomes = list(threads.map(lambda pod: chain.add(pod, {})[1], pods))

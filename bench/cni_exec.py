@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from towpath.kernel.netns import new_netns
 
+NODE, NODE_ADDRESS, POD_CIDR = "bench-node", "172.30.0.11", "10.88.0.0/16"
 _MS_BIND = 0x1000
 
 
