@@ -1,8 +1,8 @@
 """ADD and DEL against Debian's ptp + host-local + portmap + bandwidth, in the same run, turn by turn.
 
 Measured is what a runtime waits for: the time from executing a plugin to its exit, summed over the chain.
-Towpath's chain is one plugin, the real shim, with the whole agent behind it. Both keep their state on the same
-disk. Everything happens in a network and a mount namespace of its own. The last line of stdout is JSON;
+Towpath's chain is one plugin, the real shim, with the whole agent behind it. Both keep their state on the
+same disk. Everything happens in a network and a mount namespace of its own. The last line of stdout is JSON;
 progress goes to stderr.
 """
 
