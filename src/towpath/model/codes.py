@@ -85,8 +85,7 @@ CODES: dict[str, Code] = {
     "TP2003": Code(
         title="An interface was to be attached twice",
         cause=(
-            "The runtime sent ADD for a container and interface that have a lease, without a DEL in "
-            "between."
+            "The runtime sent ADD for a container and interface that have a lease, without a DEL in between."
         ),
         fix="Remove the container; where the runtime has forgotten it, CNI GC frees what it held.",
     ),
@@ -179,8 +178,7 @@ CODES: dict[str, Code] = {
     ),
     "TP3016": Code(
         title="The link of a running pod is gone",
-        cause="Somebody deleted its host end. Only the runtime can bring a new one into the pod's "
-        "namespace.",
+        cause="Somebody deleted its host end. Only the runtime can bring a new one into the pod's namespace.",
         fix="Delete the pod; its controller makes another.",
     ),
     "TP3017": Code(
@@ -293,21 +291,21 @@ CODES: dict[str, Code] = {
     ),
     "TP9022": Code(
         "The source of Kubernetes could not be fetched.",
-        "Debian's mirror does not answer, is forbidden by a proxy, or the machine's clock or keyring is wrong.",
+        "Debian's mirror does not answer, a proxy forbids it, or the machine's clock or keyring is wrong.",
         "Read the log the message names; make http://deb.debian.org/debian reachable, or name binaries with "
         "TOWPATH_KUBE_BIN.",
     ),
     "TP9023": Code(
         "Kubernetes could not be built.",
         "A tool failed; its complaint is in the message and everything it said in the log.",
-        "Read the log; what it needs is Debian 12's golang-go, dpkg-dev, make and rsync. Or name binaries with "
-        "TOWPATH_KUBE_BIN.",
+        "Read the log; what it needs is Debian 12's golang-go, dpkg-dev, make and rsync. Or name binaries "
+        "with TOWPATH_KUBE_BIN.",
     ),
     "TP9024": Code(
         "The real control plane did not become ready, or a part of it ended.",
-        "etcd, kube-apiserver, kube-controller-manager or kube-scheduler refused a flag or could not listen; the "
-        "message has the end of its log.",
-        "Read the log the message names; an address or port may be taken, or the version too new for Debian's "
-        "etcd (put a newer etcd beside the binaries of TOWPATH_KUBE_BIN).",
+        "etcd, kube-apiserver, kube-controller-manager or kube-scheduler refused a flag or could not listen; "
+        "the message has the end of its log.",
+        "Read the log the message names; an address or port may be taken, or the version too new for Debian's etcd "
+        "(put a newer etcd beside the binaries of TOWPATH_KUBE_BIN).",
     ),
 }
