@@ -305,7 +305,7 @@ CODES: dict[str, Code] = {
         "The real control plane did not become ready, or a part of it ended.",
         "etcd, kube-apiserver, kube-controller-manager or kube-scheduler refused a flag or could not listen; "
         "the message has the end of its log.",
-        "Read the log the message names; an address or port may be taken, or the version too new for Debian's etcd "
-        "(put a newer etcd beside the binaries of TOWPATH_KUBE_BIN).",
+        "Read the log the message names; an address or port may be taken, or the version too new for "
+        "Debian's etcd (put a newer etcd beside the binaries of TOWPATH_KUBE_BIN).",
     ),
 }
