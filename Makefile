@@ -1,10 +1,10 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bench-cni bench-fabric bench-lab
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-e2e e2e bench-cni bench-fabric bench-lab
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 bootstrap:
 	@scripts/bootstrap demo
@@ -12,11 +12,18 @@ bootstrap:
 bootstrap-test:
 	@scripts/bootstrap test
 
+bootstrap-e2e:
+	@scripts/bootstrap e2e
+
 demo: bootstrap ## a three-node dual-stack cluster on this machine: pods, traffic, verification
 	@demo/run
 
 test: bootstrap-test lint ## everything that must hold: linters, types, layers, unit, kernel, lab and client tests
 	@$(PY) -m pytest
+
+e2e: bootstrap-e2e ## Towpath under real Kubernetes (built from Debian's source the first time, or TOWPATH_KUBE_BIN)
+	@$(PY) -m towpath.lab.real
+	@$(PY) -m pytest tests/e2e
 
 lint: bootstrap-test ## ruff, mypy --strict, import-linter
 	@.venv/bin/ruff check .
