@@ -7,7 +7,7 @@ from errno import EEXIST
 from towpath.agent.attach_check import broken_promises
 from towpath.agent.attach_conntrack import Connections
 from towpath.agent.attach_links import LinkRemover, exists
-from towpath.cni.request import PodDescriptors
+from towpath.cni.request import PodDescriptors, Request
 from towpath.desired.bandwidth import shaping
 from towpath.desired.names import ifb_name
 from towpath.desired.pods import pod_wiring
@@ -51,12 +51,13 @@ class Wiring:
         self._inside(descriptors).apply(_rest(wiring.inside))
         self._host.apply([*_rest(wiring.host), bind(att)])
 
-    def differences(self, att: Attachment, descriptors: PodDescriptors) -> list[str]:
+    def differences(self, att: Attachment, r: Request) -> list[str]:
         """How the kernel differs from what ``make`` made of it. Raises KernelRefused."""
+        assert r.descriptors is not None  # noqa: S101 - the server answers BAD_NETNS itself
         wiring = pod_wiring(att)
         host = self._host.observe(wiring.host.sysctls, TABLE)
-        inside = self._inside(descriptors).observe(wiring.inside.sysctls)
-        return broken_promises(att, wiring, host, inside)
+        inside = self._inside(r.descriptors).observe(wiring.inside.sysctls)
+        return broken_promises(att, wiring, host, inside, r.config.prev_result)
 
     def links(self) -> frozenset[str]:
         """Names of the links of the node. Raises KernelRefused."""

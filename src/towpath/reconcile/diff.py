@@ -145,8 +145,10 @@ def _device_ours(dev: str, desired: NetState, scope: Scope) -> bool:
 
 
 def _shaped_by_us(dev: str, desired: NetState, scope: Scope) -> bool:
+    # A pod's limits are fixed when it is attached. What else shapes its link, a plugin behind us in the chain
+    # (Debian's bandwidth) or an operator has put there.
     link = desired.links.get(dev)
-    return _device_ours(dev, desired, scope) or (link is not None and isinstance(link.kind, Ifb))
+    return dev in scope.devices or (link is not None and isinstance(link.kind, Ifb))
 
 
 def _by_key(_observed: object, _desired: object) -> bool:
