@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from lab_objects import Kubectl, deployment, eventually, get, towpath
+from lab_objects import Kubectl, deployment, eventually, get, pod, towpath
 
 from towpath.lab.client import LabClient
 
@@ -81,6 +81,41 @@ def test_a_reboot_keeps_the_disk_and_restarts_the_pods(lab: LabClient, kubectl: 
     shell = "ls /run/netns | wc -l; ls /var/lib/cni/results | wc -l; ip -o link | grep -c ': cali'"
     counts = towpath("exec", "--name", lab.name, "n2", "--", "sh", "-c", shell).stdout.split()
     assert len(set(counts)) == 1, "what the last boot left behind is gone"
+
+
+def test_what_must_not_run_twice_does_not(lab: LabClient, kubectl: Kubectl) -> None:
+    for name, command in (("done", "true"), ("under-way", "sleep 1000")):
+        words = command.split()
+        kubectl("apply", "-f", "-", stdin=pod(name, "n3", command=words, restartPolicy="Never"))
+    eventually(lambda: get(kubectl, "pod", "done")["status"]["phase"] == "Succeeded")
+    kubectl("wait", "--for=condition=Ready", "pod/under-way", "--timeout=20s")
+    towpath("reboot", "--name", lab.name, "n3")
+    eventually(lambda: get(kubectl, "pod", "under-way")["status"]["phase"] == "Failed")
+    assert get(kubectl, "pod", "done")["status"]["phase"] == "Succeeded"
+    kubectl("delete", "pod", "done", "under-way", "--timeout=20s")
+    eventually(lambda: not unreachable(lab, kubectl))
+
+
+def test_a_kubelet_that_dies_finds_its_pods_again(lab: LabClient, kubectl: Kubectl) -> None:
+    before = restarts(kubectl, "n1")
+    towpath("exec", "--name", lab.name, "n1", "--", "pkill", "-9", "-x", "kubelet")
+    kubectl("apply", "-f", "-", stdin=pod("newcomer", "n1"))
+    kubectl("wait", "--for=condition=Ready", "pod/newcomer", "--timeout=20s")
+    now = restarts(kubectl, "n1")
+    assert {name: now[name] for name in before} == before
+    ready_pods = get(kubectl, "deployment", "victims")["status"]["readyReplicas"]
+    assert ready_pods == 6
+    kubectl("delete", "pod", "newcomer", "--timeout=20s")
+
+
+def test_the_agent_rolls_like_any_daemonset(lab: LabClient, kubectl: Kubectl) -> None:
+    kubectl("rollout", "restart", "daemonset/towpath", "-n", "kube-system")
+    kubectl("rollout", "status", "daemonset/towpath", "-n", "kube-system", "--timeout=60s")
+    assert not unreachable(lab, kubectl)
+    shell = 'grep -E "CapPrm|CapEff|CapBnd|NoNewPrivs" /proc/$(pgrep -o -f towpath[.]agent)/status'
+    limits = towpath("exec", "--name", lab.name, "n2", "--", "sh", "-c", shell).stdout.split()
+    net_admin = f"{1 << 12:016x}"
+    assert limits == ["CapPrm:", net_admin, "CapEff:", net_admin, "CapBnd:", net_admin, "NoNewPrivs:", "1"]
 
 
 def test_a_cut_node_is_missed_and_welcomed_back(lab: LabClient, kubectl: Kubectl) -> None:

@@ -67,6 +67,7 @@ class Kubelet:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._checkpoints: dict[str, Checkpoint] = {}
         self._found: list[Container] = []
+        self._lost: set[str] = set()
         selection = Selection(kind=PODS, field_selector=f"spec.nodeName={one.name}")
         self._pods = Reflector(client, selection, self._changed)
 
@@ -117,6 +118,7 @@ class Kubelet:
                 checkpoint.ips, checkpoint.netns = [], ""
             if checkpoint.uid not in alive:
                 checkpoint.restarts = {name: count + 1 for name, count in checkpoint.restarts.items()}
+                self._lost |= {checkpoint.uid} if checkpoint.restarts else set()
 
     def _changed(self, key: Key | None) -> None:
         if key is None:
@@ -137,7 +139,8 @@ class Kubelet:
         if uid in self._workers:
             self._workers[uid].update(pod)
             return
-        worker = PodWorker(self._services, pod, self._checkpoints.pop(uid, None))
+        checkpoint = self._checkpoints.pop(uid, None)
+        worker = PodWorker(self._services, pod, checkpoint, lost=uid in self._lost)
         for container in self._found:
             if container.labels.get("uid") == uid:
                 worker.containers.adopt(container)

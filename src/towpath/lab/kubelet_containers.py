@@ -89,7 +89,13 @@ class Containers:
         state.id, state.began = found.id, found.started
         state.restarts = int(found.labels.get("restart", "0"))
         state.running, state.ended, state.exit_code = found.pid != 0, found.finished, found.exit_code
-        state.waiting, state.started = "", state.running
+        state.waiting = ""
+
+    def lost(self) -> None:
+        """The node lost power: what must not run twice has failed."""
+        for state in self.states.values():
+            state.id = state.id or "lost"
+            self.ended(state, 137, time.time())
 
     def ended(self, state: ContainerState, exit_code: int, when: float) -> None:
         """Note an exit."""
@@ -136,6 +142,7 @@ class Containers:
             env=env,
             cwd=spec.working_dir or "/",
             mounts=mounts,
+            read_only=bool(spec.security_context and spec.security_context.read_only_root_filesystem),
             drop=dropped(spec),
             echo=None if command else echo(pod, spec),
             log=f"{log_folder(pod)}/{spec.name}/{state.restarts}.log",
@@ -183,6 +190,12 @@ class Containers:
         except TimeoutError:
             await self._signal(state, signal.SIGKILL)
             await self._stopped[state.name].wait()
+
+    async def forget(self) -> None:
+        """Have the runtime remove them all, with whatever still runs. Raises RuntimeRefused, OSError."""
+        for state in self.all():
+            if state.id:
+                await self._services.runtime.call(RemoveContainer(id=state.id))
 
     async def _signal(self, state: ContainerState, number: int) -> None:
         with contextlib.suppress(RuntimeRefused):

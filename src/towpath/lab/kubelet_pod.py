@@ -29,7 +29,10 @@ _PATIENCE = 0.15  # seconds a sandbox may take before "ContainerCreating" is wor
 class PodWorker:
     """``pod`` is the newest object, ``gone`` whether the API has let go of it."""
 
-    def __init__(self, services: Services, pod: Pod, checkpoint: Checkpoint | None) -> None:
+    def __init__(
+        self, services: Services, pod: Pod, checkpoint: Checkpoint | None, *, lost: bool = False
+    ) -> None:
+        """``lost``: it ran before this boot."""
         self._services = services
         self.pod, self.gone = pod, False
         meta = pod.metadata
@@ -44,6 +47,8 @@ class PodWorker:
             for state in self.containers.all():
                 if state.name == name:
                     state.restarts = count
+        if lost and pod.spec.restart_policy == "Never":
+            self.containers.lost()
 
     @property
     def key(self) -> str:
@@ -110,7 +115,7 @@ class PodWorker:
 
     async def _sync(self) -> float:
         """Bring the pod one step or all the way; returns seconds until another look is due."""
-        if phase(self.pod, self._state()) in ("Succeeded", "Failed"):
+        if self.pod.finished or phase(self.pod, self._state()) in ("Succeeded", "Failed"):
             await self._remove_sandbox()
             return _RESYNC
         if not self.pod.spec.host_network and not self.checkpoint.ips:
@@ -197,6 +202,7 @@ class PodWorker:
         self._prober.stop()
         await asyncio.gather(*(self.containers.kill(state, grace) for state in running))
         await self._until_done(self._remove_sandbox, "FailedKillPod")
+        await self._until_done(self.containers.forget, "FailedKillPod")
         if not self.gone:
             await self._until_done(self._final_words, "FailedKillPod")
         self.checkpoint.forget()
@@ -246,7 +252,7 @@ class PodWorker:
 
     async def _report(self) -> None:
         fresh = status(self.pod, self._state(), time.time())
-        if fresh == self._sent or self.gone:
+        if fresh == self._sent or self.gone or self.pod.finished:
             return
         meta = self.pod.metadata
         body = {"metadata": {"uid": meta.uid}, "status": fresh}

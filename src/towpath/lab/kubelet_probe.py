@@ -45,7 +45,8 @@ class Prober:
         if spec.name in self._tasks:
             return
         if not state.started and spec.startup_probe is None:  # adopted from before a kubelet restart
-            state.started, state.ready = True, spec.readiness_probe is None
+            state.started = True
+            state.ready = spec.readiness_probe is None or _was_ready(pod, spec)
         if spec.startup_probe or spec.readiness_probe or spec.liveness_probe:
             target = ips[0] if ips and not pod.spec.host_network else "127.0.0.1"
             work = self._follow(pod, spec, state, containers, target)
@@ -145,6 +146,12 @@ class Prober:
             return await run_to_end(self._runtime.path, request, (null, null, null)) == 0
         finally:
             os.close(null)
+
+
+def _was_ready(pod: Pod, spec: Container) -> bool:
+    """What was reported last: a kubelet that restarts does not take its pods out of service."""
+    statuses = pod.status.container_statuses or []
+    return any(status.get("name") == spec.name and status.get("ready") for status in statuses)
 
 
 async def _tcp(host: str, port: int) -> bool:

@@ -111,9 +111,10 @@ class Capabilities(_Camel, frozen=True):
 
 
 class SecurityContext(_Camel, frozen=True):
-    """``securityContext``, of which only capabilities can be honoured with a single mapped uid."""
+    """``securityContext``; with a single mapped uid, ``runAsUser`` cannot be honoured."""
 
     capabilities: Capabilities | None = None
+    read_only_root_filesystem: bool | None = None
     privileged: bool | None = None
 
 
@@ -219,6 +220,7 @@ class PodStatus(_Camel, frozen=True):
     phase: str = ""
     start_time: str | None = None
     conditions: list[dict[str, Any]] | None = None
+    container_statuses: list[dict[str, Any]] | None = None
 
 
 class Pod(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,6 +234,11 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> str:
         """``namespace/name``."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended for good, as reported before."""
+        return self.status.phase in ("Succeeded", "Failed")
 
     @property
     def init_containers(self) -> list[Container]:

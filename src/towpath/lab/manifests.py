@@ -6,6 +6,7 @@ from towpath import __version__
 from towpath.lab.node import AGENT_CONFIG, HEALTH_PORT
 
 NAMESPACE, DAEMONSET = "kube-system", "towpath"
+HOST_PATHS = {"config": "/etc/towpath", "run": "/run/towpath", "state": "/var/lib/towpath"}
 IMAGE = f"docker.io/towpath/towpath-agent:v{__version__}"
 
 
@@ -42,6 +43,10 @@ def daemonset() -> dict[str, Any]:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
         },
+        "volumeMounts": [
+            {"name": name, "mountPath": path, "readOnly": name == "config"}
+            for name, path in HOST_PATHS.items()
+        ],
     }
     spec = {
         "hostNetwork": True,
@@ -50,6 +55,10 @@ def daemonset() -> dict[str, Any]:
         "terminationGracePeriodSeconds": 5,
         "tolerations": [{"operator": "Exists"}],
         "containers": [container],
+        "volumes": [
+            {"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}}
+            for name, path in HOST_PATHS.items()
+        ],
     }
     return {
         "apiVersion": "apps/v1",

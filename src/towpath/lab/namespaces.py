@@ -70,7 +70,16 @@ def make_read_only(path: str) -> None:
 
     mount_setattr(2), Linux 5.12; on older kernels the tree stays as it is.
     """
-    attr = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY, 0, 0, 0)
+    _set_attributes(path, _MOUNT_ATTR_RDONLY, 0)
+
+
+def make_writable(path: str) -> None:
+    """The reverse, for mounts this user namespace made itself (others are locked)."""
+    _set_attributes(path, 0, _MOUNT_ATTR_RDONLY)
+
+
+def _set_attributes(path: str, set_: int, clear: int) -> None:
+    attr = (ctypes.c_uint64 * 4)(set_, clear, 0, 0)
     result = _libc.syscall(
         _SYS_MOUNT_SETATTR, _AT_FDCWD, path.encode(), _AT_RECURSIVE, ctypes.byref(attr), ctypes.sizeof(attr)
     )

@@ -19,9 +19,12 @@ HOST = "/.host"
 # Directories that are ours alone, in the lab's root and (bound from its disk) on each node.
 NODE_PATHS = {
     "/etc/cni": "etc-cni",
+    "/etc/containerd": "etc-containerd",
+    "/etc/kubernetes": "etc-kubernetes",
     "/etc/towpath": "etc-towpath",
     "/opt/cni": "opt-cni",
     "/var/lib/cni": "var-lib-cni",
+    "/var/lib/containerd": "var-lib-containerd",
     "/var/lib/towpath": "var-lib-towpath",
     "/var/lib/kubelet": "var-lib-kubelet",
     "/var/log": "var-log",
@@ -131,15 +134,25 @@ def _mount_sysfs() -> None:
         namespaces.mount("sysfs", "/sys", "sysfs", namespaces.MS_RDONLY)
 
 
-def enter_container(mounts: list[Mount]) -> None:
-    """In a container's fresh mount namespace: its own /proc and /sys, then its volumes. Raises OSError."""
+def enter_container(mounts: list[Mount], *, read_only: bool = False) -> None:
+    """In a container's fresh mount namespace: own /proc and /sys, volumes, perhaps a read-only root.
+
+    Raises OSError.
+    """
     mount_proc("/proc")
     _mount_sysfs()
     for wanted in mounts:
         _mount_point(Path(wanted.source), Path(wanted.target))
         namespaces.bind(wanted.source, wanted.target)
+    if read_only:
+        namespaces.make_read_only("/")
+        for path in ("/proc", "/dev/pts"):
+            namespaces.make_writable(path)
+    for wanted in mounts:
         if wanted.read_only:
             namespaces.make_read_only(wanted.target)
+        elif read_only:
+            namespaces.make_writable(wanted.target)
 
 
 def _mount_point(source: Path, target: Path) -> None:

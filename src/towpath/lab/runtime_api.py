@@ -52,8 +52,9 @@ class RemoveSandbox(msgspec.Struct, frozen=True, kw_only=True, tag="remove-sandb
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """Start a container: ``argv``, or the ``echo`` workload when that is empty.
 
-    ``sandbox`` "" is the node's own network. ``hostname`` "" keeps the node's. ``drop`` capability numbers.
-    ``log`` file that gets CRI log lines. ``memory`` is not limited: no cgroups without root.
+    ``sandbox`` "" is the node's own network; ``hostname`` "" keeps the node's. ``read_only``: the root, but
+    not the ``mounts``. ``drop`` capability numbers. ``log`` file that gets CRI log lines. Nothing limits
+    memory: there are no cgroups without root.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     env: dict[str, str] = {}
     cwd: str = "/"
     mounts: list[Mount] = []
+    read_only: bool = False
     drop: tuple[int, ...] = ()
     echo: Echo | None = None
     log: str = "/dev/null"

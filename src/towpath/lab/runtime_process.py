@@ -49,7 +49,7 @@ def run(spec: Start, netns: str, stdout: int, stderr: int) -> None:
     if netns:
         _enter_network(netns)
     namespaces.unshare(namespaces.CLONE_NEWNS | (namespaces.CLONE_NEWUTS if spec.hostname else 0))
-    rootfs.enter_container(spec.mounts)
+    rootfs.enter_container(spec.mounts, read_only=spec.read_only)
     if spec.hostname:
         socket.sethostname(spec.hostname)
     if not spec.argv:
