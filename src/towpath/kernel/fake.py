@@ -5,7 +5,7 @@ It is shipped, and runs the same behaviour suite as ``LinuxKernel`` (tests/kerne
 
 import os
 from collections.abc import Iterable, Sequence
-from errno import EINVAL, EOPNOTSUPP
+from errno import EINVAL, EOPNOTSUPP, EPERM
 from typing import NamedTuple
 
 from towpath.kernel.exact import check
@@ -15,7 +15,7 @@ from towpath.kernel.fake_nft import FakeNft
 from towpath.kernel.fake_sysctl import FakeSysctls
 from towpath.kernel.hints import hint
 from towpath.kernel.port import KernelRefused
-from towpath.model.net import Addr, Redirect, Shaper, Veth
+from towpath.model.net import Addr, Link, Redirect, Shaper, Veth, Vxlan
 from towpath.model.nft import NftTable
 from towpath.model.op import (
     Add,
@@ -92,10 +92,13 @@ class FakeKernel:
                 number = error.errno or 0
                 reason = error.strerror or os.strerror(number)
                 raise KernelRefused(op.describe(), number, reason, hint(op, number)) from error
+            except ValueError as error:
+                raise KernelRefused(op.describe(), EINVAL, str(error)) from error
 
     def _single(self, op: Op, pod_netns: int | None) -> None:
         match op:
             case AddLink():
+                self._check_underlay(op.link)
                 homes = {fd: kernel._links for fd, kernel in self.namespaces.items()}
                 pod = home_of(homes, pod_netns) if isinstance(op.link.kind, Veth) else None
                 self._links.create(op.link, pod)
@@ -117,10 +120,7 @@ class FakeKernel:
     def _item(self, op: Add | Delete) -> None:
         item, remove = op.item, isinstance(op, Delete)
         if not remove:
-            try:
-                check(item)
-            except ValueError as error:
-                raise OSError(EINVAL, str(error)) from error
+            check(item)
         match item:
             case Shaper() if remove:
                 self._shapers.pop(item.dev, None)
@@ -135,6 +135,11 @@ class FakeKernel:
                 self._redirects[item.dev] = item
             case _:
                 self._inet.drop(item) if remove else self._inet.put(item)
+
+    def _check_underlay(self, link: Link) -> None:
+        kind, new = link.kind, link.name not in self._links.devices
+        if new and isinstance(kind, Vxlan) and kind.local.version == 6 and self._ipv6_off(kind.underlay):
+            raise OSError(EPERM, "IPv6 support disabled by administrator")
 
     def _changed(self, event: Event, device: FakeDevice) -> None:
         self._inet.changed(event, device)

@@ -5,7 +5,7 @@ Rules are kept as text; what is checked of them is that sets and chains they nam
 
 import re
 from collections.abc import Iterator
-from errno import EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP
+from errno import EBUSY, EEXIST, ENOENT, EOPNOTSUPP
 from ipaddress import IPv4Network, IPv6Network
 
 from msgspec.structs import replace
@@ -25,11 +25,8 @@ class FakeNft:
         self.tables: dict[str, NftTable] = {}
 
     def apply(self, update: NftUpdate) -> None:
-        """All of ``update`` or nothing. Raises OSError."""
-        try:
-            commands(update)
-        except ValueError as error:
-            raise OSError(EINVAL, str(error)) from error
+        """All of ``update`` or nothing. Raises OSError; ValueError for what nft must not see."""
+        commands(update)
         empty = NftTable(name=update.table)
         before = empty if update.recreate else self.tables.get(update.table, empty)
         sets, chains = dict(before.sets), dict(before.chains)

@@ -1,8 +1,9 @@
 """What an operator can do when the kernel refused something."""
 
 from errno import EBUSY, EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, EOPNOTSUPP, EPERM
+from ipaddress import IPv6Address
 
-from towpath.model.net import Redirect, Route, Shaper
+from towpath.model.net import Link, Redirect, Route, Shaper, Vxlan
 from towpath.model.op import Add, AddLink, Delete, Op, SetLink
 
 _ANY = {
@@ -16,6 +17,8 @@ def hint(op: Op, errno: int) -> str:
     match op, errno:
         case AddLink(), code if code == EEXIST:
             return "another device has this name, VNI and port, or the same name exists in the pod"
+        case AddLink(link=Link(kind=Vxlan(local=IPv6Address()))), code if code == EPERM:
+            return f"{_ANY[EPERM]}, and IPv6 enabled on the underlay"
         case AddLink(), code if code == EOPNOTSUPP:
             return "the kernel lacks this kind of device (module vxlan, veth, ifb or bridge)"
         case AddLink(), code if code == ENODEV:
