@@ -32,9 +32,9 @@ def _unshare() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Enter the namespaces once, before collection; nft, tc and bridge are where users' PATH does not look."""
+    """Enter the namespaces once, before collection. nft, tc and bridge are not on an ordinary PATH."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    # Otherwise pytest-asyncio, asking for the current loop on Python < 3.14, makes one that nobody closes, and
+    # Otherwise pytest-asyncio, asking for the current loop on Python < 3.14, makes one nobody closes, and
     # the ResourceWarning fails whichever test the collector happens to run in.
     asyncio.set_event_loop(None)
     if os.environ.get("TOWPATH_TEST_NETNS") != str(os.getpid()):
