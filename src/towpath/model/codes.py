@@ -276,7 +276,12 @@ CODES: dict[str, Code] = {
     "TP9008": Code(
         "The cluster did not become Ready in time.",
         "A node or an agent is missing, as the message says; on a very busy machine everything is late.",
-        "Try again; if not, `towpath lab logs apiserver` and `towpath lab logs kubelet/NODE` say why.",
+        "Act on what the agent said last, if the message has it; else try again on a quieter machine.",
+    ),
+    "TP9009": Code(
+        "This kernel has IPv6 switched off.",
+        "A dual-stack or IPv6 lab was asked for, and the kernel was started without IPv6.",
+        "Use `towpath lab up --ipv4`, or switch IPv6 on (kernel parameter ipv6.disable=0).",
     ),
     "TP9020": Code(
         "A program of Kubernetes, or one needed to build or run it, is missing or cannot run.",
@@ -307,5 +312,21 @@ CODES: dict[str, Code] = {
         "the message has the end of its log.",
         "Read the log the message names; an address or port may be taken, or the version too new for "
         "Debian's etcd (put a newer etcd beside the binaries of TOWPATH_KUBE_BIN).",
+    ),
+    "TP9025": Code(
+        "A world for real nodes cannot be made",
+        "Real kubelets and containerd run as root, in namespaces and control groups of their own; the kernel "
+        "or the user at hand does not allow them.",
+        "Run as root on a machine with /sys/fs/cgroup mounted.",
+    ),
+    "TP9026": Code(
+        "An image for the real cluster cannot be built",
+        "Images are made from this machine's Debian files and a C compiler.",
+        "Install what the message names.",
+    ),
+    "TP9027": Code(
+        "A real node does not boot",
+        "Its containerd, its first process or something it needs from this machine is missing.",
+        "Install what the message names; otherwise read the node's logs.",
     ),
 }
