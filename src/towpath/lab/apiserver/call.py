@@ -99,6 +99,8 @@ def decode_body(body: bytes, content_type: str) -> Obj:
         return _decode_protobuf(body, content_type)
     try:
         value = msgspec.json.decode(body)
+    except RecursionError as e:
+        raise bad_request("the object provided is nested too deeply") from e
     except msgspec.DecodeError as e:
         if "yaml" not in content_type:
             raise bad_request(
@@ -145,7 +147,7 @@ def decode_yaml(body: bytes) -> Any:
     }
     try:
         return yaml.load(body, Loader=Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError) as e:
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise bad_request(f"error parsing YAML: {e}") from e
 
 

@@ -1,9 +1,10 @@
 """CustomResourceDefinitions: defaults, conditions, and the resources they bring while they exist."""
 
 from towpath.lab.apiserver.call import Call, Server
-from towpath.lab.apiserver.errors import Cause, Obj
+from towpath.lab.apiserver.errors import ApiError, Cause, Obj
 from towpath.lab.apiserver.printers.custom import json_path
 from towpath.lab.apiserver.resources import STATUS_VERBS, Resource, Subresource, version_order
+from towpath.lab.apiserver.schema.check import decode_check
 from towpath.lab.apiserver.schema.custom import CustomSchema
 from towpath.lab.apiserver.store import Event
 from towpath.lab.apiserver.validation import names
@@ -44,7 +45,7 @@ def admit_crd(server: Server, call: Call, crd: Obj, old: Obj | None) -> None:
         if kind not in had
     ]
     status["acceptedNames"] = dict(spec["names"])
-    storage = [v["name"] for v in spec.get("versions") or () if v.get("storage")]
+    storage = [v.get("name") or "" for v in spec.get("versions") or () if v.get("storage")]
     stored = list(status.get("storedVersions") or ())
     status["storedVersions"] = stored + [v for v in storage if v not in stored]
 
@@ -108,13 +109,22 @@ def _version_causes(spec: Obj) -> list[Cause]:
             causes.append(required(f"{field}.schema.openAPIV3Schema", "schemas are required"))
         else:
             causes += _structural(schema, f"{field}.schema.openAPIV3Schema", root=True)
-        for j, c in enumerate(version.get("additionalPrinterColumns") or ()):
-            try:
-                json_path(str(c.get("jsonPath") or ""))
-            except ValueError as e:
-                causes.append(
-                    wrong(f"{field}.additionalPrinterColumns[{j}].jsonPath", c.get("jsonPath"), str(e))
-                )
+        causes += _column_causes(version, field)
+        if (scale := (version.get("subresources") or {}).get("scale")) is not None:
+            keys = [k for k in ("specReplicasPath", "statusReplicasPath") if not scale.get(k)]
+            causes += [required(f"{field}.subresources.scale.{k}") for k in keys]
+    return causes
+
+
+def _column_causes(version: Obj, field: str) -> list[Cause]:
+    causes: list[Cause] = []
+    for j, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        at = f"{field}.additionalPrinterColumns[{j}]"
+        causes += [required(f"{at}.{k}") for k in ("name", "type", "jsonPath") if not column.get(k)]
+        try:
+            json_path(column.get("jsonPath") or "")
+        except ValueError as e:
+            causes.append(wrong(f"{at}.jsonPath", column.get("jsonPath"), str(e)))
     return causes
 
 
@@ -127,13 +137,19 @@ def _structural(schema: Obj, field: str, root: bool = False) -> list[Cause]:
     elif not schema.get("type") and not free:
         causes.append(required(f"{field}.type", "must not be empty for specified object fields"))
     for key, child in (schema.get("properties") or {}).items():
-        if not isinstance(child, dict):
-            causes.append(wrong(f"{field}.properties[{key}]", child, "must be a schema"))
-        elif not (root and key == "metadata"):
+        if not (root and key == "metadata"):
             causes += _structural(child, f"{field}.properties[{key}]")
-    for key in ("items", "additionalProperties"):
-        if isinstance(schema.get(key), dict):
-            causes += _structural(schema[key], f"{field}.{key}")
+    if "items" in schema:
+        causes += _structural(schema["items"], f"{field}.items")
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, dict):
+        try:
+            decode_check("apiextensions.JSONSchemaProps", "", extra)
+        except ApiError as e:
+            return [*causes, wrong(f"{field}.additionalProperties", extra, e.message)]
+        causes += _structural(extra, f"{field}.additionalProperties")
+    elif extra is not None and not isinstance(extra, bool):
+        causes.append(wrong(f"{field}.additionalProperties", extra, "must be a schema or a boolean"))
     return causes
 
 

@@ -4,6 +4,7 @@ import secrets
 
 from towpath.lab.apiserver.call import Call, Server, new_uid
 from towpath.lab.apiserver.errors import Obj, bad_request, forbidden, not_found
+from towpath.lab.apiserver.schema.check import decode_check
 from towpath.lab.apiserver.store import Stored
 
 SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # upstream's alphabet: no vowels, no look-alikes
@@ -34,6 +35,14 @@ def check_kind(call: Call, obj: Obj, kind: str = "", api_version: str = "") -> N
         if got != want:
             what = "API version" if key == "apiVersion" else "kind"
             raise bad_request(f"the {what} in the data ({got}) does not match the expected {what} ({want})")
+
+
+def typed_body(call: Call, type_name: str, kind: str, api_version: str) -> Obj:
+    """The body as an object of a builtin type other than the resource's own. Raises ApiError 400, 415."""
+    obj = call.decode() if call.body.strip() else {}
+    check_kind(call, obj, kind, api_version)
+    decode_check(type_name, api_version, obj)
+    return obj
 
 
 def metadata_of(obj: Obj) -> Obj:

@@ -17,7 +17,7 @@ def name_of(obj: Obj) -> str:
 
 def _address(node: Obj, kind: str) -> str:
     found = (node.get("status") or {}).get("addresses") or ()
-    return next((a["address"] for a in found if a.get("type") == kind), NONE)
+    return next((a.get("address", "") for a in found if a.get("type") == kind), NONE)
 
 
 def _node(node: Obj, now: float) -> list[Any]:
@@ -78,7 +78,7 @@ def _joined(ip: str, port: int) -> str:
 
 def _endpoints(obj: Obj, now: float) -> list[Any]:
     shown = [
-        _joined(a["ip"], p["port"])
+        _joined(a.get("ip", ""), p.get("port", 0))
         for s in obj.get("subsets") or ()
         for p in s.get("ports") or ()
         for a in s.get("addresses") or ()

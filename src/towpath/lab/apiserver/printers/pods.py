@@ -8,9 +8,10 @@ from towpath.lab.apiserver.printers.table import Printer, age, columns, since
 NONE = "<none>"
 
 
-def _state(status: Obj) -> tuple[Obj, Obj, Obj]:
+def _state(status: Obj) -> tuple[Obj, bool, Obj]:
+    """Waiting, whether it runs, terminated."""
     state = status.get("state") or {}
-    return state.get("waiting") or {}, state.get("running") or {}, state.get("terminated") or {}
+    return state.get("waiting") or {}, state.get("running") is not None, state.get("terminated") or {}
 
 
 def _ended(terminated: Obj) -> str:

@@ -84,6 +84,14 @@ def since(text: str | None, now: float) -> str:
         return "<invalid>"
 
 
+def between(start: str, end: str | None, now: float) -> str:
+    """From one time to another, or to now."""
+    try:
+        return duration((parse_time(end) if end else now) - parse_time(start))
+    except ValueError:
+        return "<invalid>"
+
+
 DEFAULT = Printer(
     [column("Name", fmt="name"), column("Created At", "date")],
     lambda obj, now: [obj["metadata"]["name"], obj["metadata"].get("creationTimestamp")],

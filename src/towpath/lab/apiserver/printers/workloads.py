@@ -6,7 +6,7 @@ from towpath.lab.apiserver.errors import Obj
 from towpath.lab.apiserver.printers.core import name_of
 from towpath.lab.apiserver.printers.pods import NONE, condition
 from towpath.lab.apiserver.printers.selector_text import selector_text
-from towpath.lab.apiserver.printers.table import Printer, age, columns, duration, parse_time, since
+from towpath.lab.apiserver.printers.table import Printer, age, between, columns, since
 
 WIDE = "+Containers +Images +Selector"
 
@@ -65,7 +65,7 @@ def _job(obj: Obj, now: float) -> list[Any]:
             state = kind
     took = ""
     if start:
-        took = duration((parse_time(end) if end else now) - parse_time(start))
+        took = between(start, end, now)
     if "completions" in spec:
         completions = f"{done}/{spec['completions']}"
     else:

@@ -4,6 +4,7 @@ Nulls are dropped, as Go's decoder leaves such fields unset. The check walks eve
 so that paths are put together only where there is something to tell.
 """
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -48,9 +49,21 @@ _PYTHON: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
+_ZERO = {"string": "", "[]uint8": "", "resource.Quantity": "0", "any": None, "v1.Time": None}
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+
+
+def _time(value: Any) -> list[str] | None:
+    if type(value) is not str or not _TIME.fullmatch(value):
+        raise Mismatch(f"{_json_name(value)} {value!r}", "v1.Time")
+    return None
+
+
 def _scalar(name: str) -> Check | None:
     if name == "any":
         return None
+    if name in ("time", "micro"):
+        return _time
     accepted, small = _PYTHON[name], name == "int"
 
     def check(value: Any) -> list[str] | None:
@@ -85,7 +98,7 @@ def _map(item: Check | None, go: str) -> Check:
         bad: list[str] | None = None
         for key, element in value.items():
             if element is None:
-                value[key] = "" if go == "string" else element
+                value[key] = _ZERO.get(go, [] if go.startswith("[") else {})
             elif item is not None and (found := item(element)) is not None:
                 bad = [*(bad or ()), *(f".{key}{x}" for x in found)]
         return bad

@@ -7,7 +7,8 @@ from aiohttp import web
 
 from towpath.lab.apiserver.call import Call, Reply, Server, check_dry_run, reply
 from towpath.lab.apiserver.errors import Obj, bad_request, conflict, method_not_allowed, not_found, too_many
-from towpath.lab.apiserver.naming import check_kind, existing
+from towpath.lab.apiserver.naming import check_kind, existing, typed_body
+from towpath.lab.apiserver.schema.check import decode_check
 from towpath.lab.apiserver.selectors import matches_selector
 from towpath.lab.apiserver.store import Stored, encode
 from towpath.lab.apiserver.verbs.delete import delete_object
@@ -58,8 +59,7 @@ async def binding(server: Server, call: Call, request: web.Request) -> Reply:
     if request.method != "POST":
         raise method_not_allowed("POST")
     check_dry_run(call)
-    body = call.decode()
-    check_kind(call, body, "Binding", "v1")
+    body = typed_body(call, "core.Binding", "Binding", "v1")
     return bind(server, call, existing(server, call), body)
 
 
@@ -71,6 +71,7 @@ async def eviction(server: Server, call: Call, request: web.Request) -> Reply:
     if body.get("apiVersion") == "policy/v1beta1":  # what kubectl drain before 1.22 sends
         body = {**body, "apiVersion": "policy/v1"}
     check_kind(call, body, "Eviction", "policy/v1")
+    decode_check("policy.Eviction", "policy/v1", body)
     stored = existing(server, call)
     options = body.get("deleteOptions") or {}
     if options.get("dryRun"):
@@ -139,7 +140,8 @@ async def ephemeral_containers(server: Server, call: Call, request: web.Request)
         return Reply(encode(patch_object(server, call, stored).obj))
     if request.method != "PUT":
         raise method_not_allowed("GET, PUT, PATCH")
-    return Reply(encode(replace_object(server, call, stored, call.decode()).obj))
+    body = typed_body(call, "core.Pod", "Pod", "v1")
+    return Reply(encode(replace_object(server, call, stored, body).obj))
 
 
 async def finalize(server: Server, call: Call, request: web.Request) -> Reply:
@@ -147,12 +149,13 @@ async def finalize(server: Server, call: Call, request: web.Request) -> Reply:
     if request.method != "PUT":
         raise method_not_allowed("PUT")
     stored = existing(server, call)
-    return Reply(encode(replace_object(server, call, stored, call.decode()).obj))
+    body = typed_body(call, "core.Namespace", "Namespace", "v1")
+    return Reply(encode(replace_object(server, call, stored, body).obj))
 
 
 def bind_by_collection(server: Server, call: Call) -> Reply:
     """POST to ``bindings``, the old way. Raises ApiError."""
-    body = call.decode()
+    body = typed_body(call, "core.Binding", "Binding", "v1")
     name = str((body.get("metadata") or {}).get("name") or "")
     stored = server.store.get("/pods", call.target.namespace, name)
     if stored is None:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from towpath.lab.apiserver.call import Call, Reply, Server, User, reply
 from towpath.lab.apiserver.errors import Obj, bad_request, method_not_allowed
-from towpath.lab.apiserver.naming import check_kind, existing
+from towpath.lab.apiserver.naming import existing, typed_body
 
 TOKEN_SECONDS = 3600
 
@@ -24,8 +24,7 @@ def user_info(user: User) -> Obj:
 
 def review(server: Server, call: Call) -> Reply:
     """POST of any kind of review. Raises ApiError 400."""
-    obj = call.decode()
-    check_kind(call, obj)
+    obj = typed_body(call, call.resource.type, call.resource.kind, call.resource.api_version)
     obj.setdefault("metadata", {}).setdefault("creationTimestamp", None)
     match call.resource.kind:
         case "TokenReview":
@@ -47,8 +46,7 @@ async def token(server: Server, call: Call, request: web.Request) -> Reply:
     if request.method != "POST":
         raise method_not_allowed("POST")
     account = existing(server, call)
-    obj = call.decode() if call.body else {}
-    check_kind(call, obj, "TokenRequest", "authentication.k8s.io/v1")
+    obj = typed_body(call, "authentication.TokenRequest", "TokenRequest", "authentication.k8s.io/v1")
     spec = obj.setdefault("spec", {})
     seconds = spec["expirationSeconds"] = spec.get("expirationSeconds") or TOKEN_SECONDS
     if not isinstance(seconds, int) or seconds < 600:

@@ -7,10 +7,11 @@ from aiohttp import web
 
 from towpath.lab.apiserver.call import Call, Reply, Server, check_dry_run, decode_body, reply
 from towpath.lab.apiserver.errors import Obj, bad_request, conflict, invalid, method_not_allowed
-from towpath.lab.apiserver.naming import existing
+from towpath.lab.apiserver.naming import existing, typed_body
 from towpath.lab.apiserver.patch.jsonpatch import PatchRefused, json_patch
 from towpath.lab.apiserver.patch.merge import merge_patch
 from towpath.lab.apiserver.printers.selector_text import selector_text
+from towpath.lab.apiserver.schema.check import decode_check
 from towpath.lab.apiserver.store import Stored
 from towpath.lab.apiserver.validation.field import wrong
 from towpath.lab.apiserver.verbs.patching import JSON_PATCH
@@ -68,8 +69,6 @@ async def scale(server: Server, call: Call, request: web.Request) -> Reply:
     if request.method == "PUT" and version and version != str(stored.rv):
         raise conflict(*call.refused_name())
     replicas = (wanted.get("spec") or {}).get("replicas", 0)
-    if not isinstance(replicas, int) or isinstance(replicas, bool):
-        raise bad_request(f"spec.replicas: {replicas!r} is no integer")
     if replicas < 0:
         cause = wrong("spec.replicas", replicas, "must be greater than or equal to 0")
         raise invalid("autoscaling", "Scale", stored.name, [cause])
@@ -80,12 +79,16 @@ async def scale(server: Server, call: Call, request: web.Request) -> Reply:
 
 def _wanted(call: Call, method: str, current: Obj) -> Obj:
     if method == "PUT":
-        return decode_body(call.body, call.content_type)
+        return typed_body(call, "autoscaling.Scale", "Scale", "autoscaling/v1")
     if call.content_type != JSON_PATCH:
         patched: Obj = merge_patch(current, decode_body(call.body, call.content_type))
+        decode_check("autoscaling.Scale", "autoscaling/v1", patched)
         return patched
     try:
         patched = json_patch(current, msgspec.json.decode(call.body))
     except (PatchRefused, msgspec.DecodeError) as e:
         raise bad_request(str(e)) from e
+    if not isinstance(patched, dict):
+        raise bad_request("the patch does not leave a Scale")
+    decode_check("autoscaling.Scale", "autoscaling/v1", patched)
     return patched

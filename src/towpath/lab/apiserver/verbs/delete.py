@@ -7,6 +7,7 @@ from towpath.lab.apiserver.call import Call, Reply, Server, check_dry_run, reply
 from towpath.lab.apiserver.convert import converted
 from towpath.lab.apiserver.errors import Obj, bad_request, conflict
 from towpath.lab.apiserver.naming import existing
+from towpath.lab.apiserver.schema.check import decode_check
 from towpath.lab.apiserver.store import Stored, encode
 from towpath.lab.apiserver.verbs.read import selection
 from towpath.lab.apiserver.verbs.update import finished, fresh
@@ -17,6 +18,7 @@ FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 def options_of(call: Call) -> Obj:
     """``metav1.DeleteOptions`` from the body, else the query. Raises ApiError 400."""
     options = call.decode() if call.body.strip() else {}
+    decode_check("meta.DeleteOptions", "meta/v1", options)
     for key in ("propagationPolicy", "gracePeriodSeconds", "orphanDependents"):
         if key in call.query and key not in options:
             options[key] = call.query[key]
