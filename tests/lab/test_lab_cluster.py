@@ -1,6 +1,7 @@
 """The lab as an operator meets it: real agents, real kubectl, traffic on the kernel's own paths."""
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -157,6 +158,26 @@ def test_exec_logs_and_exit_codes(lab: LabClient, kubectl: Kubectl, web: list[di
     unknown = towpath("exec", "--name", lab.name, "nobody", "--", "true", check=False)
     assert unknown.returncode == 7
     assert "no node or pod 'nobody'" in unknown.stderr
+
+
+def test_kubectl_exec_by_websocket(lab: LabClient, kubectl: Kubectl, web: list[dict[str, Any]]) -> None:
+    version = json.loads(kubectl("version", "-o", "json"))["clientVersion"]
+    if int(version["minor"].rstrip("+")) < 31:
+        pytest.skip("kubectl speaks WebSocket from 1.31 on; `towpath lab exec` serves older ones")
+    name = web[0]["metadata"]["name"]
+    assert kubectl("exec", name, "--", "hostname").strip() == name
+    assert kubectl("exec", "-i", name, "--", "cat", stdin="through and back") == "through and back"
+    with pytest.raises(AssertionError, match="exit code 5"):
+        kubectl("exec", name, "--", "sh", "-c", "echo out; echo err >&2; exit 5")
+    terminal = subprocess.run(
+        ["script", "-qec", f"kubectl exec -it {name} -- sh -c 'test -t 0 && echo a terminal'", "/dev/null"],
+        env={**os.environ, "KUBECONFIG": lab.kubeconfig},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert "a terminal" in terminal.stdout
 
 
 def test_ps_and_inspect(lab: LabClient) -> None:

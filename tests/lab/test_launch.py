@@ -163,3 +163,21 @@ def test_where_namespaces_are_forbidden_one_sentence_says_what_to_do() -> None:
     assert "max_user_namespaces" in said
     assert "TP9001" in said
     assert "\n" not in said
+
+
+@pytest.mark.usefixtures("runtime_dir")
+def test_an_ordinary_user_gets_the_same_lab() -> None:
+    """Uid 1000 with no capability at all, in a user namespace that grants it nothing."""
+    become = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
+    towpath_lab = [*become, *TOWPATH, "lab"]
+    probe = subprocess.run([*become, "id", "-u"], capture_output=True, text=True, check=False)
+    if probe.stdout.strip() != "1000":
+        pytest.skip(f"unshare --map-user does not work here: {probe.stderr.strip()}")
+    done = subprocess.run(
+        [*towpath_lab, "up", "--name", "humble", "--nodes", "1"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    seen = namespaces_of(processes_of("humble"))
+    assert towpath("exec", "--name", "humble", "n1", "--", "id", "-u").stdout.strip() == "0"
+    subprocess.run([*towpath_lab, "down", "--name", "humble"], check=True)
+    assert_nothing_stays("humble", seen)

@@ -8,7 +8,7 @@ from typing import Any
 
 from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, KubeError, NotFound, ServerError, Unreachable
-from towpath.kube.kinds import NODES, Kind, Raw
+from towpath.kube.kinds import NODES, PODS, Kind, Raw
 from towpath.lab import credentials, manifests, rundir
 from towpath.lab.topology import LabSpec
 
@@ -56,7 +56,10 @@ async def _bring_up(spec: LabSpec, launcher: int) -> None:
                 _say(launcher, {"progress": last_seen})
             return not waiting
 
-        await _until(ready, "all nodes and agents", lambda: last)
+        try:
+            await _until(ready, "all nodes and agents", lambda: last)
+        except _NotReady as late:
+            raise _NotReady(f"{late}{await _last_words(client)}") from late
 
 
 async def _create(client: Client, kind: Kind[Raw], obj: dict[str, Any]) -> bool:
@@ -78,6 +81,18 @@ async def _until(check: Any, what: str, detail: Any = lambda: "") -> None:
             problem = str(not_yet)
         await asyncio.sleep(_POLL)
     raise _NotReady(f"waited {_DEADLINE:.0f} s for {what}: {problem}")
+
+
+async def _last_words(client: Client) -> str:
+    """The last line of an agent that is not ready: most often it says why."""
+    with suppress(KubeError):
+        for pod in (await client.list(PODS, manifests.NAMESPACE, label_selector="k8s-app=towpath")).items:
+            if any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or []):
+                continue
+            path = PODS.path(manifests.NAMESPACE, pod.metadata.name, "log")
+            line = (await client.request("GET", path, query={"tailLines": "1"})).decode(errors="replace")
+            return f"; the agent on {pod.spec.node_name} said last: {line.strip()[:400]}"
+    return ""
 
 
 async def _waiting(client: Client, spec: LabSpec) -> tuple[bool, str]:

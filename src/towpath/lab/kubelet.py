@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import sys
-import time
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
@@ -80,7 +79,6 @@ class Kubelet:
             self._pods.run(),
             self._services.recorder.run(),
             self._follow_exits(watch),
-            self._follow_pods(),
             serve(self._socket, self),
             serviceproxy.run_service_proxy(
                 self._client, LinuxKernel(), self._one.name, topology.pod_networks(self._spec)
@@ -186,12 +184,6 @@ class Kubelet:
                 if worker.exited(ended):
                     break
         raise ConnectionResetError("the runtime went away")
-
-    async def _follow_pods(self) -> None:
-        """Nothing to do but to say how long the first list took."""
-        begun = time.monotonic()
-        await self._pods.listed.wait()
-        log.info("pods_listed", seconds=round(time.monotonic() - begun, 3), pods=len(self._pods.objects))
 
 
 def _api_service(spec: LabSpec) -> str:

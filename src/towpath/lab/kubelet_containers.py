@@ -11,6 +11,7 @@ from towpath.lab.kubelet_services import LOGS, VOLUMES, Services
 from towpath.lab.kubelet_spec import Container, Pod
 from towpath.lab.kubelet_status import ContainerState
 from towpath.lab.kubelet_values import MissingReference, Values, expand
+from towpath.lab.rootfs import Mount
 from towpath.lab.runtime_api import (
     Container as RuntimeContainer,
 )
@@ -128,6 +129,7 @@ class Containers:
         try:
             env = await values.environment(spec)
             mounts = await values.mounts(spec, VOLUMES / pod.metadata.uid / "volumes")
+            mounts += etc_files(pod, ips)
         except (MissingReference, OSError, KubeError) as missing:
             state.waiting, state.message = "CreateContainerConfigError", str(missing)
             self._delay(state, again=True)
@@ -205,6 +207,20 @@ class Containers:
 def hostname(pod: Pod) -> str:
     """The pod's host name."""
     return (pod.spec.hostname or pod.metadata.name)[:63].rstrip("-.")
+
+
+def etc_files(pod: Pod, ips: list[str]) -> list[Mount]:
+    """The kubelet's /etc/hosts and /etc/hostname of a pod that has a network of its own. Raises OSError."""
+    if pod.spec.host_network:
+        return []
+    folder = VOLUMES / pod.metadata.uid / "etc"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hostname(pod)
+    local = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    hosts = ["# Kubernetes-managed hosts file.", *local, *(f"{ip}\t{name}" for ip in ips)]
+    (folder / "hosts").write_text("\n".join(hosts) + "\n")
+    (folder / "hostname").write_text(name + "\n")
+    return [Mount(source=str(folder / file), target=f"/etc/{file}") for file in ("hosts", "hostname")]
 
 
 def owner(pod: Pod) -> str:

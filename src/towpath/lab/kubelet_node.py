@@ -44,7 +44,6 @@ class NodeKeeper:
         self._sent: object = None
         self._problem: str | None = "container runtime network not ready: cni plugin not initialized"
         self._changed = asyncio.Event()
-        self.registered = asyncio.Event()
         self.network_ready = asyncio.Event()
 
     def note_images(self, images: set[str]) -> None:
@@ -56,7 +55,6 @@ class NodeKeeper:
     async def run(self) -> None:
         """Until cancelled."""
         await self._until_accepted(self._register)
-        self.registered.set()
         await asyncio.gather(self._poll_network(), self._heartbeat(), self._keep_status())
 
     async def _register(self) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from towpath.kube.errors import ApiRefused, Conflict, KubeError, NotFound
 from towpath.kube.kinds import PODS
-from towpath.lab.kubelet_cni import Call, CniFailed, addresses, pod_call
+from towpath.lab.kubelet_cni import CniFailed, addresses, pod_call
 from towpath.lab.kubelet_containers import Containers, log_folder
 from towpath.lab.kubelet_probe import Prober
 from towpath.lab.kubelet_services import VOLUMES, Checkpoint, Services
@@ -132,7 +132,7 @@ class PodWorker:
         policy = self.pod.spec.restart_policy
         again = policy == "Always" or (policy == "OnFailure" and state.exit_code != 0)
         pause = await self._step(spec, state, restart=again)
-        self._prober.watch(self.pod, spec, state, self.containers, self.checkpoint.ips)
+        self._prober.watch(self.pod, spec, state, self.containers, self._ips())
         return pause
 
     async def _step(self, spec: Container, state: ContainerState, *, restart: bool) -> float:
@@ -275,8 +275,3 @@ class PodWorker:
             "uid": meta.uid,
         }
         self._services.recorder.record(about, type_, reason, message)
-
-
-def call_of(checkpoint: Checkpoint) -> Call:
-    """What DEL needs of a pod whose object is not at hand; the cache knows the rest."""
-    return Call(container_id=checkpoint.sandbox, netns="")

@@ -48,7 +48,7 @@ class Prober:
             state.started = True
             state.ready = spec.readiness_probe is None or _was_ready(pod, spec)
         if spec.startup_probe or spec.readiness_probe or spec.liveness_probe:
-            target = ips[0] if ips and not pod.spec.host_network else "127.0.0.1"
+            target = ips[0] if ips else "127.0.0.1"
             work = self._follow(pod, spec, state, containers, target)
             self._tasks[spec.name] = asyncio.create_task(work)
 

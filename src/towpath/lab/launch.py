@@ -58,14 +58,12 @@ class Inherited(msgspec.Struct, frozen=True):
     keeper_gone: int
     folder: str
 
-    def numbers(self) -> set[int]:
-        """All of them."""
-        return {self.control, self.api, self.launcher, self.lifeline, self.keeper_gone}
-
 
 def launch(spec: LabSpec, progress: Callable[[str], None]) -> Path:
     """Start the lab and return its folder once the cluster is Ready. Raises LabError; nothing stays then."""
     require_libraries()
+    if spec.ipv6 and not Path("/proc/net/if_inet6").exists():
+        raise LabError("this kernel has IPv6 switched off", "use --ipv4", "TP9009")
     folder = rundir.path_of(spec.name)
     with _claimed(folder) as control, _listen_on_loopback() as api:
         ours, theirs = socket.socketpair()

@@ -1,0 +1,89 @@
+"""Other shapes than three dual-stack nodes: one family, host-gw, segments with DirectRouting."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_objects import Kubectl, deployment, get, towpath
+
+from towpath.lab.client import LabClient
+
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("runtime_dir")]
+
+
+@contextmanager
+def lab_with_pods(name: str, *options: str) -> Iterator[tuple[LabClient, Kubectl, list[dict[str, Any]]]]:
+    """A lab, kubectl for it, and one echo pod a node."""
+    towpath("up", "--name", name, *options)
+    client = LabClient(name)
+
+    def kubectl(*arguments: str, stdin: str = "") -> str:
+        return subprocess.run(
+            ["kubectl", *arguments],
+            input=stdin,
+            env={**os.environ, "KUBECONFIG": client.kubeconfig},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+
+    try:
+        nodes = len(client.call("inspect")["nodes"])
+        kubectl("apply", "-f", "-", stdin=deployment("echo", nodes))
+        kubectl("rollout", "status", "deployment/echo", "--timeout=30s")
+        yield client, kubectl, get(kubectl, "pods", "-l", "app=echo")["items"]
+    finally:
+        client.call("down")
+
+
+def failures(client: LabClient, pods: list[dict[str, Any]]) -> list[object]:
+    """Probes between all pods, and to the outside, that fail."""
+    to = [{"addr": i["ip"], "port": 8080, "proto": "tcp"} for p in pods for i in p["status"]["podIPs"]]
+    to += [{"addr": address, "proto": "icmp"} for address in client.call("inspect")["outside"]]
+    probes = [{"from": {"pod": f"default/{p['metadata']['name']}"}, "to": to} for p in pods]
+    return [(r["from"], t) for r in client.call("run-in", probes=probes) for t in r["to"] if not t["ok"]]
+
+
+def routes(client: LabClient, node: str) -> str:
+    return towpath("exec", "--name", client.name, node, "--", "ip", "route").stdout
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_one_family(family: str) -> None:
+    with lab_with_pods(f"only-{family}", "--nodes", "2", f"--{family}") as (client, kubectl, pods):
+        for pod in pods:
+            (address,) = pod["status"]["podIPs"]
+            assert (":" in address["ip"]) is (family == "ipv6")
+        assert failures(client, pods) == []
+        (service,) = get(kubectl, "services")["items"]
+        assert len(service["spec"]["clusterIPs"]) == 1
+
+
+def test_segments_meet_at_the_router_and_direct_routing_knows_its_own(tmp_path: Path) -> None:
+    nodes = [{"name": "a1"}, {"name": "a2"}, {"name": "b1", "segment": 1, "labels": {"zone": "b"}}]
+    file = tmp_path / "segments.yaml"
+    file.write_text(json.dumps({"direct_routing": True, "mtu": 9000, "nodes": nodes}))
+    with lab_with_pods("segments", "--topology", str(file)) as (client, kubectl, pods):
+        assert failures(client, pods) == []
+        assert get(kubectl, "node", "b1")["metadata"]["labels"]["zone"] == "b"
+        cidrs = {n["metadata"]["name"]: n["spec"]["podCIDR"] for n in get(kubectl, "nodes")["items"]}
+        table = routes(client, "a1")
+        assert f"{cidrs['a2']} via 172.30.0.12 dev eth0" in table
+        assert f"{cidrs['b1']} via {cidrs['b1'].split('/')[0]} dev flannel.1 onlink" in table
+        link = towpath("exec", "--name", client.name, pods[0]["metadata"]["name"], "--", "ip", "link").stdout
+        assert "mtu 8930" in link  # the smaller of the two families' tunnels
+
+
+def test_host_gw(tmp_path: Path) -> None:
+    file = tmp_path / "host-gw.yaml"
+    file.write_text("backend: host-gw\n")
+    with lab_with_pods("host-gw", "--topology", str(file), "--nodes", "2") as (client, _, pods):
+        assert failures(client, pods) == []
+        assert "via 172.30.0.12 dev eth0" in routes(client, "n1")
+        assert "flannel" not in towpath("exec", "--name", client.name, "n1", "--", "ip", "link").stdout
