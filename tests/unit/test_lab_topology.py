@@ -1,8 +1,10 @@
 """Topologies as values."""
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from towpath.lab import topology
 from towpath.lab.rundir import LabError
@@ -94,3 +96,13 @@ def test_outside_knows_no_way_to_pods() -> None:
     assert not any(
         "10.42" in describe(op.item) for op in topology.root_ops(lab_spec({})) if isinstance(op, Add)
     )
+
+
+def test_the_documented_topology_is_valid() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "lab.md").read_text()
+    spec = lab_spec(yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]))
+    assert [(n.name, str(n.ipv4)) for n in spec.nodes] == [
+        ("a1", "172.30.0.11/24"),
+        ("a2", "172.30.0.12/24"),
+        ("b1", "172.30.1.50/24"),
+    ]
