@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 from towpath.agent.attach_conntrack import Connections
 from towpath.agent.attach_links import LinkRemover
+from towpath.agent.attach_netlink import NodeNetlink
 from towpath.agent.attach_pods import PodDirectory
-from towpath.agent.attach_routes import HostRoutes
 from towpath.agent.attach_wiring import Wiring
 from towpath.agent.attachments import Attachments, AttachSettings
 from towpath.cni.request import PodDescriptors
@@ -30,12 +30,12 @@ async def attachments(
     way are waited for, so close the server first. Raises OSError.
     """
     with (
-        contextlib.closing(HostRoutes()) as routes,
+        contextlib.closing(NodeNetlink()) as netlink,
         contextlib.closing(Connections()) as connections,
         contextlib.closing(LinkRemover(_this_node)) as remover,
     ):
-        wiring = Wiring(host, pod_kernel, remover, connections)
-        yield Attachments(store, wiring, pods, settings, kernel_lock, routes.lead_to)
+        wiring = Wiring(host, pod_kernel, netlink, remover, connections)
+        yield Attachments(store, wiring, pods, settings, kernel_lock, netlink.routes)
 
 
 def _this_node() -> contextlib.AbstractContextManager[Kernel]:

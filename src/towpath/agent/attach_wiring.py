@@ -7,6 +7,7 @@ from errno import EEXIST
 from towpath.agent.attach_check import broken_promises
 from towpath.agent.attach_conntrack import Connections
 from towpath.agent.attach_links import LinkRemover, exists
+from towpath.agent.attach_netlink import NodeNetlink, answering
 from towpath.cni.request import PodDescriptors, Request
 from towpath.desired.bandwidth import shaping
 from towpath.desired.names import ifb_name
@@ -29,10 +30,11 @@ class Wiring:
         self,
         host: Kernel,
         inside: Callable[[PodDescriptors], Kernel],
+        netlink: NodeNetlink,
         remover: LinkRemover,
         connections: Connections,
     ) -> None:
-        self._host, self._inside = host, inside
+        self._host, self._inside, self._netlink = host, inside, netlink
         self._remover, self._connections = remover, connections
 
     def make(self, att: Attachment, descriptors: PodDescriptors) -> None:
@@ -50,6 +52,11 @@ class Wiring:
             raise
         self._inside(descriptors).apply(_rest(wiring.inside))
         self._host.apply([*_rest(wiring.host), bind(att)])
+
+    async def settled(self, att: Attachment, descriptors: PodDescriptors) -> None:
+        """Wait for what the kernel does about a new pod in the background: from then on no packet is lost."""
+        self._netlink.settle(att.host_ifname)
+        await answering(descriptors.netlink, att.addresses)
 
     def differences(self, att: Attachment, r: Request) -> list[str]:
         """How the kernel differs from what ``make`` made of it. Raises KernelRefused."""

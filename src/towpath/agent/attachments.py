@@ -122,6 +122,7 @@ class Attachments:
                     async with self._kernel_lock:
                         self._wiring.make(att, r.descriptors)
                         self._wired[key] = att
+                    await self._wiring.settled(att, r.descriptors)
                 except Exception as error:
                     await self._take_back(att)
                     raise _unwirable(att, error) from error
