@@ -94,13 +94,20 @@ def prepare_folders(settings: Settings) -> None:
 
 
 def _give(folder: Path, settings: Settings) -> None:
-    """Let the agent's uid work in ``folder`` and on what an earlier agent of another uid left in it."""
-    group = settings.run_as_gid or -1
-    os.chown(folder, 0, group)
-    folder.chmod(0o770)
-    for name in ("agent.lock", "leases.db", "leases.db-wal", "leases.db-shm"):
-        if (folder / name).exists():
-            os.chown(folder / name, settings.run_as_uid, group)
+    """Let the agent's uid work in ``folder`` and on what an earlier agent of another uid left in it.
+
+    Only where that is not so yet: a container's root may lack CAP_CHOWN, and there an installer did it.
+    """
+    uid, gid = settings.run_as_uid, settings.run_as_gid
+    found = folder.stat()
+    if gid and found.st_gid != gid:
+        os.chown(folder, 0, gid)
+    if found.st_mode & 0o7777 != 0o770:
+        folder.chmod(0o770)
+    for name in ("leases.db", "leases.db-wal", "leases.db-shm"):
+        path = folder / name
+        if path.exists() and path.stat().st_uid != uid:
+            os.chown(path, uid, gid or -1)
 
 
 def _words(error: Exception) -> str:

@@ -8,8 +8,10 @@ was opened in (tried on 6.18 with another process in another namespace).
 import os
 from collections.abc import Iterable
 from errno import EACCES, EINVAL, EROFS
+from pathlib import Path
 
-_ROOT = "/proc/sys"
+# /proc/sys is read-only in a container: the DaemonSet mounts the host network's part of it here, writable.
+_ROOT = "/host/proc/sys" if Path("/host/proc/sys/net").is_dir() else "/proc/sys"
 _FOLDERS = ("net/ipv4/", "net/ipv6/", "net/netfilter/")
 _HINTS = {
     EROFS: "/proc/sys is mounted read-only here: mount /proc/sys/net writable",

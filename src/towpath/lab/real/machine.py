@@ -182,6 +182,10 @@ class Machine:
             services.PROXY_KUBECONFIG: plane.kubeconfig("kube-proxy", "system:kube-proxy"),
             services.CLIENT_CA: plane.pki.ca.read_text(),
         }
+        hosts = (name, *topology.internal_ips(self.spec, self.one))
+        serving = plane.pki.issue(f"serving-{name}", f"system:node:{name}", NODES, hosts)
+        files[services.SERVING_CERT] = serving.certificate.read_text()
+        files[services.SERVING_KEY] = serving.key.read_text()
         for path, text in files.items():
             # /etc/kubernetes/kubelet.yaml is etc-kubernetes/kubelet.yaml on the disk (rootfs.NODE_PATHS)
             target = self.disk / re.sub(r"^/(etc)/(\w+)/", r"\1-\2/", path)

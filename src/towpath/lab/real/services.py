@@ -15,6 +15,7 @@ CONTAINERD_CONFIG, KUBELET_CONFIG = "/etc/containerd/config.toml", "/etc/kuberne
 PROXY_CONFIG = "/etc/kubernetes/kube-proxy.yaml"
 KUBELET_KUBECONFIG, PROXY_KUBECONFIG = "/etc/kubernetes/kubelet.conf", "/etc/kubernetes/kube-proxy.conf"
 CLIENT_CA = "/etc/kubernetes/ca.crt"
+SERVING_CERT, SERVING_KEY = "/etc/kubernetes/kubelet.crt", "/etc/kubernetes/kubelet.key"
 
 _FAIL_CGROUP_V1 = Version(1, 31)
 _ENDPOINT_IN_FILE = Version(1, 27)
@@ -67,6 +68,8 @@ def kubelet_config(version: Version) -> str:
         "resolvConf": RESOLV_CONF,
         "serializeImagePulls": False,
         "syncFrequency": "10s",
+        "tlsCertFile": SERVING_CERT,
+        "tlsPrivateKeyFile": SERVING_KEY,
         "volumePluginDir": "/var/lib/kubelet/volumeplugins",
     }
     if version >= _FAIL_CGROUP_V1:

@@ -1,0 +1,131 @@
+"""The DaemonSet: an init container that installs on the node, and the agent."""
+
+from typing import Any
+
+from towpath import __version__
+from towpath.install.configuration import AGENT_CONFIG, CONFIG_FOLDER
+from towpath.install.values import Values
+
+NAME = "towpath"
+HOST = "/host"
+
+_VERSION_LABEL = "app.kubernetes.io/version"
+
+
+def daemonset(values: Values, checksum: str) -> dict[str, Any]:
+    """On every Linux node, before anything else. ``checksum`` of the configuration: another rolls it out."""
+    labels = {"app.kubernetes.io/name": NAME, "k8s-app": NAME}
+    versioned = {**labels, _VERSION_LABEL: __version__}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": NAME, "namespace": values.namespace, "labels": versioned},
+        "spec": {
+            "selector": {"matchLabels": {"k8s-app": NAME}},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+            "template": {
+                "metadata": {"labels": versioned, "annotations": {"towpath.dev/config": checksum}},
+                "spec": _pod(values),
+            },
+        },
+    }
+
+
+def _pod(values: Values) -> dict[str, Any]:
+    return {
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "hostNetwork": True,
+        "dnsPolicy": "Default",
+        "serviceAccountName": NAME,
+        "priorityClassName": "system-node-critical",
+        "terminationGracePeriodSeconds": 5,
+        "tolerations": [
+            {"operator": "Exists", "effect": "NoSchedule"},
+            {"operator": "Exists", "effect": "NoExecute"},
+            {"operator": "Exists", "key": "CriticalAddonsOnly"},
+        ],
+        # The group makes the projected token and the state folder the agent's, whose uid is not the owner.
+        "securityContext": {"fsGroup": values.gid, "seccompProfile": {"type": "RuntimeDefault"}},
+        "initContainers": [_installer(values)],
+        "containers": [_agent(values)],
+        "volumes": [
+            {"name": "config", "configMap": {"name": f"{NAME}-config"}},
+            _host_path("cni-bin", values.cni_bin),
+            _host_path("cni-conf", values.cni_conf),
+            _host_path("state", values.state),
+            _host_path("run", values.run),
+            _host_path("sysctl", "/proc/sys/net", "Directory"),
+        ],
+    }
+
+
+def _installer(values: Values) -> dict[str, Any]:
+    return {
+        "name": "install-cni",
+        "image": values.image,
+        "imagePullPolicy": values.image_pull_policy,
+        "command": ["/usr/bin/python3", "-m", "towpath.install.node"],
+        "args": [
+            f"--cni-bin={HOST}{values.cni_bin}",
+            f"--conflist={HOST}{values.cni_conf}/{values.conflist}",
+            f"--socket-folder={values.run}",
+            f"--state={values.state}",
+            f"--uid={values.uid}",
+            f"--gid={values.gid}",
+        ],
+        "securityContext": _security("CHOWN", "DAC_OVERRIDE"),
+        "volumeMounts": [
+            _mount("cni-bin", f"{HOST}{values.cni_bin}"),
+            _mount("cni-conf", f"{HOST}{values.cni_conf}"),
+            _mount("state", values.state),
+            _mount("run", values.run),
+        ],
+    }
+
+
+def _agent(values: Values) -> dict[str, Any]:
+    return {
+        "name": "agent",
+        "image": values.image,
+        "imagePullPolicy": values.image_pull_policy,
+        "command": ["/usr/bin/python3", "-m", "towpath.agent"],
+        "args": [f"--config={CONFIG_FOLDER}/{AGENT_CONFIG}"],
+        "env": [{"name": "TOWPATH_NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+        # Kubernetes gives a non-root user's process no effective capability. So the agent starts as root with
+        # what it takes to become run_as_uid with NET_ADMIN alone, and gives the rest up for good.
+        "securityContext": _security("NET_ADMIN", "SETGID", "SETPCAP", "SETUID"),
+        "livenessProbe": _probe(
+            values, "/healthz", initialDelaySeconds=10, periodSeconds=10, failureThreshold=6
+        ),
+        "readinessProbe": _probe(values, "/readyz", periodSeconds=2),
+        "resources": {"requests": {"cpu": values.cpu_request, "memory": values.memory_request}},
+        "volumeMounts": [
+            {**_mount("config", CONFIG_FOLDER), "readOnly": True},
+            _mount("state", values.state),
+            _mount("run", values.run),
+            # /proc/sys is read-only in a container; this is the host network's part of it, writable
+            _mount("sysctl", f"{HOST}/proc/sys/net"),
+        ],
+    }
+
+
+def _security(*capabilities: str) -> dict[str, Any]:
+    return {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"], "add": list(capabilities)},
+    }
+
+
+def _probe(values: Values, path: str, **timing: int) -> dict[str, Any]:
+    return {"httpGet": {"host": "127.0.0.1", "path": path, "port": values.health_port}, **timing}
+
+
+def _mount(name: str, path: str) -> dict[str, Any]:
+    return {"name": name, "mountPath": path}
+
+
+def _host_path(name: str, path: str, kind: str = "DirectoryOrCreate") -> dict[str, Any]:
+    return {"name": name, "hostPath": {"path": path, "type": kind}}

@@ -1,0 +1,109 @@
+r"""What the init container does to a node: shim, folders, and last the CNI configuration that makes it Ready.
+
+    python -m towpath.install.node --cni-bin DIR --conflist FILE --socket-folder DIR --state DIR --uid N \
+        --gid N
+
+Every file is written beside its place, synced and renamed, so that a runtime, or another installer, never
+sees half of one, however this process ends. What is already right is left alone: runtimes watch these folders.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from towpath.install import configuration
+
+SHIM = Path(__file__).parents[1] / "bin" / configuration.CNI_TYPE
+_LEASE_FILES = ("leases.db", "leases.db-wal", "leases.db-shm")
+
+
+class InstallError(Exception):
+    """The node could not be prepared; the text says which file and why."""
+
+
+def install(cni_bin: Path, conflist: Path, socket_folder: Path, state: Path, owner: tuple[int, int]) -> None:
+    """Bring the node's files into place. ``owner`` is the agent's uid and gid. Raises InstallError."""
+    try:
+        for folder in (socket_folder, state):
+            _own_folder(folder, owner)
+        cni_bin.mkdir(parents=True, exist_ok=True)
+        conflist.parent.mkdir(parents=True, exist_ok=True)
+        write(cni_bin / configuration.CNI_TYPE, SHIM.read_bytes(), 0o755)
+        socket = f"{socket_folder}/{configuration.CNI_SOCKET}\n"
+        write(cni_bin / f"{configuration.CNI_TYPE}.socket", socket.encode(), 0o644)
+        write(conflist, configuration.conflist().encode(), 0o644)  # from here on the runtime calls the shim
+    except OSError as refused:
+        raise InstallError(f"{refused.filename}: {refused.strerror}") from refused
+
+
+def write(path: Path, content: bytes, mode: int) -> bool:
+    """Make ``path`` hold ``content`` in one step, durably; whether it did not already. Raises OSError."""
+    if _is(path, content, mode):
+        return False
+    # Runtimes load what ends in .conf, .conflist or .json; what an earlier attempt left here is overwritten.
+    partial = path.with_name(f".{path.name}.partial")
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fchmod(fd, mode)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    partial.replace(path)
+    _sync_folder(path.parent)
+    return True
+
+
+def _is(path: Path, content: bytes, mode: int) -> bool:
+    try:
+        found = path.lstat()
+        return found.st_mode == 0o100000 | mode and found.st_uid == 0 and path.read_bytes() == content
+    except FileNotFoundError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _own_folder(folder: Path, owner: tuple[int, int]) -> None:
+    """``folder`` is root's and the agent's group's; leases of an agent with another uid become its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    uid, gid = owner
+    found = folder.stat()
+    if (found.st_uid, found.st_gid) != (0, gid):
+        os.chown(folder, 0, gid)
+    if found.st_mode & 0o7777 != 0o770:
+        folder.chmod(0o770)
+    for name in _LEASE_FILES:
+        path = folder / name
+        if path.exists() and (path.stat().st_uid, path.stat().st_gid) != owner:
+            os.chown(path, uid, gid)
+
+
+def main() -> int:
+    """0, or 1 after one sentence on stderr: the init container is then started again."""
+    parser = argparse.ArgumentParser(prog="towpath.install.node")
+    for name in ("--cni-bin", "--conflist", "--socket-folder", "--state"):
+        parser.add_argument(name, type=Path, required=True)
+    for name in ("--uid", "--gid"):
+        parser.add_argument(name, type=int, required=True)
+    given = parser.parse_args()
+    try:
+        install(given.cni_bin, given.conflist, given.socket_folder, given.state, (given.uid, given.gid))
+    except InstallError as failed:
+        sys.stderr.write(f"towpath install: {failed}\n")
+        return 1
+    sys.stdout.write(f"towpath install: {given.cni_bin} and {given.conflist} are in place\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""The Kubernetes objects of an installation, from values. Pure: the same values give the same bytes."""
+
+import hashlib
+import json
+from typing import Any
+
+import yaml
+
+from towpath.install import configuration
+from towpath.install.daemonset import NAME, daemonset
+from towpath.install.values import Values
+
+Object = dict[str, Any]
+
+# Every verb is used: nodes and this node's pods are watched (list, watch), a pod that is not in the watch yet
+# is asked for (get), and flannel's annotations, the report and NetworkUnavailable are written by one patch.
+RULES = (
+    {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+)
+
+
+def render(values: Values) -> tuple[Object, ...]:
+    """All objects, in the order in which they should be created."""
+    data = {
+        configuration.NET_CONF: configuration.net_conf(values),
+        configuration.AGENT_CONFIG: yaml.safe_dump(configuration.agent_config(values), sort_keys=False),
+    }
+    checksum = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    rbac = "rbac.authorization.k8s.io"
+    return (
+        _object("v1", "ServiceAccount", values.namespace),
+        _object(f"{rbac}/v1", "ClusterRole", "", rules=list(RULES)),
+        _object(
+            f"{rbac}/v1",
+            "ClusterRoleBinding",
+            "",
+            roleRef={"apiGroup": rbac, "kind": "ClusterRole", "name": NAME},
+            subjects=[{"kind": "ServiceAccount", "name": NAME, "namespace": values.namespace}],
+        ),
+        _object("v1", "ConfigMap", values.namespace, name=f"{NAME}-config", data=data),
+        daemonset(values, checksum),
+    )
+
+
+def to_yaml(objects: tuple[Object, ...]) -> str:
+    """One YAML stream; block text for files."""
+    return yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, width=110)
+
+
+def _object(version: str, kind: str, namespace: str, *, name: str = NAME, **body: Any) -> Object:
+    metadata: Object = {"name": name}
+    if namespace:
+        metadata["namespace"] = namespace
+    metadata["labels"] = {"app.kubernetes.io/name": NAME, "k8s-app": NAME}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **body}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines as such, and never an alias for what is said twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
