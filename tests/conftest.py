@@ -28,6 +28,8 @@ def _unshare() -> None:
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
     libc.mount(b"none", b"/", None, 0x4000 | 0x40000, None)  # MS_REC | MS_PRIVATE
+    # Reference plugins keep files in /run, which an ordinary user may not write and root should not.
+    libc.mount(b"none", b"/run", b"tmpfs", 0, None)
     os.system("ip link set lo up")
 
 
