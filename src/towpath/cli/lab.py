@@ -47,7 +47,18 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--ipv4", "families", flag_value="ipv4", help="IPv4 only.")
 @click.option("--ipv6", "families", flag_value="ipv6", help="IPv6 only.")
 @click.option("--dual", "families", flag_value="dual", help="Both families (the default).")
-def up(name: str | None, nodes: int | None, topology: Path | None, families: str | None) -> None:
+@click.option(
+    "--control-plane",
+    type=click.Choice(["embedded", "real"]),
+    help="The lab's own API server (the default), or upstream's etcd, API server and controllers.",
+)
+def up(
+    name: str | None,
+    nodes: int | None,
+    topology: Path | None,
+    families: str | None,
+    control_plane: str | None,
+) -> None:
     """Bring a cluster up; returns when it is Ready, and leaves it running in the background."""
     import yaml
 
@@ -59,7 +70,11 @@ def up(name: str | None, nodes: int | None, topology: Path | None, families: str
     except (yaml.YAMLError, UnicodeDecodeError) as bad:
         raise LabError(f"{topology}: {bad}", code="TP9004") from bad
     chosen = {"ipv4": ("ipv4",), "ipv6": ("ipv6",), "dual": ("ipv4", "ipv6"), None: None}[families]
-    spec = lab_spec(raw, nodes=nodes, families=chosen, name=name)
+    spec = lab_spec(raw, nodes=nodes, families=chosen, name=name, control_plane=control_plane)
+    if spec.control_plane == "real":
+        from towpath.lab.real.binaries import use_binaries
+
+        use_binaries(progress)
     folder = launch(spec, progress)
     progress_done()
     click.echo(f"lab {spec.name}: {len(spec.nodes)} nodes Ready; kubeconfig {folder / 'kubeconfig'}")

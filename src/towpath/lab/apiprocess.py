@@ -17,6 +17,26 @@ from towpath.lab.topology import LabSpec
 _BACKLOG = 512
 
 
+def of(spec: LabSpec, host_socket: int) -> "ApiProcess":
+    """The process this lab asked for: the embedded server, or the real control plane."""
+    if spec.control_plane == "real":
+        from towpath.lab.real.labplane import RealApiProcess
+
+        return RealApiProcess(spec, host_socket)
+    return ApiProcess(spec, host_socket)
+
+
+def prepare(spec: LabSpec) -> None:
+    """Before the credentials of everybody: real Kubernetes needs an authority whose key is kept.
+
+    Raises LabError, OSError.
+    """
+    if spec.control_plane == "real":
+        from towpath.lab.real.labplane import plane
+
+        plane(spec)
+
+
 class ApiProcess:
     """``pid`` 0 while it does not run; ``stopped`` while ``api-down`` is in force."""
 

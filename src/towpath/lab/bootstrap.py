@@ -44,6 +44,11 @@ async def _bring_up(spec: LabSpec, launcher: int) -> None:
     async with Client(config, user_agent="towpath-lab") as client:
         _say(launcher, {"progress": f"{len(spec.nodes)} nodes wired, waiting for the API server"})
         await _until(lambda: _create(client, SERVICE_ACCOUNTS, manifests.service_account()), "the API server")
+        if spec.control_plane == "real":
+            from towpath.lab.real.rights import rights
+
+            for kind, obj in rights():
+                await _create(client, kind, obj)
         await _create(client, DAEMONSETS, manifests.daemonset())
         _say(launcher, {"progress": "API server up, waiting for agents"})
         last = ""

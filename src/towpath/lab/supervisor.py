@@ -53,7 +53,7 @@ class Supervisor:
         self._nodes: dict[str, NodeProcess] = {}
         self._netns: dict[str, int] = {}
         self._outside = -1
-        self._api = apiprocess.ApiProcess(spec, inherited.api)
+        self._api = apiprocess.of(spec, inherited.api)
         self._launcher: socket.socket | None = socket.socket(fileno=inherited.launcher)
         self._control = socket.socket(fileno=inherited.control)
         self._own_pid_ns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -243,6 +243,7 @@ def main(spec: LabSpec, inherited: Inherited) -> NoReturn:
         socket.sethostname(f"lab-{spec.name}")
         for one in spec.nodes:
             (STATE / "nodes" / one.name / "disk").mkdir(parents=True)
+        apiprocess.prepare(spec)
         credentials.create(spec)
         gc.collect()
         gc.freeze()  # children share what was imported here; collecting it would unshare every page

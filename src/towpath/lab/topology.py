@@ -62,6 +62,7 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     ``families`` of underlay, pods and services; ``mtu`` of the underlay in bytes; ``backend`` and
     ``direct_routing`` as in flannel's net-conf.json; ``agent_config`` extra keys of the agent's file.
+    ``control_plane`` "real" runs upstream's etcd, API server, controllers and scheduler (``lab.real``).
     """
 
     name: str = "towpath"
@@ -70,6 +71,7 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     mtu: int = 1500
     backend: Literal["vxlan", "host-gw"] = "vxlan"
     direct_routing: bool = False
+    control_plane: Literal["embedded", "real"] = "embedded"
     agent_config: dict[str, Any] = {}
 
     @property

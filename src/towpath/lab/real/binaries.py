@@ -156,6 +156,13 @@ def find_binaries(progress: Callable[[str], None]) -> KubeBinaries:
         return binaries_in(kubesource.build(cache, progress))
 
 
+def use_binaries(progress: Callable[[str], None]) -> KubeBinaries:
+    """``find_binaries``, and this process' children find the same ones. Raises LabError."""
+    found = find_binaries(progress)
+    os.environ[ENVIRONMENT] = str(found.folder)
+    return found
+
+
 def cache_folder() -> Path:
     """The folder whose subfolders are versions; made when missing. Raises LabError."""
     base = os.environ.get("XDG_CACHE_HOME", "")

@@ -150,7 +150,7 @@ def controller_manager(binaries: KubeBinaries, settings: Settings, files: Files)
         *_node_masks(settings),
         f"--root-ca-file={files.ca}", f"--service-account-private-key-file={files.service_accounts}",
         f"--cluster-signing-cert-file={files.ca}", f"--cluster-signing-key-file={files.ca_key}",
-        "--use-service-account-credentials",
+        "--use-service-account-credentials", "--kube-api-qps=200", "--kube-api-burst=400",
         f"--node-monitor-grace-period={settings.node_grace}s",
         "--node-monitor-period=1s" if settings.node_grace < 40 else "--node-monitor-period=5s",
     ]
