@@ -103,3 +103,23 @@ def test_what_is_no_database_is_named(tmp_path: Path) -> None:
         Store(tmp_path / "s.db")
     with pytest.raises(StoreError):
         Store(tmp_path / "none" / "s.db")
+
+
+def test_a_full_disk_refuses_the_write_and_changes_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s.db")
+    store.put("things", "", "a", {"metadata": {}, "v": 1})
+    store._db.execute("PRAGMA max_page_count=8")
+    seen: list[Event] = []
+    store.listen("things", seen.append)
+    with pytest.raises(StoreError, match="full"):
+        for i in range(100):
+            store.put("things", "", f"n{i}", {"metadata": {}, "v": "x" * 2000})
+    rv, listed = store.rv, [s.name for s in store.list("things")]
+    assert len(seen) == len(listed) - 1
+    with pytest.raises(StoreError):
+        store.put("things", "", "a", {"metadata": {}, "v": "y" * 50000})
+    assert (store.rv, store.get("things", "", "a").obj["v"]) == (rv, 1)  # type: ignore[union-attr]
+    store.close()
+    again = Store(tmp_path / "s.db")
+    assert (again.rv, [s.name for s in again.list("things")]) == (rv, listed)
+    again.close()

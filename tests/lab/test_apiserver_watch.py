@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from apiserver_samples import CRD
 from apiserver_world import MAPS, MERGE, PODS, World, config_map, pod, world
 
 from towpath.lab.apiserver.verbs import watch as watching
@@ -170,3 +171,22 @@ async def test_events_of_one_write_reach_many_watchers(lab: World) -> None:
     await asyncio.sleep(0.05)
     await lab.do("POST", MAPS, config_map("a"), 201)
     assert len(set(await asyncio.gather(*tasks))) == 1
+
+
+async def test_a_watch_ends_with_its_definition(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "BOOKMARK_SECONDS", 0.05)
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "foos.x.y"},
+        "spec": CRD,
+    }
+    await lab.do("POST", crds, crd, 201)
+    foo = {"apiVersion": "x.y/v1", "kind": "Foo", "metadata": {"name": "f"}, "spec": {}}
+    await lab.do("POST", "/apis/x.y/v1/namespaces/default/foos", foo, 201)
+    async with lab.watch("/apis/x.y/v1/foos?watch=1") as events:
+        assert (await anext(events))["type"] == "ADDED"
+        await lab.do("DELETE", f"{crds}/foos.x.y")
+        assert [e["type"] async for e in events] == ["DELETED"]
+    await lab.do("GET", "/apis/x.y/v1/foos", want=404)

@@ -308,3 +308,10 @@ async def test_apply_owns_fields(lab: World) -> None:
     assert after["data"] == {"y": "2"}
     await lab.do("PATCH", f"{MAPS}/a?fieldManager=three", {"data": {"y": "3"}}, Content_Type=MERGE)
     assert "three" in str((await apply("two", {"data": {"y": "2"}}, 409))["message"])
+
+
+async def test_bodies_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("towpath.lab.apiserver.app.MAX_BODY", 2048)
+    async with world(tmp_path) as lab:
+        refused = await lab.do("POST", MAPS, config_map("a", x="y" * 4096), 413)
+        assert refused["reason"] == "RequestEntityTooLarge"

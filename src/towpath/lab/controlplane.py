@@ -7,6 +7,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import secrets
 import signal
@@ -86,6 +87,9 @@ async def serve(options: argparse.Namespace) -> None:
         application(server), access_log=None, handler_cancellation=True, shutdown_timeout=GRACE_SECONDS
     )
     await runner.setup()
+    gc.collect()
+    gc.freeze()  # what is here stays; and objects of the API hold no cycles, so look for garbage seldom
+    gc.set_threshold(20_000, 20, 50)
     listening = sockets(options)
     for sock in listening:
         await web.SockSite(runner, sock, ssl_context=context).start()

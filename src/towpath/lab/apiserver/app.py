@@ -9,7 +9,7 @@ from aiohttp import web
 from towpath.lab.apiserver.auth import authenticate
 from towpath.lab.apiserver.call import Call, Reply, Server, User
 from towpath.lab.apiserver.documents import document
-from towpath.lab.apiserver.errors import ApiError, internal, method_not_allowed, no_such_path
+from towpath.lab.apiserver.errors import ApiError, internal, method_not_allowed, no_such_path, too_large
 from towpath.lab.apiserver.paths import parse
 from towpath.lab.apiserver.resources import Registry
 from towpath.lab.apiserver.services import Allocator
@@ -46,8 +46,8 @@ def application(server: Server) -> web.Application:
             return _respond(Reply(encode(e.status()), e.code, headers=e.headers))
         except StoreError as e:
             return _respond(Reply(encode(internal(str(e)).status()), 500))
-        except web.HTTPException:
-            raise
+        except web.HTTPRequestEntityTooLarge:
+            return _respond(Reply(encode(too_large(MAX_BODY).status()), 413))
         except Exception:
             log.exception("%s %s", request.method, request.path)
             return _respond(Reply(encode(internal("see the server's log").status()), 500))

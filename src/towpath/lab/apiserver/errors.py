@@ -157,6 +157,11 @@ def too_many(message: str, causes: list[Cause] | None = None) -> ApiError:
     return ApiError(429, "TooManyRequests", message, {"causes": causes} if causes else {})
 
 
+def too_large(limit: int) -> ApiError:
+    """413."""
+    return ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
+
+
 def internal(message: str) -> ApiError:
     """500."""
     return ApiError(500, "InternalError", f"Internal error occurred: {message}")

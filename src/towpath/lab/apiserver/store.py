@@ -6,6 +6,7 @@ database survives the death of the server process, not a power cut. A deletion l
 that the highest resourceVersion survives a restart; such rows are purged as they pile up.
 """
 
+import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -164,14 +165,19 @@ class Store:
                 "ON CONFLICT DO UPDATE SET rv=excluded.rv, data=excluded.data",
                 (resource, new.namespace, new.name, new.rv, data),
             )
-            if data is None:
-                self._tombs += 1
-                if self._tombs >= PURGE_AT:
-                    self._db.execute("DELETE FROM objects WHERE data IS NULL AND rv < ?", (new.rv,))
-                    self._tombs = 1
         except sqlite3.Error as e:
             raise StoreError("write", self._path, str(e)) from e
         self.rv = new.rv
+        if data is None:
+            self._bury(new.rv)
+
+    def _bury(self, rv: int) -> None:
+        """Purge the rows of deleted objects once there are many; another time where that fails."""
+        self._tombs += 1
+        if self._tombs >= PURGE_AT:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("DELETE FROM objects WHERE data IS NULL AND rv < ?", (rv,))
+                self._tombs = 1
 
     def _publish(self, resource: str, event: Event) -> None:
         bucket = self.bucket(resource)

@@ -21,6 +21,7 @@ class Watcher:
 
     def __init__(self, server: Server, call: Call, view: View) -> None:
         self._store, self._call, self._view = server.store, call, view
+        self._registry = server.registry
         self._select, self._namespace = selection(call), call.target.namespace
         self._frames: list[bytes] = []
         self._wake = asyncio.Event()
@@ -89,6 +90,11 @@ class Watcher:
                     "columnDefinitions": [], "rows": [row]}  # fmt: skip
         return b'{"type":"BOOKMARK","object":%s}\n' % encode(body)
 
+    def served(self) -> bool:
+        """Whether the resource still exists: a CRD may have gone."""
+        r = self._call.resource
+        return (r.group, r.version, r.plural) in self._registry.resources
+
     async def drain(self, seconds: float) -> bytes:
         """All frames queued, waiting for one for so long; empty after a silence."""
         if not self._frames:
@@ -149,5 +155,7 @@ async def _stream(response: web.StreamResponse, watcher: Watcher, seconds: float
         data = await watcher.drain(min(left, BOOKMARK_SECONDS))
         if data:
             await response.write(data)
+        elif not watcher.served():
+            return
         elif bookmarks:
             await response.write(watcher.bookmark())
