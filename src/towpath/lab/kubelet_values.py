@@ -152,14 +152,17 @@ class Values:
         return {item.path: data[item.key] for item in files.items if item.key in data}
 
     async def _token(self) -> bytes:
+        meta = self._pod.metadata
         account = self._pod.spec.service_account_name or "default"
+        # A kubelet may ask for tokens of pods on its node only, and must name the pod (NodeRestriction).
+        bound = {"apiVersion": "v1", "kind": "Pod", "name": meta.name, "uid": meta.uid}
         request = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
-            "metadata": {"name": account, "namespace": self._pod.metadata.namespace},
-            "spec": {"audiences": []},
+            "metadata": {"name": account, "namespace": meta.namespace},
+            "spec": {"audiences": [], "boundObjectRef": bound},
         }
-        made = await self._client.create(_TOKENS, request, self._pod.metadata.namespace, subresource="token")
+        made = await self._client.create(_TOKENS, request, meta.namespace, subresource="token")
         return str(made["status"]["token"]).encode()
 
     def _field(self, path: str) -> str:

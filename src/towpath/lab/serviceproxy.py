@@ -13,6 +13,9 @@ from towpath.kernel.watch import NetlinkWatch
 from towpath.kube.backoff import Backoff
 from towpath.kube.client import Client
 from towpath.kube.codec import Key
+from towpath.kube.discovery import served
+from towpath.kube.errors import ApiError
+from towpath.kube.kinds import Kind
 from towpath.kube.reflector import Reflector, Selection
 from towpath.lab.controllers.endpoints_plan import service_key
 from towpath.lab.controllers.informers import Index
@@ -41,7 +44,8 @@ async def run_service_proxy(
     ``kernel`` is the node's; ``node`` its name, for what must stay local; ``pod_networks`` is where traffic
     to a cluster address may come from without being masqueraded (kube-proxy's ``--cluster-cidr``).
     """
-    proxy = ServiceProxy(client, kernel, node, tuple(pod_networks))
+    slices = await _slices_served(client)
+    proxy = ServiceProxy(client, kernel, node, tuple(pod_networks), slices)
     watch = NetlinkWatch(proxy.heard)
     watch.start()
     try:
@@ -50,16 +54,34 @@ async def run_service_proxy(
         watch.close()
 
 
+async def _slices_served(client: Client) -> Kind[EndpointSlice]:
+    """EndpointSlices in the version the server has (v1 came with 1.21), asked until it answers."""
+    backoff = Backoff(cap=1.0)
+    while True:
+        try:
+            return await served(client, ENDPOINT_SLICES.api, ("v1", "v1beta1"))
+        except ApiError as not_yet:
+            log.info("endpointslices_not_found_yet", error=str(not_yet))
+            await asyncio.sleep(backoff.next())
+
+
 class ServiceProxy:
     """The proxy of one node."""
 
-    def __init__(self, client: Client, kernel: Kernel, node: str, pod_networks: tuple[Net, ...]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        kernel: Kernel,
+        node: str,
+        pod_networks: tuple[Net, ...],
+        slices: Kind[EndpointSlice],
+    ) -> None:
         self._kernel, self._node, self._networks = kernel, node, pod_networks
         self._services: Reflector[Service] = Reflector(
             client, Selection(kind=SERVICES.api), self._service_changed
         )
         self._slices: Reflector[EndpointSlice] = Reflector(
-            client, Selection(kind=ENDPOINT_SLICES.api), self._slice_changed
+            client, Selection(kind=slices), self._slice_changed
         )
         self._slices_of: Index[EndpointSlice] = Index(service_key)
         self._known: dict[Key, EndpointSlice] = {}

@@ -41,7 +41,7 @@ def backends(port: ServicePort, family: Family, slices: Iterable[EndpointSlice],
         for endpoint in one.endpoints or ():
             chosen = ready if _ready(endpoint) else leaving if _serving(endpoint) else None
             if chosen is not None and endpoint.addresses:
-                local = bool(node) and endpoint.node_name == node
+                local = bool(node) and endpoint.node == node
                 chosen.add(Backend(ip_address(endpoint.addresses[0]), number, local))
     return Backends(
         tuple(sorted(ready or leaving)),

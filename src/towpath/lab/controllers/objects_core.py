@@ -274,13 +274,21 @@ class EndpointConditions(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, rename="camel"):
-    """``discovery.k8s.io/v1.Endpoint``."""
+    """``discovery.k8s.io/v1.Endpoint``; ``topology`` is what v1beta1 has in the place of its node's name."""
 
     addresses: list[str]
     conditions: EndpointConditions = EndpointConditions()
     node_name: str = ""
     hostname: str = ""
     target_ref: Body | None = None
+    topology: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def node(self) -> str:
+        """The node it is on, "" for none."""
+        if self.node_name or self.topology is msgspec.UNSET:
+            return self.node_name
+        return self.topology.get("kubernetes.io/hostname", "")
 
 
 class EndpointPort(msgspec.Struct, frozen=True, rename="camel"):
