@@ -145,7 +145,7 @@ def test_exec_logs_and_exit_codes(lab: LabClient, kubectl: Kubectl, web: list[di
     name = web[0]["metadata"]["name"]
     assert towpath("exec", "--name", lab.name, name, "--", "hostname").stdout.strip() == name
     assert towpath("exec", "--name", lab.name, name, "--", "sh", "-c", "exit 7", check=False).returncode == 7
-    assert "10.42.0.0" in towpath("exec", "--name", lab.name, "n1", "--", "ip", "addr").stdout
+    assert "172.30.0.11" in towpath("exec", "--name", lab.name, "n1", "--", "ip", "addr").stdout
     assert "198.51.100.10" in towpath("exec", "--name", lab.name, "outside", "--", "ip", "addr").stdout
     piped = subprocess.run(
         [*TOWPATH, "lab", "exec", "--name", lab.name, name, "--", "cat"],
