@@ -166,7 +166,10 @@ class FakeInet:
 
     def _check_route(self, item: Route, device: FakeDevice) -> None:
         version = item.dst.version
-        if item.via is not None and not item.onlink and not self._on_link(item.via, device):
+        narrow = version == 4 and item.scope == "link"  # narrower than the way to any gateway
+        if item.via is not None and item.onlink and narrow:
+            raise OSError(EINVAL, "Nexthop has invalid scope")
+        if item.via is not None and not item.onlink and (narrow or not self._on_link(item.via, device)):
             if version == 4:
                 raise OSError(ENETUNREACH, "Nexthop has invalid gateway")
             raise OSError(EHOSTUNREACH, "No route to host")
@@ -174,8 +177,6 @@ class FakeInet:
             raise OSError(EACCES, "IPv6 is disabled on nexthop device")
         if not device.up:
             raise OSError(ENETDOWN, "Nexthop device is not up")
-        if item.via is not None and version == 4 and item.scope == "link":
-            raise OSError(EINVAL, "Nexthop has invalid scope")
         if item.src is not None and not any(a.interface.ip == item.src for a in self.addresses.values()):
             raise OSError(EINVAL, "Invalid prefsrc address")
 
