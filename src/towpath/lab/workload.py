@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from towpath.lab.runtime_api import Echo
-from towpath.lab.workload_sctp import serve_sctp
+from towpath.lab.workload_sctp import IPPROTO_SCTP, serve_sctp
 
 _METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ")
 _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 49, 50
@@ -36,12 +36,23 @@ def serve(echo: Echo | None) -> None:
         elif wanted.protocol == "TCP":
             _Listener(selector, identity, wanted.port)
     if sctp := [wanted.port for wanted in ports if wanted.protocol == "SCTP"]:
-        serve_sctp(selector, identity, sctp)
+        _serve_sctp(selector, identity, sctp)
     if not selector.get_map():
         signal.pause()
     while True:
         for key, events in selector.select():
             key.data(events)
+
+
+def _serve_sctp(selector: selectors.BaseSelector, identity: str, ports: list[int]) -> None:
+    """By the kernel's own SCTP where it has one (a raw responder would compete with it), else by hand."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_SCTP).close()
+    except OSError:
+        serve_sctp(selector, identity, ports)
+        return
+    for port in ports:
+        _Listener(selector, identity, port, IPPROTO_SCTP)
 
 
 def plain(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
@@ -50,14 +61,14 @@ def plain(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
     return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
 
 
-def _both_families(kind: socket.SocketKind, port: int) -> socket.socket:
+def _both_families(kind: socket.SocketKind, port: int, protocol: int = 0) -> socket.socket:
     """One socket for IPv4 and IPv6 (or IPv4 alone where the kernel has IPv6 off)."""
     try:
-        sock = socket.socket(socket.AF_INET6, kind)
+        sock = socket.socket(socket.AF_INET6, kind, protocol)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         host = "::"
     except OSError:
-        sock, host = socket.socket(socket.AF_INET, kind), "0.0.0.0"  # noqa: S104 (inside a pod)
+        sock, host = socket.socket(socket.AF_INET, kind, protocol), "0.0.0.0"  # noqa: S104 (inside a pod)
     if kind is socket.SOCK_STREAM:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setblocking(False)
@@ -93,11 +104,11 @@ class _Datagrams:
 
 
 class _Listener:
-    """A TCP port."""
+    """A TCP port (or, where the kernel has it, an SCTP port in one-to-one style)."""
 
-    def __init__(self, selector: selectors.BaseSelector, identity: str, port: int) -> None:
+    def __init__(self, selector: selectors.BaseSelector, identity: str, port: int, protocol: int = 0) -> None:
         self._selector, self._identity = selector, identity
-        self._socket = _both_families(socket.SOCK_STREAM, port)
+        self._socket = _both_families(socket.SOCK_STREAM, port, protocol)
         self._socket.listen(1024)
         selector.register(self._socket, selectors.EVENT_READ, self._ready)
 

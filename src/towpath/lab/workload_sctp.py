@@ -1,6 +1,6 @@
 """SCTP ports of the echo workload, also on kernels without SCTP sockets.
 
-Where the kernel has SCTP, an ordinary listening socket answers. Elsewhere a raw socket answers INIT chunks
+Where the kernel has SCTP, ``workload`` listens as for TCP. Elsewhere a raw socket answers INIT chunks
 (RFC 9260 §5.1): INIT ACK on a served port, with the pod's name as the state cookie, ABORT on others; COOKIE
 ECHO is acknowledged. That is enough to see whether SCTP reaches a pod, through policy and port mappings.
 """
@@ -98,12 +98,13 @@ def respond(packet: Packet, ports: frozenset[int], identity: str) -> bytes | Non
 
 
 def identity_of(packet: Packet) -> str:
-    """The name in an INIT ACK's state cookie, "" when it carries none."""
+    """The name in an INIT ACK's state cookie, "" when it carries none (a kernel's cookie is opaque)."""
     rest = packet.value[16:]
     if packet.chunk != INIT_ACK or len(rest) < 4:
         return ""
     kind, length = struct.unpack_from("!HH", rest)
-    return rest[4:length].decode(errors="replace") if kind == _STATE_COOKIE else ""
+    name = rest[4:length].decode("ascii", errors="replace")
+    return name if kind == _STATE_COOKIE and name.isprintable() and name.isascii() else ""
 
 
 def serve_sctp(selector: selectors.BaseSelector, identity: str, ports: list[int]) -> None:
