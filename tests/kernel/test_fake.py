@@ -107,7 +107,8 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.both(*(AddLink(link) for link in LINKS), SetLink("up1", up=True))
+        # Loopback first: without any address at all no gateway is good enough for the kernel.
+        self.both(SetLink("lo", up=True), *(AddLink(link) for link in LINKS), SetLink("up1", up=True))
 
     @rule(link=st.sampled_from(LINKS))
     def add_link(self, link: Link) -> None:
