@@ -56,7 +56,7 @@ def say(line: str) -> None:
 
 def plant(doom: Doom) -> None:
     """Make everything that has an effect tell ``doom`` before."""
-    apply, commit, forget, answer = LinuxKernel.apply, Writer._try, Conntrack.forget, Connection.answer
+    apply, commit, forget, answer = LinuxKernel.apply, Writer._execute, Conntrack.forget, Connection.answer
 
     def apply_one_by_one(self: LinuxKernel, ops: Sequence[Op], pod_netns: int | None = None) -> None:
         for op in ops:
@@ -79,7 +79,7 @@ def plant(doom: Doom) -> None:
 
     planted: list[tuple[type, str, Callable[..., Any]]] = [
         (LinuxKernel, "apply", apply_one_by_one),
-        (Writer, "_try", commit_between),
+        (Writer, "_execute", commit_between),
         (Conntrack, "forget", forget_after),
         (Connection, "answer", answer_after),
     ]

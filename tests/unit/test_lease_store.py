@@ -15,10 +15,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from towpath.ipam import writer
 from towpath.ipam.allocate import RangeSet, make_range
 from towpath.ipam.codec import decode, encode
 from towpath.ipam.errors import AddressUnavailable, AlreadyLeased, LeaseStoreError, RangeExhausted
 from towpath.ipam.store import LeaseStore
+from towpath.ipam.writer import Statement, Writer
 from towpath.model.attachment import Attachment, Bandwidth, PodRef, PortMapping
 from towpath.model.net import Addr
 
@@ -179,12 +181,36 @@ async def test_one_interface_one_lease(store: LeaseStore) -> None:
     await lease(store, "a")
 
 
-async def test_a_hundred_at_once_share_synchronisations(store: LeaseStore) -> None:
+@pytest.mark.parametrize("quick", [1.0, 0.0], ids=["on the spot", "in the thread"])
+async def test_a_hundred_at_once_share_synchronisations(
+    store: LeaseStore, quick: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = []
+    monkeypatch.setattr(writer, "_QUICK", quick)
+    execute = Writer._execute
+
+    def counted(self: Writer, jobs: list[tuple[Statement, ...]]) -> sqlite3.Error | None:
+        commits.append(len(jobs))
+        return execute(self, jobs)
+
+    monkeypatch.setattr(Writer, "_execute", counted)
+    await lease(store, "before")
+    await store.release("before", "eth0")
     sets = ((make_range(ip_network("10.42.0.0/24")),),)
     atts = await asyncio.gather(*(lease(store, f"c{n}", sets=sets) for n in range(100)))
     assert len({a.addresses for a in atts}) == 100
     await asyncio.gather(*(store.release(f"c{n}", "eth0") for n in range(100)))
     assert store.leased() == {}
+    assert commits == [1, 1, 100, 100]
+
+
+async def test_a_bad_job_does_not_fail_its_neighbours(store: LeaseStore, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "leases.db") as db:
+        db.execute("INSERT INTO leases VALUES ('10.42.0.3', 'behind our back', 'eth0')")
+    db.close()
+    outcomes = await asyncio.gather(*(lease(store, f"c{n}") for n in range(3)), return_exceptions=True)
+    assert [isinstance(o, LeaseStoreError) for o in outcomes] == [False, True, False]
+    assert {a.container_id for a in store.attachments()} == {"c0", "c2"}
 
 
 async def test_a_caller_that_is_cancelled_leaves_memory_and_file_agreed(
