@@ -28,7 +28,7 @@ e2e: bootstrap-e2e ## Towpath under real Kubernetes (built from Debian's source 
 lint: bootstrap-test ## ruff, mypy --strict, import-linter
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@for f in tests/*/conftest.py; do .venv/bin/mypy $$f || exit 1; done
+	@for f in $$(find tests -mindepth 2 -name conftest.py); do .venv/bin/mypy $$f || exit 1; done
 	@.venv/bin/lint-imports
 
 bench-cni: bootstrap-test ## ADD and DEL against Debian's plugin chain
