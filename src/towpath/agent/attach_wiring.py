@@ -20,7 +20,7 @@ from towpath.model.state import NetState
 
 
 class InterfaceTaken(Exception):
-    """The pod's namespace has an interface of that name already."""
+    """An interface has the name already, in the pod's namespace or on the node."""
 
 
 class Wiring:
@@ -41,7 +41,7 @@ class Wiring:
         """Create link, addresses, routes, limits; last, in one transaction, what lets packets pass.
 
         Until then the firewall drops whatever comes from the link or goes to it. Raises KernelRefused, and
-        then some of it may exist; InterfaceTaken, and then nothing does.
+        then some of it may exist; InterfaceTaken, and then the rest of it does not.
         """
         wiring = pod_wiring(att)
         try:
@@ -81,10 +81,14 @@ class Wiring:
         # cannot come up meanwhile: the firewall is shut, and drops a packet before its entry is confirmed.
         await asyncio.gather(self._remover.remove(links), self._connections.forget(att.addresses))
 
-    async def make_way(self, host_ifname: str) -> None:
-        """Remove a pod's link of which nothing but the name is known. Raises KernelRefused."""
-        names = (host_ifname, ifb_name(host_ifname))
-        await self._remover.remove(name for name in names if exists(name))
+    async def make_way(self, host_ifname: str) -> bool:
+        """Remove a pod's link of which nothing but the name is known; False if there is none.
+
+        Raises KernelRefused.
+        """
+        names = [name for name in (host_ifname, ifb_name(host_ifname)) if exists(name)]
+        await self._remover.remove(names)
+        return bool(names)
 
 
 def _links(state: NetState) -> list[Op]:

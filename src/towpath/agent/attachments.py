@@ -7,22 +7,23 @@ row of the lease says that there may be something to remove, and removing what i
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from towpath.agent.attach_check import broken_results
+from towpath.agent.attach_errors import explained, refusal, unwirable
 from towpath.agent.attach_plan import attachment, host_end, range_sets, requested, result
 from towpath.agent.attach_pods import PodDirectory, identify, is_over
 from towpath.agent.attach_turns import Turns
 from towpath.agent.attach_wiring import InterfaceTaken, Wiring
 from towpath.cni.errors import CniError, ErrorCode
-from towpath.cni.request import Request
+from towpath.cni.request import PodDescriptors, Request
 from towpath.cni.result import Result
 from towpath.desired.hostports import conflicts
 from towpath.desired.names import container_ifname, host_ifname
 from towpath.ipam.allocate import RangeSet
-from towpath.ipam.errors import AddressError, AddressUnavailable, LeaseStoreError, RangeExhausted
+from towpath.ipam.errors import AddressError, LeaseStoreError
 from towpath.ipam.store import Key, LeaseStore
 from towpath.kernel.port import KernelRefused
 from towpath.log import get_logger
@@ -118,14 +119,10 @@ class Attachments:
             try:
                 att = await self._again(r) or await self._lease(r, pod, sets)
                 try:
-                    await self._wiring.make_way(att.host_ifname)
-                    async with self._kernel_lock:
-                        self._wiring.make(att, r.descriptors)
-                        self._wired[key] = att
-                    await self._wiring.settled(att, r.descriptors)
+                    await self._wire(att, r.descriptors)
                 except Exception as error:
                     await self._take_back(att)
-                    raise _unwirable(att, error) from error
+                    raise unwirable(att, error) from error
             finally:
                 self._adding.discard(key)
         return result(att, r)
@@ -142,8 +139,8 @@ class Attachments:
             # Made by a Towpath whose lease store is lost, or by Canal. Another container of the same pod may
             # be behind the name by now.
             if not any(other.host_ifname == host for other in self._store.attachments()):
-                await _explained(self._wiring.make_way(host))
-            await _explained(self._store.release(r.container_id, r.ifname))
+                await explained(self._wiring.make_way(host))
+            await explained(self._store.release(r.container_id, r.ifname))
 
     async def check(self, r: Request) -> None:
         """Compare the kernel with what ADD promised and name every difference."""
@@ -231,7 +228,7 @@ class Attachments:
         if att is None:
             return None
         if att.boot_id != self._store.boot_id:
-            await _explained(self._store.release(r.container_id, r.ifname))
+            await explained(self._store.release(r.container_id, r.ifname))
             return None
         if not r.request_id or att.request_id != r.request_id:
             raise CniError(
@@ -239,7 +236,7 @@ class Attachments:
                 f"CNI_IFNAME {r.ifname} is taken",
                 f"container {r.container_id} was attached to {att.network} before; DEL comes first; TP2003",
             )
-        await _explained(self._unwire(att))
+        await explained(self._unwire(att))
         return att
 
     async def _lease(self, r: Request, pod: PodRef | None, sets: tuple[RangeSet, ...]) -> Attachment:
@@ -259,7 +256,7 @@ class Attachments:
             self._check_ports(att)
             await self._store.add(att, choices)
         except (AddressError, LeaseStoreError) as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
         return att
 
     def _check_only(self, r: Request) -> None:
@@ -300,9 +297,22 @@ class Attachments:
                     ErrorCode.TRY_LATER, f"host port {port} is taken", f"{owner} publishes it; TP2002"
                 )
 
+    async def _wire(self, att: Attachment, descriptors: PodDescriptors) -> None:
+        """Make it real. A link that has the name on the node but no lease is somebody's leftover and goes."""
+        for attempt in (1, 2):
+            try:
+                async with self._kernel_lock:
+                    self._wiring.make(att, descriptors)
+                    self._wired[att.container_id, att.ifname] = att
+                break
+            except InterfaceTaken:
+                if attempt == 2 or not await self._wiring.make_way(att.host_ifname):
+                    raise
+        await self._wiring.settled(att, descriptors)
+
     async def _undo(self, att: Attachment) -> None:
-        await _explained(self._unwire(att))
-        await _explained(self._store.release(att.container_id, att.ifname))
+        await explained(self._unwire(att))
+        await explained(self._store.release(att.container_id, att.ifname))
 
     async def _unwire(self, att: Attachment) -> None:
         self._wired.pop((att.container_id, att.ifname), None)
@@ -355,38 +365,3 @@ def _check_chain(r: Request) -> None:
             f"a plugin before towpath-cni in the chain has made {r.ifname} already",
             "Towpath makes the pod's interface itself; put it first, or behind plugins that make none",
         )
-
-
-def _refusal(error: AddressError | LeaseStoreError) -> CniError:
-    match error:
-        case RangeExhausted():
-            return CniError(ErrorCode.TRY_LATER, str(error), "TP4001")
-        case AddressUnavailable():
-            code = ErrorCode.TRY_LATER if error.temporary else ErrorCode.BAD_CONFIG
-            return CniError(code, str(error))
-        case LeaseStoreError():
-            return CniError(
-                ErrorCode.IO_FAILURE, f"{error.operation} {error.path}: {error.reason}", error.hint
-            )
-    return CniError(ErrorCode.INTERNAL, str(error))
-
-
-def _unwirable(att: Attachment, error: Exception) -> CniError:
-    if isinstance(error, CniError):
-        return error
-    if isinstance(error, InterfaceTaken):
-        text = f"the container has an interface {att.ifname} that is not ours"
-        return CniError(ErrorCode.BAD_ENVIRONMENT, f"CNI_IFNAME {att.ifname} is taken", text)
-    if isinstance(error, KernelRefused):
-        return CniError(ErrorCode.INTERNAL, f"cannot wire {att.ifname} ({att.host_ifname})", str(error))
-    return CniError(ErrorCode.INTERNAL, f"cannot wire {att.ifname}: {type(error).__name__}", str(error))
-
-
-async def _explained(work: Awaitable[None]) -> None:
-    """Await, with what the kernel or the disk refuse as a CniError."""
-    try:
-        await work
-    except KernelRefused as error:
-        raise CniError(ErrorCode.INTERNAL, "cannot undo the wiring", str(error)) from error
-    except LeaseStoreError as error:
-        raise _refusal(error) from error
