@@ -131,7 +131,7 @@ def ours(item: Any, observed: NetState, desired: NetState) -> bool:
             return on_ours
         case Shaper() | Redirect():
             wanted = desired.links.get(item.dev)
-            return on_ours or (wanted is not None and wanted.kind == Ifb())
+            return item.dev in SCOPE.devices or (wanted is not None and wanted.kind == Ifb())
         case Route():
             if item.dst.is_link_local or kernel_made(item, observed, desired):
                 return False
