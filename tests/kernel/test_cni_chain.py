@@ -58,6 +58,7 @@ class Chain:
     async def call(self, command: str, plugin: dict[str, Any], result: Any) -> Any:
         config = {"cniVersion": "1.0.0", "name": "chained", **plugin}
         config["runtimeConfig"] = {c: CAPABILITIES[c] for c in plugin.get("capabilities", {})}
+        config["dataDir"] = str(self.node.folder / "plugins")  # tuning's, by default in the machine's /run
         if result is not None:
             config["prevResult"] = result
         folder = self._bin if plugin["type"] == "towpath-cni" else PLUGINS
@@ -145,6 +146,24 @@ async def test_debians_plugins_before_and_behind(chain: Chain) -> None:
     await chain.delete(result)
     left = [name for name in chain.node.observe().links if name.startswith(("cali", "bwp", "tpb"))]
     assert left == [] and set(chain.inside().links) == {"lo"}
+
+
+@pytest.mark.parametrize("maker", [{"type": "ptp"}, {"type": "bridge", "bridge": "br0"}])
+async def test_behind_a_plugin_that_makes_the_interface_it_refuses(
+    chain: Chain, maker: dict[str, Any]
+) -> None:
+    """There is one eth0, and one to make it; what the first has made goes with the list's DEL."""
+    ipam = {"type": "host-local", "subnet": "10.91.0.0/24", "dataDir": str(chain.node.folder / "plugins")}
+    maker = {**maker, "ipam": ipam}
+    towpath = {"type": "towpath-cni"}
+    made = await chain.call("ADD", maker, None)
+    with pytest.raises(AssertionError, match="before towpath-cni in the chain has made eth0 already"):
+        await chain.call("ADD", towpath, made)
+    assert "eth0" in chain.inside().links
+    for plugin in (towpath, maker):
+        await chain.call("DEL", plugin, None)
+    assert set(chain.inside().links) == {"lo"}
+    assert not [name for name in chain.node.observe().links if name.startswith(("cali", "veth"))]
 
 
 def answers_on_host_port(chain: Chain) -> bool:
