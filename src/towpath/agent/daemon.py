@@ -30,6 +30,7 @@ from towpath.agent.runner import Runner
 from towpath.agent.surroundings import Cluster, Standalone, Surroundings
 from towpath.api.report import AgentReport
 from towpath.cni import server
+from towpath.cni.errors import CniError
 from towpath.ipam.errors import LeaseStoreError
 from towpath.ipam.store import LeaseStore
 from towpath.kernel.linux import LinuxKernel
@@ -85,6 +86,7 @@ class Agent:
         async with AsyncExitStack() as stack:
             await self._set_up(stack)
             parts = [*self._around.parts(), self._kernel_runner.run(), self._node_runner.run()]
+            parts.append(self._collect())
             if self._probe is not None:
                 parts.append(self._probe.run())
                 stack.callback(self._probe.close)
@@ -161,6 +163,17 @@ class Agent:
         self._judge()
         self._node_runner.poke()
         return step is not None and not step.failed
+
+    async def _collect(self) -> None:
+        """Every resync interval, free leases whose DEL never came, on two proofs."""
+        while True:
+            await asyncio.sleep(self._settings.resync_seconds)
+            if not self._around.known or self._store.problem:
+                continue
+            try:
+                await self._attachments.collect()
+            except CniError as e:
+                log.warning("leases_not_collected", error=str(e))
 
     def _could_not(self, why: str) -> bool:
         self._metrics.count("towpath_reconcile_failures")
