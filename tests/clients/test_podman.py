@@ -189,10 +189,13 @@ def test_in_the_place_of_bridge_in_debians_own_list(host: PodmanHost) -> None:
         {"type": "tuning"},
     ]
     host.network("chained", {}, *others, capabilities={"ips": True, "mac": True})
-    web = host.start("web", "-p", "8080:7", network="chained")
+    mac = "02:42:ac:11:00:07"  # which tuning sets again
+    web = host.start("web", "-p", "8080:7", f"--mac-address={mac}", network="chained")
+    assert host.inside(web).links["eth0"].mac == web["MacAddress"] == mac
     assert host.ask(host.outside, HOST4, 8080) == "172.31.0.1"
     assert host.ask(host.netns, "127.0.0.1", 8080)
     assert host.ask_from("web", OUTSIDE4, 7) == HOST4
+    assert host.ask_from("web", OUTSIDE6, 7) == HOST6
     host.podman("stop", "web")
     assert host.leftovers() == []
     assert not host.ask(host.outside, HOST4, 8080)
