@@ -24,6 +24,8 @@ from towpath.model.net import (
 )
 from towpath.model.op import Add, AddLink, Delete, DelLink, FlushConntrack, Op, SetLink, SetSysctl
 
+pytestmark = pytest.mark.kernel
+
 Item = Address | Route | Neighbour | Fdb | Shaper | Redirect
 POD_MAC, HOST_MAC = "02:00:00:00:00:09", "ee:ee:ee:ee:ee:ee"
 VETH = Link(name="cali1", kind=Veth(peer="eth0", peer_mac=POD_MAC, peer_mtu=1400), mtu=1450, mac=HOST_MAC)

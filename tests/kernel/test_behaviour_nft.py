@@ -12,6 +12,8 @@ from towpath.kernel.port import KernelRefused
 from towpath.model.nft import Hook, Key, NftChain, NftSet, NftTable
 from towpath.model.op import NftUpdate
 
+pytestmark = pytest.mark.kernel
+
 V4, V6 = IPv4Address("10.42.0.5"), IPv6Address("fd00::5")
 SETS: dict[str, NftSet] = {
     s.name: s

@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, Phase, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -25,6 +26,8 @@ from towpath.model.net import (
 )
 from towpath.model.op import Add, AddLink, Delete, DelLink, Op, SetLink, SetSysctl
 from towpath.model.state import NetState
+
+pytestmark = pytest.mark.kernel
 
 T = TypeVar("T")
 NAMES = ("up0", "up1", "br0", "flannel.1", "flannel-v6.1", "ifb1", "cali1", "eth0")

@@ -10,6 +10,8 @@ import pytest
 
 from towpath.kernel.libnftables import JSON, NftContext, NftError
 
+pytestmark = pytest.mark.kernel
+
 ROOT = Path(__file__).parents[2]
 WITHOUT = """
 from towpath.kernel.linux import LinuxKernel

@@ -18,6 +18,8 @@ from towpath.kernel.port import KernelRefused
 from towpath.model.net import Address, Ifb, Link, Neighbour, Veth
 from towpath.model.op import Add, AddLink, SetLink
 
+pytestmark = pytest.mark.kernel
+
 _HEADER = Struct("=IHHII")
 
 
@@ -98,6 +100,22 @@ def test_more_messages_than_fit_one_batch() -> None:
 def test_errors_in_every_message_of_a_large_batch_are_all_heard(sock: NetlinkSocket) -> None:
     bad = Message(rtnl.RTM_NEWADDR, 0, b"\2\x20\0\0\x63\0\0\0\x08\0\x02\0\x7f\0\0\x02")
     assert len(sock.request([bad] * 1000)) == 1000
+
+
+def test_answers_nobody_waited_for_are_passed_over(sock: NetlinkSocket) -> None:
+    for seq in (7, 8):
+        sock.socket.send(_HEADER.pack(32, links.RTM_GETLINK, 0x5, seq, 0) + b"\0\0\0\0\x63" + bytes(11))
+    assert sock.request([links.change(1, up=True)]) == []
+    [loopback] = links.devices(sock)
+    assert loopback.up
+
+
+def test_a_listing_that_fails_is_a_refusal(sock: NetlinkSocket) -> None:
+    with pytest.raises(KernelRefused, match=r"list netlink objects \(type 999\): Operation not supported"):
+        sock.dump(999, bytes(16))
+    sock.close()
+    with pytest.raises(KernelRefused, match="Bad file descriptor"):
+        links.devices(sock)
 
 
 def test_a_socket_speaks_of_the_namespace_it_was_opened_in() -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from towpath.kernel.netns import current_netns, new_netns, run_in
 
+pytestmark = pytest.mark.kernel
+
 DEVICES = Path("/proc/thread-self/net/dev_snmp6")
 
 

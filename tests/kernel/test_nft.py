@@ -17,6 +17,8 @@ from towpath.kernel.port import KernelRefused
 from towpath.model.nft import Hook, NftChain, NftSet, NftTable
 from towpath.model.op import NftUpdate
 
+pytestmark = pytest.mark.kernel
+
 HOOK = Hook(type="filter", hook="forward", priority=0)
 # The second is not what nft prints, the others are.
 RULES = ("ct state established,related accept", "meta mark and 0x4000 == 0x4000 accept", "counter drop")

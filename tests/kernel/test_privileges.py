@@ -18,6 +18,8 @@ from towpath.kernel.watch import NetlinkWatch
 from towpath.model.net import Address, Ifb, Link, Neighbour, Redirect, Route, Shaper, Veth
 from towpath.model.op import Add, AddLink, DelLink, FlushConntrack, Op, SetLink, SetSysctl
 
+pytestmark = pytest.mark.kernel
+
 NET_ADMIN, AGENT = 12, 65532
 FAMILIES = ("ipv4", "ipv6")
 PROXY_ARP = "net/ipv4/conf/cali1/proxy_arp"

@@ -15,6 +15,8 @@ from towpath.kernel.netns import run_in
 from towpath.model.net import Address, Bridge, Fdb, Link, Neighbour, Redirect, Route, Shaper, Veth, Vxlan
 from towpath.model.op import Add, AddLink, Op, SetLink
 
+pytestmark = pytest.mark.kernel
+
 MAC = "02:00:00:00:00:09"
 UPLINK = Link(
     name="up0", kind=Veth(peer="up1", peer_mac="02:00:00:00:01:02", peer_mtu=1500), mac="02:00:00:00:01:01"

@@ -14,6 +14,8 @@ from towpath.kernel.sysctl import Sysctls
 from towpath.model.net import Ifb, Link
 from towpath.model.op import AddLink, SetSysctl
 
+pytestmark = pytest.mark.kernel
+
 PATHS = ("net/ipv4/conf/ifb9/proxy_arp", "net/ipv6/conf/ifb9/accept_ra")
 
 

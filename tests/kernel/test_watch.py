@@ -16,6 +16,8 @@ from towpath.model.net import Address, Fdb, Link, Neighbour, Redirect, Route, Sh
 from towpath.model.nft import NftChain, NftSet
 from towpath.model.op import Add, AddLink, Delete, DelLink, NftUpdate, Op, SetLink
 
+pytestmark = pytest.mark.kernel
+
 MAC = "02:00:00:00:00:09"
 UPLINK = Link(name="up0", kind=Veth(peer="up1", peer_mac=MAC, peer_mtu=1500))
 VXLAN = Link(name="vx", kind=Vxlan(vni=1, port=8472, local=ip_address("192.0.2.1"), underlay="up0"))

@@ -86,7 +86,7 @@ class NetlinkSocket:
         for start in range(0, len(messages), _BATCH):
             part = messages[start : start + _BATCH]
             first, last = self._send(part, NLM_F_ACK)
-            for seq, kind, payload in self._answers(last):
+            for seq, kind, payload in self._answers(first, last):
                 if kind == _NLMSG_ERROR:
                     failure = _failure(seq - first, payload)
                     if failure.errno and failure.errno not in part[failure.place].forgive:
@@ -98,7 +98,7 @@ class NetlinkSocket:
         found: list[bytes | None] = [None] * len(messages)
         for start in range(0, len(messages), _GETS):
             first, last = self._send(messages[start : start + _GETS], NLM_F_ACK)
-            for seq, kind, payload in self._answers(last):
+            for seq, kind, payload in self._answers(first, last):
                 if kind != _NLMSG_ERROR:
                     found[start + seq - first] = bytes(payload)
         return found
@@ -106,7 +106,10 @@ class NetlinkSocket:
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """All objects of a kind; taken again if interrupted (NLM_F_DUMP_INTR). Raises KernelRefused."""
         for _ in range(_DUMP_ATTEMPTS):
-            whole, found = self._dump_once(kind, body)
+            try:
+                whole, found = self._dump_once(kind, body)
+            except OSError as error:
+                raise _not_listed(kind, error.errno or 0) from error
             if whole:
                 return found
         raise KernelRefused(
@@ -154,14 +157,15 @@ class NetlinkSocket:
         self._sock.send(b"".join(parts))
         return first, last
 
-    def _answers(self, last: int) -> Iterable[tuple[int, int, memoryview]]:
-        """Answers up to and including the acknowledgement of ``last``."""
+    def _answers(self, first: int, last: int) -> Iterable[tuple[int, int, memoryview]]:
+        """Answers up to and including the acknowledgement of ``last``; those of others are passed over."""
         while True:
             data = self._receive()
             offset, end = 0, len(data)
             while offset < end:
                 size, kind, _, seq, _ = _HEADER.unpack_from(data, offset)
-                yield seq, kind, data[offset + 16 : offset + size]
+                if first <= seq <= last:
+                    yield seq, kind, data[offset + 16 : offset + size]
                 if kind == _NLMSG_ERROR and seq == last:
                     return
                 offset += (size + 3) & ~3
@@ -181,4 +185,8 @@ def _failure(place: int, payload: memoryview) -> Failure:
 
 def _raise_for(kind: int, payload: memoryview) -> None:
     if len(payload) >= 4 and (number := -_ERROR.unpack_from(payload)[0]):
-        raise KernelRefused(f"list netlink objects (type {kind})", number, os.strerror(number))
+        raise _not_listed(kind, number)
+
+
+def _not_listed(kind: int, number: int) -> KernelRefused:
+    return KernelRefused(f"list netlink objects (type {kind})", number, os.strerror(number))

@@ -5,6 +5,7 @@ from errno import EINVAL, ENODEV, ENOENT
 from struct import Struct
 
 from towpath.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE, Message, NetlinkSocket
+from towpath.kernel.port import KernelRefused
 from towpath.kernel.wire import attr, attributes, listed, string, text, u32
 from towpath.model.net import Redirect, Shaper
 
@@ -100,8 +101,13 @@ def _shaper(dev: str, options: dict[int, bytes]) -> Shaper:
 
 
 def _redirects(sock: NetlinkSocket, index: int, dev: str, names: Mapping[int, str]) -> Iterable[Redirect]:
-    body = _TCMSG.pack(0, 0, 0, index, 0, _INGRESS_HANDLE, 0)
-    for payload in sock.dump(RTM_GETTFILTER, body):
+    try:
+        filters = sock.dump(RTM_GETTFILTER, _TCMSG.pack(0, 0, 0, index, 0, _INGRESS_HANDLE, 0))
+    except KernelRefused as error:
+        if error.errno not in _GONE:
+            raise
+        return  # the device, or its qdisc, went while we listed
+    for payload in filters:
         found = attributes(payload, 20)
         if string(found.get(_KIND, b"")) != "u32":
             continue
