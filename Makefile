@@ -24,6 +24,8 @@ test: bootstrap-test lint ## everything that must hold: linters, types, layers, 
 e2e: bootstrap-e2e ## Towpath under real Kubernetes (built from Debian's source the first time, or TOWPATH_KUBE_BIN)
 	@$(PY) -m towpath.lab.real
 	@$(PY) -m pytest tests/e2e
+	@$(PY) -m towpath.lab.real.images
+	@$(PY) -m towpath.lab.real.world $(PY) -m pytest --confcutdir=tests/e2e/nodes tests/e2e/nodes
 
 lint: bootstrap-test ## ruff, mypy --strict, import-linter
 	@.venv/bin/ruff check .

@@ -16,6 +16,7 @@ VERBS = {
     "status": "one screen: nodes, agents, addresses, findings",
     "verify": "kernel against desired state on every node; who reaches whom",
     "explain": "what a finding's code means and what to do",
+    "install": "Towpath's manifests: print them, compare a cluster with them",
     "lab": "a cluster on this machine, from namespaces",
     "agent": "the node daemon (started by the DaemonSet, not by hand)",
     "completion": "shell completion script",

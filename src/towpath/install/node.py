@@ -4,7 +4,8 @@ r"""What the init container does to a node: shim, folders, and last the CNI conf
         --gid N
 
 Every file is written beside its place, synced and renamed, so that a runtime, or another installer, never
-sees half of one, however this process ends. What is already right is left alone: runtimes watch these folders.
+sees half of one, however this process ends. What is right already is left alone: runtimes watch these
+folders.
 """
 
 import argparse

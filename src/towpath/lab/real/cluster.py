@@ -96,7 +96,9 @@ class RealCluster:
         self, *args: str, stdin: str | None = None, timeout: float = 120.0, check: bool = True
     ) -> str:
         """What kubectl prints. Raises LabError where it fails."""
-        command = [str(self.binaries.kubectl), "--kubeconfig", str(self.kubeconfig), *args]
+        # Without a cache it would ask for every API group each time; the usual place is read-only here.
+        files = (f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self.folder / 'kubectl'}")
+        command = [str(self.binaries.kubectl), *files, *args]
         done = subprocess.run(
             command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False
         )

@@ -1,0 +1,43 @@
+"""One cluster of real programs for all tests of this folder, inside a world of its own (`make e2e`)."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from installed import Installed
+
+from towpath.lab.real.binaries import find_binaries
+from towpath.lab.real.cluster import RealCluster
+from towpath.lab.real.images import build_images
+from towpath.lab.real.world import GROUP
+from towpath.lab.topology import lab_spec
+
+
+def pytest_configure() -> None:
+    """Refuse to run on the machine itself."""
+    if GROUP not in os.environ:
+        pytest.exit("these tests need a world of their own, and root: run `make e2e`", returncode=7)
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Installed]:
+    """Three nodes, two families, Towpath installed and every node Ready."""
+    real = RealCluster(find_binaries(print), build_images(print), lab_spec({}, nodes=3), Path("/lab"))
+    installed = Installed(real)
+    try:
+        real.start()
+        installed.install()
+        yield installed
+    finally:
+        if request.session.testsfailed:
+            installed.print_state()
+        real.stop()
+
+
+@pytest.fixture(autouse=True)
+def in_order(cluster: Installed) -> Iterator[None]:
+    """After every test nothing is leaked: leases and interfaces are those of the pods there are."""
+    yield
+    cluster.delete_workloads()
+    cluster.wait_nothing_leaked()
