@@ -9,7 +9,7 @@ CONTAINER: Obj = {
     "name": "c",
     "image": "i",
     "ports": [{"containerPort": 80, "name": "http"}],
-    "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}],
+    "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
     "volumeMounts": [{"name": "v", "mountPath": "/x"}],
     "resources": {"limits": {"cpu": "1"}},
     "livenessProbe": {"httpGet": {"port": 80}},
@@ -17,8 +17,7 @@ CONTAINER: Obj = {
 }
 PROJECTED: Obj = {
     "sources": [
-        {"serviceAccountToken": {"path": "x"}},
-        {"downwardAPI": {"items": [{"path": "a", "fieldRef": {"fieldPath": "b"}}]}},
+        {"downwardAPI": {"items": [{"path": "a", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
     ]
 }
 POD_SPEC: Obj = {
@@ -50,6 +49,7 @@ SERVICE: Obj = {
     "selector": {"a": "b"},
     "ipFamilyPolicy": "PreferDualStack",
     "ipFamilies": ["IPv6"],
+    "clusterIP": "fd00:10:43::55",
     "clusterIPs": ["fd00:10:43::55"],
 }
 NODE_STATUS: Obj = {
@@ -74,7 +74,7 @@ SCHEMA: Obj = {
                     "type": "array",
                     "x-kubernetes-list-type": "map",
                     "x-kubernetes-list-map-keys": ["k"],
-                    "items": {"type": "object", "properties": {"k": {"type": "string"}}},
+                    "items": {"type": "object", "required": ["k"], "properties": {"k": {"type": "string"}}},
                 },
             },
         }
@@ -148,9 +148,20 @@ SAMPLES: dict[str, Obj] = {
         "status": NODE_STATUS,
     },
     "PersistentVolume": {
-        "spec": {"capacity": {"storage": "1Gi"}, "claimRef": {"name": "x"}, "accessModes": ["ReadWriteOnce"]}
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "hostPath": {"path": "/x"},
+            "claimRef": {"name": "x"},
+            "accessModes": ["ReadWriteOnce"],
+        }
     },
-    "PersistentVolumeClaim": {"spec": {"volumeName": "x", "accessModes": ["ReadWriteOnce"]}},
+    "PersistentVolumeClaim": {
+        "spec": {
+            "volumeName": "x",
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        }
+    },
     "Pod": {"metadata": META, "spec": POD_SPEC, "status": POD_STATUS},
     "PodDisruptionBudget": {"spec": {"minAvailable": "50%", "selector": SELECTOR}},
     "PriorityClass": {"value": 1},

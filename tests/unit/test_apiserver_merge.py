@@ -63,6 +63,21 @@ POD: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
         containers({"name": "a", "image": "1"}, {"name": "b", "image": "3"}, {"name": "c", "image": "4"}),
     ),
     (
+        "what is new comes before what only the server has, as upstream's own server puts it",
+        containers({"name": "d"}, {"name": "a"}),
+        {
+            "$setElementOrder/containers": [{"name": "b"}, {"name": "a"}],
+            **containers({"name": "b", "image": "x"}),
+        },
+        containers({"name": "b", "image": "x"}, {"name": "d"}, {"name": "a"}),
+    ),
+    (
+        "a replacement takes what has no directive",
+        containers({"name": "a"}),
+        containers({"name": "b"}, {"$patch": "replace"}, {"name": "c", "$patch": "delete"}),
+        containers({"name": "b"}),
+    ),
+    (
         "delete an element",
         containers({"name": "a"}, {"name": "b"}),
         containers({"name": "a", "$patch": "delete"}),
@@ -132,7 +147,7 @@ def test_pod_specs(name: str, original: dict[str, Any], patch: dict[str, Any], w
 
 def test_sets_of_scalars() -> None:
     meta = {"finalizers": ["a", "b"]}
-    assert strategic_merge(meta, {"finalizers": ["c"]}, "meta.ObjectMeta") == {"finalizers": ["a", "b", "c"]}
+    assert strategic_merge(meta, {"finalizers": ["c"]}, "meta.ObjectMeta") == {"finalizers": ["c", "a", "b"]}
     gone = {"$deleteFromPrimitiveList/finalizers": ["a"]}
     assert strategic_merge(meta, gone, "meta.ObjectMeta") == {"finalizers": ["b"]}
 
@@ -144,7 +159,7 @@ def test_conditions_and_addresses_of_nodes_merge_by_type() -> None:
     }
     patch = {"conditions": [{"type": "NetworkUnavailable", "status": "False"}]}
     merged = strategic_merge(old, patch, "core.NodeStatus")
-    assert [c["type"] for c in merged["conditions"]] == ["Ready", "NetworkUnavailable"]
+    assert [c["type"] for c in merged["conditions"]] == ["NetworkUnavailable", "Ready"]
 
 
 @pytest.mark.parametrize(
@@ -157,6 +172,11 @@ def test_conditions_and_addresses_of_nodes_merge_by_type() -> None:
         {"$retainKeys": ["a"], "nodeName": "x"},
         {"$bogus": 1},
         {"$setElementOrder/containers": 5, "containers": [{"name": "a"}]},
+        {"$setElementOrder/containers": [{"name": "b"}], **containers({"name": "a"})},
+        {
+            "$setElementOrder/containers": [{"name": "b"}, {"name": "a"}],
+            **containers({"name": "a"}, {"name": "b"}),
+        },
     ],
 )
 def test_refused(patch: dict[str, Any]) -> None:

@@ -34,7 +34,11 @@ def allocate(services: Allocator, spec: Obj, was: Obj | None = None) -> Obj:
             ["IPv6", "IPv4"],
             "RequireDualStack",
         ),
-        ({"clusterIPs": ["fd00:10:43::7", "10.43.0.7"]}, ["IPv6", "IPv4"], "RequireDualStack"),
+        (
+            {"clusterIP": "fd00:10:43::7", "clusterIPs": ["fd00:10:43::7", "10.43.0.7"]},
+            ["IPv6", "IPv4"],
+            "RequireDualStack",
+        ),
         ({"clusterIP": "10.43.0.8"}, ["IPv4"], "SingleStack"),
     ],
 )

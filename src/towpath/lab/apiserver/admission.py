@@ -14,15 +14,14 @@ _PROTECTED = ("default", "kube-system", "kube-public")
 
 
 def admit_pod(server: Server, call: Call, pod: Obj, old: Obj | None) -> None:
-    """New pods: service account, priority, the two default tolerations."""
+    """New pods: service account, priority; all pods: the two default tolerations."""
     spec = pod["spec"]
-    if old is not None:
-        if "priority" in old["spec"]:
-            spec.setdefault("priority", old["spec"]["priority"])
-        return
-    account = spec.get("serviceAccountName") or "default"
-    spec["serviceAccountName"] = spec["serviceAccount"] = account
-    _priority(server, call, pod)
+    if old is None:
+        account = spec.get("serviceAccountName") or "default"
+        spec["serviceAccountName"] = spec["serviceAccount"] = account
+        _priority(server, call, pod)
+    elif "priority" in old["spec"]:
+        spec.setdefault("priority", old["spec"]["priority"])
     tolerations = spec.get("tolerations") or []
     for condition in ("not-ready", "unreachable"):
         key = f"node.kubernetes.io/{condition}"

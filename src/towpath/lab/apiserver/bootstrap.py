@@ -34,6 +34,7 @@ def _service(server: Server, user: User) -> None:
     service: Obj = {
         "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {
+            "clusterIP": first[0],
             "clusterIPs": first,
             "ports": [{"name": "https", "port": 443, "targetPort": SECURE_PORT, "protocol": "TCP"}],
         },

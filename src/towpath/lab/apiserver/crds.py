@@ -12,6 +12,10 @@ from towpath.lab.apiserver.validation.field import immutable, required, unsuppor
 
 BUCKET = "apiextensions.k8s.io/customresourcedefinitions"
 APPROVAL = "api-approved.kubernetes.io"
+_TYPES = ("array", "boolean", "integer", "number", "object", "string")
+_KEYS_TEXT = (
+    "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+)
 _APPROVAL_TEXT = (
     f'protected groups must have approval annotation "{APPROVAL}", '
     "see https://github.com/kubernetes/enhancements/pull/1111"
@@ -136,6 +140,9 @@ def _structural(schema: Obj, field: str, root: bool = False) -> list[Cause]:
         causes.append(wrong(f"{field}.type", schema.get("type") or "", "must be object at the root"))
     elif not schema.get("type") and not free:
         causes.append(required(f"{field}.type", "must not be empty for specified object fields"))
+    elif schema.get("type") and schema["type"] not in _TYPES:
+        causes.append(unsupported(f"{field}.type", schema["type"], list(_TYPES)))
+    causes += _list_causes(schema, field)
     for key, child in (schema.get("properties") or {}).items():
         if not (root and key == "metadata"):
             causes += _structural(child, f"{field}.properties[{key}]")
@@ -151,6 +158,26 @@ def _structural(schema: Obj, field: str, root: bool = False) -> list[Cause]:
     elif extra is not None and not isinstance(extra, bool):
         causes.append(wrong(f"{field}.additionalProperties", extra, "must be a schema or a boolean"))
     return causes
+
+
+def _list_causes(schema: Obj, field: str) -> list[Cause]:
+    """How a list merges, and that its keys are there to merge by."""
+    kind, keys = schema.get("x-kubernetes-list-type"), schema.get("x-kubernetes-list-map-keys") or []
+    if kind not in (None, "atomic", "set", "map"):
+        return [unsupported(f"{field}.x-kubernetes-list-type", kind, ["atomic", "map", "set"])]
+    if kind == "map" and not keys:
+        why = "must not be empty if x-kubernetes-list-type is map"
+        return [required(f"{field}.x-kubernetes-list-map-keys", why)]
+    if keys and kind != "map":
+        why = "must be map if x-kubernetes-list-map-keys is non-empty"
+        return [required(f"{field}.x-kubernetes-list-type", why)]
+    items = schema.get("items") or {}
+    return [
+        required(f"{field}.items.properties[{key}].default", _KEYS_TEXT)
+        for key in keys
+        if "default" not in ((items.get("properties") or {}).get(key) or {})
+        and key not in (items.get("required") or ())
+    ]
 
 
 def _resource(crd: Obj, version: Obj) -> Resource:

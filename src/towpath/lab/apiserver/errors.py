@@ -101,6 +101,13 @@ def bad_request(message: str) -> ApiError:
     return ApiError(400, "BadRequest", message)
 
 
+class Unmarshalled(ApiError):
+    """400 for a value of the wrong type."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, "BadRequest", message)
+
+
 def forbidden(group: str, plural: str, name: str, why: str, causes: list[Cause] | None = None) -> ApiError:
     """403."""
     message = f'{qualified(group, plural)} "{name}" is forbidden: {why}'

@@ -58,6 +58,11 @@ def _addresses(services: Allocator, spec: Obj, was: Obj) -> None:
     wanted = list(spec.get("clusterIPs") or ())
     if not wanted and spec.get("clusterIP"):
         wanted = [spec["clusterIP"]]
+    if wanted and not spec.get("clusterIP"):
+        why = "must be empty when `clusterIP` is not specified"
+        raise _Refused(wrong("spec.clusterIPs", wanted, why))
+    if wanted and wanted[0] != spec["clusterIP"]:
+        raise _Refused(wrong("spec.clusterIPs", wanted, "first value must match `clusterIP`"))
     spec.setdefault("ipFamilyPolicy", "RequireDualStack" if len(wanted) > 1 else "SingleStack")
     families = _families(services, spec, wanted)
     if wanted[:1] == ["None"]:
@@ -70,7 +75,8 @@ def _addresses(services: Allocator, spec: Obj, was: Obj) -> None:
                 services.check(address)
             except AddressRefused as e:
                 raise _Refused(wrong(f"spec.clusterIPs[{i}]", wanted, str(e))) from e
-    for family in families[len(wanted) :]:
+    released = len(old) > 1 and len(wanted) == 1 and spec["ipFamilyPolicy"] != "SingleStack"
+    for family in families[len(wanted) :] if not released else ():
         try:
             wanted.append(services.address(family))
         except AddressRefused as e:

@@ -21,7 +21,6 @@ def default_pod_spec(spec: Obj) -> None:
     spec.setdefault("dnsPolicy", "ClusterFirst")
     spec.setdefault("securityContext", {})
     spec.setdefault("schedulerName", "default-scheduler")
-    spec.setdefault("enableServiceLinks", True)
     account = spec.get("serviceAccountName") or spec.get("serviceAccount")
     if account:
         spec["serviceAccountName"] = spec["serviceAccount"] = account
@@ -51,9 +50,6 @@ def _container(c: Obj, host_network: bool) -> None:
     for env in each(c, "env"):
         if ref := (env.get("valueFrom") or {}).get("fieldRef"):
             ref.setdefault("apiVersion", "v1")
-    resources = c["resources"]
-    if resources.get("limits"):
-        resources["requests"] = {**resources["limits"], **(resources.get("requests") or {})}
 
 
 def _tag(image: str) -> str:
@@ -98,7 +94,12 @@ def _volume(volume: Obj) -> None:
 
 def default_pod(pod: Obj) -> None:
     """A Pod; its status begins as Pending."""
-    default_pod_spec(pod.setdefault("spec", {}))
+    spec = pod.setdefault("spec", {})
+    default_pod_spec(spec)
+    spec.setdefault("enableServiceLinks", True)
+    for resources in [c["resources"] for key in _CONTAINERS[:2] for c in each(spec, key)]:
+        if resources.get("limits"):
+            resources["requests"] = {**resources["limits"], **(resources.get("requests") or {})}
     status = pod.setdefault("status", {})
     status.setdefault("phase", "Pending")
     status.setdefault("qosClass", qos_class(pod["spec"]))

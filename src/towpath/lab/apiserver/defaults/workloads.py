@@ -58,12 +58,13 @@ def default_stateful_set(obj: Obj) -> None:
     retention.setdefault("whenScaled", "Retain")
     spec.setdefault("revisionHistoryLimit", 10)
     for claim in each(spec, "volumeClaimTemplates"):
+        claim["apiVersion"], claim["kind"] = "v1", "PersistentVolumeClaim"
         claim.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+        claim.setdefault("status", {}).setdefault("phase", "Pending")
     _template(spec)
 
 
-def default_job_spec(spec: Obj) -> None:
-    """A Job's spec, also within a CronJob."""
+def _job_spec(spec: Obj) -> None:
     if "completions" not in spec and "parallelism" not in spec:
         spec["completions"] = 1
     spec.setdefault("parallelism", 1)
@@ -77,7 +78,9 @@ def default_job_spec(spec: Obj) -> None:
 def default_job(obj: Obj) -> None:
     """Job; its selector is its own UID, as the job strategy generates it."""
     spec = obj.setdefault("spec", {})
-    default_job_spec(spec)
+    _job_spec(spec)
+    if not obj["metadata"].get("labels") and spec["template"]["metadata"].get("labels"):
+        obj["metadata"]["labels"] = dict(spec["template"]["metadata"]["labels"])
     uid = obj["metadata"].get("uid")
     if uid and not spec.get("manualSelector") and not spec.get("selector"):
         spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
@@ -94,4 +97,4 @@ def default_cron_job(obj: Obj) -> None:
     spec.setdefault("suspend", False)
     spec.setdefault("successfulJobsHistoryLimit", 3)
     spec.setdefault("failedJobsHistoryLimit", 1)
-    default_job_spec(spec.setdefault("jobTemplate", {}).setdefault("spec", {}))
+    _template(spec.setdefault("jobTemplate", {}).setdefault("spec", {}))

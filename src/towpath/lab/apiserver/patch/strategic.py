@@ -35,14 +35,14 @@ def strategic_merge(original: dict[str, Any], patch: dict[str, Any], type_name: 
     for key, value in patch.items():
         if key.startswith("$"):
             _directive(merged, key, value, patch)
-        else:
+    for key, value in patch.items():
+        if not key.startswith("$"):
             _member(merged, key, value, type_name, patch.get(ORDER + key))
-    for key, order in patch.items():
-        name = key.removeprefix(ORDER)
-        if name != key and name not in patch and isinstance(merged.get(name), list):
-            merged[name] = _reorder(
-                merged[name], order, original.get(name) or [], _merge_key(type_name, name)
-            )
+    for directive, order in patch.items():
+        name = directive.removeprefix(ORDER)
+        if name != directive and name not in patch and isinstance(merged.get(name), list):
+            key = _merge_key(type_name, name)
+            merged[name] = _reorder(merged[name], order, original.get(name) or [], key)
     return merged
 
 
@@ -89,9 +89,19 @@ def _list(old: list[Any], patch: list[Any], field: Field | None, inner: str, ord
         return [_stripped(e) for e in patch]
     if field.merge == "":
         merged = [*old, *(x for x in patch if x not in old)]
-        return _reorder(merged, order, old, "") if order is not None else merged
+        return _ordered(merged, patch, order, old, "")
     merged = _merge_by_key(old, patch, field.merge, inner)
-    return _reorder(merged, order, old, field.merge) if order is not None else merged
+    ours = [e for e in patch if "$patch" not in e]
+    return _ordered(merged, ours, order, old, field.merge)
+
+
+def _ordered(merged: list[Any], patch: list[Any], order: Any, server: list[Any], key: str) -> list[Any]:
+    """In the patch's own order, then in that of ``$setElementOrder`` where there is one."""
+    merged = _reorder(merged, patch, server, key)
+    if order is None:
+        return merged
+    _check_order(patch, order, key)
+    return _reorder(merged, order, server, key)
 
 
 def _stripped(element: Any) -> Any:
@@ -109,11 +119,7 @@ def _key_of(element: Any, key: str) -> Any:
 def _merge_by_key(old: list[Any], patch: list[Any], key: str, inner: str) -> list[Any]:
     directives = [e.get("$patch") if isinstance(e, dict) else None for e in patch]
     if "replace" in directives:
-        return [
-            {k: v for k, v in e.items() if k != "$patch"}
-            for e, d in zip(patch, directives, strict=True)
-            if d is None or len(e) > 1
-        ]
+        return [e for e, d in zip(patch, directives, strict=True) if d is None]
     gone = [_key_of(e, key) for e, d in zip(patch, directives, strict=True) if d == "delete"]
     merged = [e for e in old if not (isinstance(e, dict) and e.get(key) in gone)]
     for element, directive in zip(patch, directives, strict=True):
@@ -129,7 +135,10 @@ def _merge_by_key(old: list[Any], patch: list[Any], key: str, inner: str) -> lis
 
 
 def _reorder(merged: list[Any], order: Any, server: list[Any], key: str) -> list[Any]:
-    """Elements named in ``order`` in that order; the others between them as the server had them."""
+    """Elements named in ``order`` in that order; the others between them as the server had them.
+
+    An element that the server did not have comes before the others.
+    """
     if not isinstance(order, list):
         raise PatchRefused("$setElementOrder must be a list")
 
@@ -142,7 +151,20 @@ def _reorder(merged: list[Any], order: Any, server: list[Any], key: str) -> list
     others = [e for e in merged if ident(e) not in wanted]
     result: list[Any] = []
     while named and others:
-        left, right = ident(named[0]), ident(others[0])
-        first = left in had and right in had and had.index(left) < had.index(right)
-        result.append(named.pop(0) if first else others.pop(0))
+        ours, theirs = ident(named[0]), ident(others[0])
+        known = ours in had and theirs in had
+        result.append((others if known and had.index(theirs) < had.index(ours) else named).pop(0))
     return result + named + others
+
+
+def _check_order(patch: list[Any], order: Any, key: str) -> None:
+    """Elements that a patch sets come in the order that it asks for."""
+    if not isinstance(order, list):
+        raise PatchRefused("$setElementOrder must be a list")
+    wanted = [e.get(key) if key and isinstance(e, dict) else e for e in order]
+    ours = [e.get(key) if key and isinstance(e, dict) else e for e in patch]
+    places = [wanted.index(x) for x in ours if x in wanted]
+    if len(places) < len(ours) or places != sorted(places):
+        raise PatchRefused(
+            f"The order in patch list:\n{ours}\n doesn't match $setElementOrder list:\n{wanted}\n"
+        )

@@ -95,9 +95,9 @@ CLUSTER = {
         columns("Name Min_Available Max_Unavailable Allowed_Disruptions:i Age"), _budget
     ),
     "scheduling.PriorityClass": Printer(
-        columns("Name Value:i Global-Default Age PreemptionPolicy"),
+        columns("Name Value:i Global-Default:b Age PreemptionPolicy"),
         lambda o, now: [
-            name_of(o), o.get("value", 0), str(bool(o.get("globalDefault"))).lower(), age(o, now),
+            name_of(o), o.get("value", 0), bool(o.get("globalDefault")), age(o, now),
             o.get("preemptionPolicy") or "",
         ],
     ),

@@ -91,7 +91,7 @@ def _event(event: Obj, now: float) -> list[Any]:
     about, source = event.get("involvedObject") or {}, event.get("source") or {}
     series = event.get("series") or {}
     first = event.get("firstTimestamp") or event.get("eventTime")
-    last = series.get("lastObservedTime") or event.get("lastTimestamp") or first
+    last = series.get("lastObservedTime") if series else event.get("lastTimestamp") or first
     kind = str(about.get("kind") or "").lower()
     return [
         since(last, now),
@@ -104,7 +104,7 @@ def _event(event: Obj, now: float) -> list[Any]:
         ),
         str(event.get("message") or "").strip(),
         since(first, now),
-        series.get("count") or event.get("count") or 1,
+        series.get("count", 0) if series else event.get("count") or 1,
         name_of(event),
     ]
 
@@ -176,17 +176,17 @@ CORE = {
     "core.Endpoints": Printer(columns("Name Endpoints Age"), _endpoints),
     "core.ConfigMap": Printer(columns("Name Data Age"), lambda o, now: [name_of(o), _data(o), age(o, now)]),
     "core.Secret": Printer(
-        columns("Name Type Data:i Age"),
+        columns("Name Type Data Age"),
         lambda o, now: [name_of(o), o.get("type") or "", _data(o), age(o, now)],
     ),
     "core.ServiceAccount": Printer(
         columns("Name Secrets:i Age"), lambda o, now: [name_of(o), len(o.get("secrets") or ()), age(o, now)]
     ),
     "core.Event": Printer(
-        columns("Last_Seen Type Reason Object +Subobject +Source Message +First_Seen +Count:i +Name"), _event
+        columns("Last_Seen Type Reason Object +Subobject +Source Message +First_Seen +Count +Name"), _event
     ),
     "events.Event": Printer(
-        columns("Last_Seen Type Reason Object +Subobject +Source Message +First_Seen +Count:i +Name"), _event
+        columns("Last_Seen Type Reason Object +Subobject +Source Message +First_Seen +Count +Name"), _event
     ),
     "core.PersistentVolume": Printer(
         columns(

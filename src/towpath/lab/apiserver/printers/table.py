@@ -22,14 +22,15 @@ def column(name: str, kind: str = "string", priority: int = 0, fmt: str = "", de
 
 
 def columns(text: str) -> list[Obj]:
-    """From ``Name Ready Age +IP +Node``: + marks wide columns, _ stands for a space, :i for an integer."""
+    """From ``Name Age +IP +Node``: + marks wide columns, _ is a space, :i an integer, :b a boolean."""
     made = []
     for word in text.split():
-        name, _, kind = word.lstrip("+").partition(":")
+        name, _, mark = word.lstrip("+").partition(":")
+        kind = {"i": "integer", "b": "boolean"}.get(mark, "string")
         made.append(
             column(
                 name.replace("_", " "),
-                "integer" if kind else "string",
+                kind,
                 int(word.startswith("+")),
                 "name" if name == "Name" else "",
             )

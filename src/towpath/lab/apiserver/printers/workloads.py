@@ -89,7 +89,7 @@ def _cron_job(obj: Obj, now: float) -> list[Any]:
 
 
 WORKLOADS = {
-    "apps.Deployment": Printer(columns(f"Name Ready Up-to-date:i Available:i Age {WIDE}"), _deployment),
+    "apps.Deployment": Printer(columns(f"Name Ready Up-to-date Available Age {WIDE}"), _deployment),
     "apps.ReplicaSet": Printer(columns(f"Name Desired:i Current:i Ready:i Age {WIDE}"), _replica_set),
     "apps.DaemonSet": Printer(
         columns(f"Name Desired:i Current:i Ready:i Up-to-date:i Available:i Node_Selector Age {WIDE}"),

@@ -1,7 +1,8 @@
 """Decodes an object as its type says: unknown fields are dropped and named, wrong types refused.
 
-Nulls are dropped, as Go's decoder leaves such fields unset. The check walks every object that is written,
-so that paths are put together only where there is something to tell.
+Nulls are dropped, as Go's decoder leaves such fields unset, and empty lists and maps, as Go leaves them out
+again. The check walks every object that is written, so that paths are put together only where there is
+something to tell.
 """
 
 import re
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from towpath.lab.apiserver.errors import ApiError, Obj, bad_request
+from towpath.lab.apiserver.errors import ApiError, Obj, Unmarshalled, bad_request
 from towpath.lab.apiserver.schema.types import Field, types
 
 Check = Callable[[Any], list[str] | None]  # unknown fields, relative to the value; None when there are none
@@ -84,6 +85,8 @@ def _list(item: Check | None, go: str) -> Check:
             return None
         bad: list[str] | None = None
         for i, element in enumerate(value):
+            if element is None:
+                value[i] = element = _ZERO.get(go, {})
             if (found := item(element)) is not None:
                 bad = [*(bad or ()), *(f"[{i}]{x}" for x in found)]
         return bad
@@ -99,6 +102,8 @@ def _map(item: Check | None, go: str) -> Check:
         for key, element in value.items():
             if element is None:
                 value[key] = _ZERO.get(go, [] if go.startswith("[") else {})
+            elif go == "resource.Quantity" and type(element) in (int, float):
+                value[key] = str(element)
             elif item is not None and (found := item(element)) is not None:
                 bad = [*(bad or ()), *(f".{key}{x}" for x in found)]
         return bad
@@ -118,6 +123,10 @@ def _checker(field: Field) -> Check | None:
     return _map(item, go) if field.shape == "{}" else item
 
 
+# lists that Go writes although they are empty; all others are left out (omitempty)
+_EMPTY_KEPT = frozenset((("rbac.Role", "rules"), ("rbac.ClusterRole", "rules")))
+
+
 class _Lazy:
     """Checks as another type, compiled when first used: types may contain themselves."""
 
@@ -135,12 +144,17 @@ class _Lazy:
 
 @cache
 def checker(name: str) -> Check:
-    """The check of a builtin type; removes nulls and unknown fields from the value in place."""
+    """The check of a builtin type; removes nulls, unknown fields and empty lists from the value in place."""
     declared = types()[name]
     checks = {f.name: _checker(f) for f in declared.fields.values()}
     if "metadata" in checks and checks["metadata"] is not None:
         checks["apiVersion"] = checks["kind"] = _scalar("str")
     short = declared.short
+    omitted = frozenset(
+        f.name
+        for f in declared.fields.values()
+        if f.shape and not f.required and (name, f.name) not in _EMPTY_KEPT
+    )
 
     def check(value: Any) -> list[str] | None:
         if type(value) is not dict:
@@ -162,6 +176,8 @@ def checker(name: str) -> Check:
                     raise
                 if found is not None:
                     bad = [*(bad or ()), *(f".{key}{x}" for x in found)]
+                if not element and key in omitted:
+                    drop = [*(drop or ()), key]
         for key in drop or ():
             del value[key]
         return bad
@@ -175,7 +191,7 @@ def decode_check(type_name: str, api_version: str, obj: Obj) -> list[str]:
         found = checker(type_name)(obj)
     except Mismatch as e:
         kind, version = obj.get("kind", type_name.rpartition(".")[2]), api_version.rpartition("/")[2]
-        raise bad_request(
+        raise Unmarshalled(
             f'{kind} in version "{version}" cannot be handled as a {kind}: json: cannot unmarshal {e.got} '
             f"into Go struct field {e.owner}{e.path} of type {e.want}"
         ) from e

@@ -16,7 +16,7 @@ _SCALARS: dict[str, Obj] = {
     "long": {"type": "integer", "format": "int64"},
     "float": {"type": "number", "format": "double"},
     "bytes": {"type": "string", "format": "byte"},
-    "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    "any": {"x-kubernetes-preserve-unknown-fields": True},
 }
 _SHARED = {
     "time": (f"{_META}.Time", {"type": "string", "format": "date-time"}),

@@ -9,6 +9,10 @@ from towpath.lab.apiserver.validation import names
 from towpath.lab.apiserver.validation.field import immutable, not_allowed, required, unsupported, wrong
 from towpath.lab.apiserver.validation.selectors import selector_causes
 
+_VOLUME_FIELDS = {
+    "accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy",
+    "storageClassName", "volumeAttributesClassName", "volumeMode",
+}  # fmt: skip
 _KEPT = "field is immutable when `immutable` is set"
 
 
@@ -58,15 +62,42 @@ def node_causes(obj: Obj, old: Obj | None) -> list[Cause]:
             wrong(f"spec.taints[{i}].key", taint.get("key") or "", w)
             for w in names.qualified_name(taint.get("key") or "")
         ]
-        if taint.get("effect") not in effects:
-            causes.append(unsupported(f"spec.taints[{i}].effect", taint.get("effect") or "", effects))
+        if not taint.get("effect"):
+            causes.append(required(f"spec.taints[{i}].effect"))
+        elif taint["effect"] not in effects:
+            causes.append(unsupported(f"spec.taints[{i}].effect", taint["effect"], effects))
+    return causes
+
+
+def volume_causes(obj: Obj, old: Obj | None) -> list[Cause]:
+    """PersistentVolume."""
+    spec = obj.get("spec") or {}
+    causes = [required(f"spec.{k}") for k in ("accessModes", "capacity") if not spec.get(k)]
+    if not set(spec) - _VOLUME_FIELDS:
+        causes.append(required("spec", "must specify a volume type"))
+    return causes
+
+
+def claim_causes(obj: Obj, old: Obj | None) -> list[Cause]:
+    """PersistentVolumeClaim."""
+    spec = obj.get("spec") or {}
+    causes: list[Cause] = []
+    if not spec.get("accessModes"):
+        causes.append(required("spec.accessModes", "at least 1 access mode is required"))
+    if "storage" not in ((spec.get("resources") or {}).get("requests") or {}):
+        causes.append(required("spec.resources[storage]"))
     return causes
 
 
 def role_binding_causes(obj: Obj, old: Obj | None) -> list[Cause]:
     """RoleBinding and ClusterRoleBinding."""
     role = obj.get("roleRef") or {}
-    causes = [required(f"roleRef.{k}") for k in ("kind", "name") if not role.get(k)]
+    kinds = ["ClusterRole", "Role"] if obj.get("kind") == "RoleBinding" else ["ClusterRole"]
+    causes: list[Cause] = []
+    if role.get("kind") not in kinds:
+        causes.append(unsupported("roleRef.kind", role.get("kind") or "", kinds))
+    if not role.get("name"):
+        causes.append(required("roleRef.name"))
     if old is not None and role != old.get("roleRef"):
         causes.append(wrong("roleRef", role, "cannot change roleRef"))
     for i, subject in enumerate(obj.get("subjects") or ()):
@@ -90,7 +121,9 @@ def budget_causes(obj: Obj, old: Obj | None) -> list[Cause]:
 def priority_class_causes(obj: Obj, old: Obj | None) -> list[Cause]:
     """PriorityClass."""
     name, value = obj["metadata"].get("name") or "", obj.get("value", 0)
-    causes = immutable("value", value, old.get("value")) if old else []
+    causes: list[Cause] = []
+    if old is not None and value != old.get("value"):
+        causes.append(not_allowed("value", "may not be changed in an update."))
     if old is None and value > 1_000_000_000 and not name.startswith("system-"):
         causes.append(not_allowed("value", "maximum allowed value of a user defined priority is 1000000000"))
     return causes
@@ -102,16 +135,40 @@ def ingress_causes(obj: Obj, old: Obj | None) -> list[Cause]:
     causes: list[Cause] = []
     if not spec.get("rules") and not spec.get("defaultBackend"):
         causes.append(wrong("spec", spec, "either `defaultBackend` or `rules` must be specified"))
-    types = ["Exact", "ImplementationSpecific", "Prefix"]
     for i, rule in enumerate(spec.get("rules") or ()):
-        for j, path in enumerate((rule.get("http") or {}).get("paths") or ()):
-            at = f"spec.rules[{i}].http.paths[{j}]"
-            if not path.get("pathType"):
-                causes.append(required(f"{at}.pathType", "pathType must be specified"))
-            elif path["pathType"] not in types:
-                causes.append(unsupported(f"{at}.pathType", path["pathType"], types))
-            if not path.get("backend"):
-                causes.append(required(f"{at}.backend"))
+        if rule.get("http") is not None:
+            causes += _paths(rule["http"].get("paths") or [], f"spec.rules[{i}].http.paths")
+    return causes
+
+
+_PATH_TYPES = ["Exact", "ImplementationSpecific", "Prefix"]
+
+
+def _paths(paths: list[Obj], field: str) -> list[Cause]:
+    causes: list[Cause] = [] if paths else [required(field)]
+    for i, path in enumerate(paths):
+        at, kind = f"{field}[{i}]", path.get("pathType")
+        if not kind:
+            causes.append(required(f"{at}.pathType", "pathType must be specified"))
+        elif kind not in _PATH_TYPES:
+            causes.append(unsupported(f"{at}.pathType", kind, _PATH_TYPES))
+        if kind in ("Exact", "Prefix") and not (path.get("path") or "").startswith("/"):
+            causes.append(wrong(f"{at}.path", path.get("path") or "", "must be an absolute path"))
+        backend = path.get("backend") or {}
+        if "service" not in backend and "resource" not in backend:
+            causes.append(wrong(f"{at}.backend", "", "resource or service backend is required"))
+        elif "service" in backend:
+            causes += _backend(backend["service"], f"{at}.backend")
+    return causes
+
+
+def _backend(service: Obj, at: str) -> list[Cause]:
+    name, port = service.get("name") or "", service.get("port") or {}
+    if not name:
+        return [required(f"{at}.service.name")]
+    causes = [wrong(f"{at}.service.name", name, why) for why in names.label_1035(name)]
+    if not port.get("name") and not port.get("number"):
+        causes.append(required(at, "port name or number is required"))
     return causes
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from towpath.lab.apiserver.errors import Cause, Obj
 from towpath.lab.apiserver.validation import names
+from towpath.lab.apiserver.validation.containers import PROTOCOLS, port_causes
 from towpath.lab.apiserver.validation.field import (
     duplicate,
     immutable,
@@ -14,7 +15,6 @@ from towpath.lab.apiserver.validation.field import (
     wrong,
 )
 from towpath.lab.apiserver.validation.metadata import label_causes
-from towpath.lab.apiserver.validation.pods import PROTOCOLS, port_causes
 from towpath.lab.apiserver.validation.selectors import selector_causes
 
 _TYPES = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]
@@ -68,9 +68,13 @@ def service_causes(obj: Obj, old: Obj | None) -> list[Cause]:
 def _address_kept(spec: Obj, old: Obj) -> list[Cause]:
     if "ExternalName" in (spec.get("type"), old.get("type")) or not old.get("clusterIP"):
         return []
-    if spec.get("clusterIP") == old["clusterIP"]:
-        return []
-    return [wrong("spec.clusterIPs[0]", spec.get("clusterIPs") or [], "may not change once set")]
+    new, causes = spec.get("clusterIPs") or [], []
+    if spec.get("clusterIP") != old["clusterIP"]:
+        causes.append(wrong("spec.clusterIPs[0]", new, "may not change once set"))
+    if len(new) < len(old.get("clusterIPs") or ()) and spec.get("ipFamilyPolicy") != "SingleStack":
+        why = "`ipFamilyPolicy` must be set to 'SingleStack' when releasing the secondary clusterIP"
+        causes.append(wrong("spec.clusterIPs[0]", new, why))
+    return causes
 
 
 def endpoint_slice_causes(obj: Obj, old: Obj | None) -> list[Cause]:
@@ -86,6 +90,24 @@ def endpoint_slice_causes(obj: Obj, old: Obj | None) -> list[Cause]:
         for j, text in enumerate(addresses):
             if kind != "FQDN" and not _is_address(text, int(kind[3:])):
                 causes.append(wrong(f"endpoints[{i}].addresses[{j}]", text, f"must be an {kind} address"))
+    return causes
+
+
+def endpoints_causes(obj: Obj, old: Obj | None) -> list[Cause]:
+    """Endpoints."""
+    causes: list[Cause] = []
+    for i, subset in enumerate(obj.get("subsets") or ()):
+        at = f"subsets[{i}]"
+        if not subset.get("addresses") and not subset.get("notReadyAddresses"):
+            causes.append(required(at, "must specify `addresses` or `notReadyAddresses`"))
+        for key in ("addresses", "notReadyAddresses"):
+            for j, address in enumerate(subset.get(key) or ()):
+                ip = address.get("ip") or ""
+                if not _is_address(ip, 4) and not _is_address(ip, 6):
+                    text = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+                    causes.append(wrong(f"{at}.{key}[{j}].ip", ip, text))
+        for j, port in enumerate(subset.get("ports") or ()):
+            causes += port_causes(f"{at}.ports[{j}].port", port.get("port"))
     return causes
 
 

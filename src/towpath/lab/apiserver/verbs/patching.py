@@ -2,11 +2,12 @@
 
 from towpath.lab.apiserver.call import Call, Reply, Server, check_dry_run, decode_body
 from towpath.lab.apiserver.convert import converted, stored_form
-from towpath.lab.apiserver.errors import ApiError, Obj, bad_request, unsupported_media
+from towpath.lab.apiserver.errors import ApiError, Obj, Unmarshalled, bad_request, invalid, unsupported_media
 from towpath.lab.apiserver.naming import existing
 from towpath.lab.apiserver.patch import jsonpatch, strategic
 from towpath.lab.apiserver.patch.merge import merge_patch
 from towpath.lab.apiserver.store import Stored, encode
+from towpath.lab.apiserver.validation.field import wrong
 from towpath.lab.apiserver.verbs.accept import check_fields
 from towpath.lab.apiserver.verbs.applying import applied, create_by_apply
 from towpath.lab.apiserver.verbs.update import fresh, replace_object
@@ -74,5 +75,8 @@ def patch_object(server: Server, call: Call, old: Stored) -> Stored:
         raise bad_request("a patch may not change apiVersion or kind")
     if result["metadata"].get("resourceVersion") in (None, ""):
         result["metadata"]["resourceVersion"] = before
-    check_fields(server, call, result)
+    try:
+        check_fields(server, call, result)
+    except Unmarshalled as e:  # of a patch, upstream says so otherwise than of a whole object
+        raise invalid("", "", "", [wrong("patch", call.body.decode(errors="replace"), e.message)]) from e
     return replace_object(server, call, old, stored_form(call.resource, result))
