@@ -124,7 +124,17 @@ def _checker(field: Field) -> Check | None:
 
 
 # lists that Go writes although they are empty; all others are left out (omitempty)
-_EMPTY_KEPT = frozenset((("rbac.Role", "rules"), ("rbac.ClusterRole", "rules")))
+_EMPTY_KEPT = frozenset(
+    (
+        ("apiextensions.CustomResourceDefinitionStatus", "conditions"),
+        ("apiextensions.CustomResourceDefinitionStatus", "storedVersions"),
+        ("core.ContainerImage", "names"),
+        ("core.LimitRangeSpec", "limits"),
+        ("discovery.EndpointSlice", "ports"),
+        ("rbac.ClusterRole", "rules"),
+        ("rbac.Role", "rules"),
+    )
+)
 
 
 class _Lazy:
