@@ -181,15 +181,15 @@ class PodmanHost:
         settings = found["NetworkSettings"]
         return {**settings["Networks"][network], "SandboxKey": settings["SandboxKey"]}
 
-    def network(self, name: str, ipam: dict[str, Any], *after: dict[str, Any], **settings: Any) -> None:
-        """Another network in podman's folder: the documented one with an ``ipam``, other settings, and what
-        is to come after Towpath in its chain.
+    def network(self, name: str, *after: dict[str, Any], version: str = "1.0.0", **settings: Any) -> None:
+        """Another network in podman's folder: the documented one with other settings, and with what is to
+        come behind Towpath in its chain.
         """
         conflist = json.loads((EXAMPLES / "podman-towpath.conflist").read_text())
         (plugin,) = conflist["plugins"]
-        plugins = [plugin | {"ipam": ipam} | settings, *after]
+        plugins = [plugin | settings, *after]
         path = self.root / f"run/netconf/{name}.conflist"
-        path.write_text(json.dumps(conflist | {"name": name, "plugins": plugins}))
+        path.write_text(json.dumps(conflist | {"cniVersion": version, "name": name, "plugins": plugins}))
 
     def inside(self, network: dict[str, Any]) -> NetState:
         """What the kernel holds in a container."""

@@ -124,8 +124,8 @@ def test_address_mac_and_aliases_asked_for(host: PodmanHost) -> None:
 def test_what_cannot_be_is_refused_in_words_and_leaves_nothing(
     host: PodmanHost, options: tuple[str, ...], reason: str
 ) -> None:
-    host.network("elsewhere", {"ranges": [[{"subnet": "10.91.0.0/24"}]]})
-    host.network("second", {"ranges": [[{"subnet": "10.90.128.0/24"}]]})
+    host.network("elsewhere", ipam={"ranges": [[{"subnet": "10.91.0.0/24"}]]})
+    host.network("second", ipam={"ranges": [[{"subnet": "10.90.128.0/24"}]]})
     host.start("web", "-p", "8080:7", "--ip=10.90.7.7")
     if not any(option.startswith("--network") for option in options):
         options = ("--network=towpath", *options)
@@ -136,13 +136,28 @@ def test_what_cannot_be_is_refused_in_words_and_leaves_nothing(
 
 
 def test_a_network_with_a_range_of_its_own(host: PodmanHost) -> None:
-    host.network("back", {"subnet": "10.90.129.0/24"})
+    host.network("back", ipam={"subnet": "10.90.129.0/24"})
     back = host.start("back", "--network=back", network="back")
     assert ip_address(back["IPAddress"]) in ip_network("10.90.129.0/24")
     assert not back["GlobalIPv6Address"]
     assert host.ask_from("back", OUTSIDE4, 7) == HOST4
     names = {network["name"] for network in json.loads(host.podman("network", "ls", "--format=json"))}
     assert {"towpath", "back"} <= names
+
+
+@pytest.mark.parametrize("version", ["0.3.1", "0.4.0"])
+def test_older_lists(host: PodmanHost, version: str) -> None:
+    host.network("old", version=version)
+    old = host.start("old", network="old")
+    assert host.ask_from("old", OUTSIDE6, 7) == HOST6
+    assert ip_address(old["IPAddress"]) in RANGE4
+
+
+def test_a_newer_list_than_podman_can_read_leaves_nothing(host: PodmanHost) -> None:
+    host.network("new", version="1.1.0")
+    with pytest.raises(AssertionError, match="unsupported CNI result version"):
+        host.start("new", network="new")
+    assert host.leftovers() == []
 
 
 def test_the_agent_dies_and_comes_back_unnoticed(host: PodmanHost) -> None:
@@ -188,7 +203,7 @@ def test_in_the_place_of_bridge_in_debians_own_list(host: PodmanHost) -> None:
         {"type": "firewall"},
         {"type": "tuning"},
     ]
-    host.network("chained", {}, *others, capabilities={"ips": True, "mac": True})
+    host.network("chained", *others, capabilities={"ips": True, "mac": True})
     mac = "02:42:ac:11:00:07"  # which tuning sets again
     web = host.start("web", "-p", "8080:7", f"--mac-address={mac}", network="chained")
     assert host.inside(web).links["eth0"].mac == web["MacAddress"] == mac
