@@ -1,72 +1,37 @@
 """What ``port.Kernel`` promises, asked of the fake and of the running kernel alike."""
 
-from collections.abc import Iterable, Iterator
-from errno import EACCES, EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOENT
-from ipaddress import ip_address, ip_interface, ip_network
+from collections.abc import Iterator
+from errno import EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV
+from ipaddress import ip_address
 
 import pytest
+from kernel_objects import (
+    BRIDGE,
+    HOST_MAC,
+    POD_MAC,
+    UPLINK,
+    VETH,
+    VXLAN,
+    Item,
+    add,
+    addr,
+    neighbour,
+    refused,
+    route,
+)
 from kernels import BOTH, Pair
 from msgspec.structs import replace
 
-from towpath.kernel.port import KernelRefused
-from towpath.model.net import (
-    Address,
-    Bridge,
-    Fdb,
-    Ifb,
-    Link,
-    Neighbour,
-    Redirect,
-    Route,
-    Shaper,
-    Veth,
-    Vxlan,
-)
-from towpath.model.op import Add, AddLink, Delete, DelLink, FlushConntrack, Op, SetLink, SetSysctl
+from towpath.model.net import Fdb, Ifb, Link, Redirect, Shaper, Veth, Vxlan
+from towpath.model.op import Add, AddLink, Delete, DelLink, FlushConntrack, Op, SetLink
 
 pytestmark = pytest.mark.kernel
-
-Item = Address | Route | Neighbour | Fdb | Shaper | Redirect
-POD_MAC, HOST_MAC = "02:00:00:00:00:09", "ee:ee:ee:ee:ee:ee"
-VETH = Link(name="cali1", kind=Veth(peer="eth0", peer_mac=POD_MAC, peer_mtu=1400), mtu=1450, mac=HOST_MAC)
-UPLINK = Link(
-    name="up0", kind=Veth(peer="up1", peer_mac="02:00:00:00:01:02", peer_mtu=1500), mac="02:00:00:00:01:01"
-)
-VXLAN = Link(
-    name="flannel.1",
-    kind=Vxlan(vni=1, port=8472, local=ip_address("192.0.2.1"), underlay="up0"),
-    mtu=1450,
-    mac="02:00:00:00:02:01",
-)
-BRIDGE = Link(name="br0", kind=Bridge(), mtu=1500, mac="02:00:00:00:03:01")
 
 
 @pytest.fixture(params=BOTH)
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     with request.param() as made:
         yield made
-
-
-def add(items: Iterable[Item]) -> list[Op]:
-    return [Add(item) for item in items]
-
-
-def addr(dev: str, text: str, scope: str = "global") -> Address:
-    return Address(dev=dev, interface=ip_interface(text), scope=scope)  # type: ignore[arg-type]
-
-
-def route(dst: str, dev: str, via: str | None = None, **more: object) -> Route:
-    return Route(dst=ip_network(dst), dev=dev, via=ip_address(via) if via else None, **more)  # type: ignore[arg-type]
-
-
-def neighbour(dev: str, text: str, mac: str = POD_MAC) -> Neighbour:
-    return Neighbour(dev=dev, addr=ip_address(text), mac=mac)
-
-
-def refused(pair: Pair, *ops: Op, pod: bool = False) -> KernelRefused:
-    with pytest.raises(KernelRefused) as caught:
-        pair.node.apply(ops, pair.netns if pod else None)
-    return caught.value
 
 
 def test_a_pod_is_wired_and_told_again(pair: Pair) -> None:
@@ -345,72 +310,6 @@ def test_a_new_mac_costs_the_neighbours(pair: Pair) -> None:
     pair.node.apply([AddLink(UPLINK), Add(neighbour("up0", "192.0.2.2")), Add(kept)])
     pair.node.apply([SetLink("up0", mac="02:00:00:00:09:09")])
     assert pair.node.observe().neighbours == {kept}
-
-
-def test_bandwidth_limits_are_told_again(pair: Pair) -> None:
-    ifb = Link(name="ifb1", kind=Ifb(), mtu=1450)
-    shapers = {
-        Shaper(dev="cali1", rate=1_000_000, burst=262_144),
-        Shaper(dev="ifb1", rate=100_000_000_000, burst=2_000_000_000, latency=40),
-    }
-    redirect = Redirect(dev="cali1", ifb="ifb1")
-    ops: list[Op] = [AddLink(ifb), *add(shapers), Add(redirect)]
-    pair.node.apply([AddLink(VETH), *ops, *ops], pair.netns)
-    state = pair.node.observe()
-    assert state.shapers == shapers
-    assert state.redirects == {redirect}
-    faster = Shaper(dev="cali1", rate=12_345_672, burst=524_296, latency=25)
-    pair.node.apply([Add(faster)])
-    assert faster in pair.node.observe().shapers
-    pair.node.apply([DelLink("ifb1")])
-    assert not pair.node.observe().redirects
-    pair.node.apply([AddLink(ifb), Add(redirect)])
-    assert pair.node.observe().redirects == {redirect}
-    pair.node.apply([Delete(redirect), Delete(faster)])
-    state = pair.node.observe()
-    assert not (state.shapers or state.redirects)
-
-
-def test_sysctls(pair: Pair) -> None:
-    names = (
-        "net/ipv4/conf/cali1/proxy_arp",
-        "net/ipv6/conf/cali1/accept_ra",
-        "net/ipv4/neigh/cali1/proxy_delay",
-    )
-    values = dict(zip(names, ("1", "0", "0"), strict=True))
-    missing = "net/ipv4/conf/absent/proxy_arp"
-    assert pair.node.observe([*names, missing]).sysctls == {}
-    pair.node.apply([AddLink(VETH), *(SetSysctl(k, v) for k, v in values.items())], pair.netns)
-    assert pair.node.observe([*names, missing]).sysctls == values
-    assert refused(pair, SetSysctl(missing, "1")).errno == ENOENT
-    assert refused(pair, SetSysctl(names[0], "much")).errno == EINVAL
-
-
-def test_forwarding_is_coupled(pair: Pair) -> None:
-    pair.node.apply([SetSysctl("net/ipv4/ip_forward", "1"), SetSysctl("net/ipv6/conf/all/forwarding", "1")])
-    pair.node.apply([AddLink(VETH)], pair.netns)
-    paths = (
-        "net/ipv4/conf/all/forwarding",
-        "net/ipv4/conf/cali1/forwarding",
-        "net/ipv6/conf/cali1/forwarding",
-    )
-    assert set(pair.node.observe(paths).sysctls.values()) == {"1"}
-
-
-def test_a_device_without_ipv6(pair: Pair) -> None:
-    pair.node.apply([AddLink(UPLINK), Add(addr("up0", "2001:db8::1/64")), Add(route("fd01::/64", "up0"))])
-    pair.node.apply([SetSysctl("net/ipv6/conf/up0/disable_ipv6", "1")])
-    state = pair.node.observe()
-    assert not (state.addresses or state.routes)
-    assert refused(pair, Add(addr("up0", "2001:db8::1/64"))).errno == EACCES
-    assert refused(pair, Add(route("fd01::/64", "up0"))).errno == EACCES
-
-
-def test_a_pods_end_makes_its_own_link_local_address_and_ours_does_not(pair: Pair) -> None:
-    pair.node.apply([AddLink(VETH)], pair.netns)
-    pair.pod.apply([SetSysctl("net/ipv6/conf/eth0/accept_dad", "0"), SetLink("eth0", up=True)])
-    assert pair.pod.observe().addresses == {addr("eth0", "fe80::ff:fe00:9/64", "link")}
-    assert not pair.node.observe().addresses
 
 
 @pytest.mark.parametrize(

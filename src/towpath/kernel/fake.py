@@ -1,6 +1,6 @@
 """A kernel without a kernel: ``port.Kernel`` over plain values, with the side effects that matter.
 
-It is shipped, and runs the same behaviour suite as ``LinuxKernel`` (tests/kernel/test_behaviour.py).
+It is shipped, and runs the same behaviour suite as ``LinuxKernel`` (tests/kernel/test_behaviour*.py).
 """
 
 import os
