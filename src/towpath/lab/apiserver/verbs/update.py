@@ -65,10 +65,10 @@ def replace_object(server: Server, call: Call, old: Stored, obj: Obj, applied: b
     meta["resourceVersion"] = was["resourceVersion"]
     if call.dry_run or obj == old.obj:
         return Stored(old.namespace, old.name, old.rv, obj, b"")
-    stored = server.store.put(r.bucket, old.namespace, old.name, obj)
-    if finished(stored.obj):
-        server.store.remove(r.bucket, old.namespace, old.name)
-    return stored
+    if finished(obj):  # the change itself is never seen, only the deletion
+        gone = server.store.remove(r.bucket, old.namespace, old.name)
+        return Stored(old.namespace, old.name, gone.rv, obj, b"")
+    return server.store.put(r.bucket, old.namespace, old.name, obj)
 
 
 def finished(obj: Obj) -> bool:
