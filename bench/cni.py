@@ -22,7 +22,7 @@ from typing import Any
 
 from bench.cni_exec import NODE, NODE_ADDRESS, POD_CIDR, Chain, Sandboxes
 
-ROUNDS = 60
+ROUNDS = 100
 WARM_UP = 5
 BURST = 100
 BURSTS = 3
