@@ -17,7 +17,7 @@ import msgspec
 from towpath.lab.apiserver.errors import Obj
 
 SCHEMA_VERSION = 1
-HISTORY = 8192  # events kept for watches, per resource
+HISTORY = 2048  # events kept for watches, per resource: some 25 MB when all of them are of large pods
 PURGE_AT = 4096  # rows of deleted objects kept before they are purged
 
 encode = msgspec.json.Encoder().encode
