@@ -128,8 +128,8 @@ class PodmanHost:
         return peer
 
     def serve(self, netns: int, port: int) -> None:
-        """A server in a namespace that tells clients who they are."""
-        command = [str(self.peer), "serve", str(port)]
+        """A server in a network namespace that tells clients who they are; it ends with the host."""
+        command = ["nsenter", "-t", str(self.pid), "-p", "--", str(self.peer), "serve", str(port)]
         self._processes.append(run_in(netns, lambda: subprocess.Popen(command)))
 
     def ask(self, netns: int, address: str, port: int) -> str:
@@ -173,7 +173,13 @@ class PodmanHost:
             options = (f"--network={network}", *options)
         group = f"--cgroup-parent=/{self.group}"
         self.podman("run", "-d", "--name", name, group, *options, "peer", "/peer", "serve", "7")
-        return self.network_of(name, network)
+        return self.served_by(name, network)
+
+    def served_by(self, name: str, network: str = "towpath") -> dict[str, Any]:
+        """``network_of``, once the container's program serves: podman returns when it was executed."""
+        found = self.network_of(name, network)
+        self.until(lambda: self.ask(self.netns, found["IPAddress"], 7))
+        return found
 
     def network_of(self, name: str, network: str = "towpath") -> dict[str, Any]:
         """That network in ``podman inspect``'s NetworkSettings, and ``SandboxKey``."""
@@ -263,12 +269,11 @@ class PodmanHost:
         """End everything and see that nothing stays."""
         if self.agent is not None and self.agent.poll() is None:
             self.stop_agent()
-        for process in self._processes:
-            process.kill()
-            process.wait(10)
         assert self._init.stdin is not None
         self._init.stdin.close()
         self._init.wait(20)
+        for process in self._processes:
+            process.wait(10)
         assert self._init.stdout is not None
         self._init.stdout.close()
         os.close(self.netns)

@@ -89,10 +89,11 @@ def test_stopped_it_leaves_nothing_and_started_it_is_back(host: PodmanHost) -> N
     assert host.leftovers() == []
     assert not host.ask(host.outside, HOST4, 8080)
     host.podman("start", "web")
-    second = host.network_of("web")
+    second = host.served_by("web")
     assert second["IPAddress"] != first["IPAddress"]  # what was just released comes last
     assert host.ask(host.outside, HOST4, 8080) == "172.31.0.1"
     host.podman("restart", "-t0", "web")
+    host.served_by("web")
     assert host.ask(host.outside, HOST4, 8080) == "172.31.0.1"
     assert len(host.leases()) == 2
     host.podman("rm", "-f", "-t0", "web")
@@ -189,11 +190,13 @@ def test_a_podman_pod_is_one_attachment(host: PodmanHost) -> None:
         f"--cgroup-parent=/{host.group}",
         *infra,
     )
-    host.podman("run", "-d", "--name=in-p", "--pod=p", "peer", "/peer", "serve", "7")
-    assert len(host.leases()) == 2
-    assert host.ask(host.outside, HOST4, 8080) == "172.31.0.1"
-    assert host.ask_from("in-p", "127.0.0.1", 9) == "127.0.0.1"
-    host.podman("pod", "rm", "-f", "-t0", "p")
+    try:
+        host.podman("run", "-d", "--name=in-p", "--pod=p", "peer", "/peer", "serve", "7")
+        assert len(host.leases()) == 2
+        host.until(lambda: host.ask(host.outside, HOST4, 8080) == "172.31.0.1")
+        assert host.ask_from("in-p", "127.0.0.1", 9) == "127.0.0.1"
+    finally:
+        host.podman("pod", "rm", "-f", "-t0", "p")
     assert host.leftovers() == []
 
 
