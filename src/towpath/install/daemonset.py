@@ -38,7 +38,10 @@ def _pod(values: Values) -> dict[str, Any]:
         "dnsPolicy": "Default",
         "serviceAccountName": NAME,
         "priorityClassName": "system-node-critical",
-        "terminationGracePeriodSeconds": 5,
+        # The successor's pod is made at once. With any grace it is made when the kubelet has reported the end
+        # of this one, which takes kubelets before 1.22 up to ten seconds, and pods that start would wait. The
+        # agent may be killed at any moment anyway.
+        "terminationGracePeriodSeconds": 0,
         "tolerations": [
             {"operator": "Exists", "effect": "NoSchedule"},
             {"operator": "Exists", "effect": "NoExecute"},

