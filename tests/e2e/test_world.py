@@ -1,0 +1,83 @@
+"""A world ends with whoever is killed, and leaves no process, control group or folder."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+WORLD = [sys.executable, "-m", "towpath.lab.real.world"]
+# A machine's process 1 of its own group, as a node has: namespaces and groups below the world's.
+INSIDE = """
+import os, subprocess, time
+from towpath.lab.real import cgroups
+from towpath.lab.real.world import GROUP
+found = cgroups.hierarchies()
+group = os.environ[GROUP] + "/n1/kubepods/x"
+cgroups.make(found, group)
+cgroups.join(found, group)
+subprocess.Popen(["sleep", "987654"])
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_exit_code_is_the_commands() -> None:
+    assert subprocess.run([*WORLD, "sh", "-c", "exit 42"]).returncode == 42
+    _wait_for(lambda: not _left(), "an empty machine")
+
+
+def test_the_machine_is_read_only() -> None:
+    here = Path(__file__)
+    script = f"echo x >> {here} ; mkdir /etc/cni/net.d && touch /etc/cni/net.d/x && ls /sys/class/net"
+    done = subprocess.run([*WORLD, "sh", "-c", script], capture_output=True, text=True)
+    assert "Read-only" in done.stderr
+    assert "eth0" not in done.stdout
+    assert not Path("/etc/cni/net.d/x").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("inside", [False, True])
+def test_killed(number: signal.Signals, inside: bool) -> None:
+    started = subprocess.Popen([*WORLD, sys.executable, "-c", INSIDE], stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    assert started.stdout.readline() == "up\n"
+    assert _left()
+    victim = _children(started.pid)[-1] if inside else started.pid
+    os.kill(victim, number if not inside else signal.SIGKILL)
+    started.wait(10)
+    started.stdout.close()
+    _wait_for(lambda: not _left(), "nothing to be left")
+
+
+def _children(pid: int) -> list[int]:
+    """Children, the sweeper first: process 1 is forked after it."""
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _left() -> list[str]:
+    groups = [str(p) for p in Path("/sys/fs/cgroup").glob("**/towpath-real-*")]
+    folders = [str(p) for p in Path(tempfile.gettempdir()).glob("towpath-real-*")]
+    sleeping = [p.name for p in Path("/proc").glob("[0-9]*") if b"987654" in _command(p)]
+    return groups + folders + sleeping
+
+
+def _command(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"waited 20 s for {what}: {_left()}"
+        time.sleep(0.05)

@@ -1,0 +1,111 @@
+"""The manifests: the file is what the program renders, and what they grant is what the agent uses."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+import towpath
+from towpath.agent.config import load
+from towpath.api.netconf import parse_net_conf
+from towpath.cli.install import command
+from towpath.install import configuration
+from towpath.install.compare import differences
+from towpath.install.render import RULES, render, to_yaml
+from towpath.install.values import Values, ValuesError, values
+
+MANIFESTS = Path(__file__).parents[2] / "manifests" / "towpath.yaml"
+SOURCE = Path(towpath.__file__).parent
+BOTH = {"cluster_cidrs": ["10.42.0.0/16", "fd00:10:42::/56"]}
+
+
+def test_the_folder_has_what_is_rendered() -> None:
+    done = CliRunner().invoke(command, ["render"])
+    assert done.exit_code == 0
+    assert MANIFESTS.read_text() == done.output, "run: towpath install render > manifests/towpath.yaml"
+    assert list(yaml.safe_load_all(done.output)) == list(render(Values()))
+
+
+def test_the_configuration_is_what_the_agent_accepts(tmp_path: Path) -> None:
+    chosen = values({**BOTH, "backend": "vxlan", "direct_routing": True, "agent": {"log_level": "debug"}})
+    network = parse_net_conf(configuration.net_conf(chosen))
+    assert (str(network.ipv4), str(network.ipv6)) == tuple(BOTH["cluster_cidrs"])
+    (tmp_path / "net-conf.json").write_text(configuration.net_conf(chosen))
+    config = {**configuration.agent_config(chosen), "net_conf": str(tmp_path / "net-conf.json")}
+    (tmp_path / "agent.yaml").write_text(yaml.safe_dump(config))
+    settings = load({"config": str(tmp_path / "agent.yaml")}, {"TOWPATH_NODE_NAME": "n1"})
+    assert (settings.run_as_uid, settings.run_as_gid) == (chosen.uid, chosen.gid)
+    assert settings.log_level == "debug"
+
+
+def test_rights_are_those_the_agent_uses() -> None:
+    text = "".join(path.read_text() for path in (SOURCE / "agent").glob("*.py"))
+    calls = {(found[2].lower(), found[1]) for found in re.finditer(r"client\.(\w+)\(\s*([A-Z]+)\b", text)}
+    watched = {found[1].lower() for found in re.finditer(r"Reflector\(\s*[^,]+,\s*([A-Z]+)\b", text)}
+    used = {(kind, verb) for kind in watched or {"nodes", "pods"} for verb in ("list", "watch")}
+    used |= {(f"{kind}/status" if verb == "patch" else kind, verb) for kind, verb in calls}
+    granted = {(kind, verb) for rule in RULES for kind in rule["resources"] for verb in rule["verbs"]}
+    assert granted == used
+
+
+def test_the_agent_is_bounded() -> None:
+    pod = render(Values())[-1]["spec"]["template"]["spec"]
+    for container in (*pod["initContainers"], *pod["containers"]):
+        security = container["securityContext"]
+        assert security["capabilities"]["drop"] == ["ALL"]
+        assert security["readOnlyRootFilesystem"]
+        assert not security["allowPrivilegeEscalation"]
+        assert "privileged" not in security
+    added = pod["containers"][0]["securityContext"]["capabilities"]["add"]
+    assert added == ["NET_ADMIN", "SETGID", "SETPCAP", "SETUID"]
+    assert not pod.get("hostPID")
+
+
+def test_another_configuration_rolls_the_daemonset() -> None:
+    one, other = (render(values({"vni": vni}))[-1]["spec"]["template"] for vni in (1, 2))
+    assert one["metadata"]["annotations"] != other["metadata"]["annotations"]
+    assert to_yaml(render(Values())) == to_yaml(render(Values()))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"cluster_cidrs": ["10.42.0.1/16"]}, "host bits"),
+        ({"cluster_cidrs": ["10.42.0.0/16", "10.43.0.0/16"]}, "one network a family"),
+        ({"cluster_cidrs": []}, "one network a family"),
+        ({"uid": 65534}, "user of its own"),
+        ({"gid": 0}, "group of its own"),
+        ({"vni": 0}, "vni"),
+        ({"backend": "wireguard"}, "backend"),
+        ({"image": "towpath"}, "tag or a digest"),
+        ({"state": "var/lib"}, "absolute"),
+        ({"run": "/run/../etc"}, "absolute"),
+        ({"conflist": "../x.conflist"}, "file name"),
+        ({"no_such": 1}, "no_such"),
+        ([1], "object"),
+    ],
+)
+def test_bad_values(given: object, said: str) -> None:
+    with pytest.raises(ValuesError, match=said):
+        values(given)
+
+
+def test_bad_values_file(tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text("vni: [")
+    done = CliRunner().invoke(command, ["render", "--values", str(file)])
+    assert "values.yaml" in str(done.exception)
+
+
+def test_differences_are_named() -> None:
+    wanted = {"a": 1, "list": [{"name": "x", "v": 1}, {"name": "y"}], "plain": [1, 2], "empty": []}
+    there = {"a": 2, "list": [{"name": "x", "v": 1, "extra": 0}, {"name": "z"}], "plain": [1], "status": {}}
+    assert differences(wanted, wanted | {"status": 1}) == []
+    assert differences(wanted, there) == [
+        "a is 2 instead of 1",
+        "list[y] is missing",
+        "list[z] is not rendered",
+        "plain is [1] instead of [1, 2]",
+    ]
