@@ -4,12 +4,14 @@ import asyncio
 import socket
 from collections.abc import Iterable
 
-from towpath.kernel.links import device
 from towpath.kernel.netlink import Message, NetlinkSocket
-from towpath.kernel.wire import attr, family
+from towpath.kernel.wire import attr, family, text, u32
 from towpath.model.net import Addr
 
-_RTM_GETROUTE = 26
+_RTM_GETLINK, _RTM_GETROUTE = 18, 26
+_IFLA_IFNAME, _IFLA_EXT_MASK, _SKIP_STATS = 3, 29, 8
+_ANY_LINK = bytes(16)  # struct ifinfomsg: the name decides
+_NO_STATS = u32(_IFLA_EXT_MASK, _SKIP_STATS)
 _RTA_DST = 1
 # Answer with the entry that matched, not with the destination asked for.
 _RTM_F_FIB_MATCH = 0x2000
@@ -43,9 +45,9 @@ class NodeNetlink:
 
         The kernel gives it a working queue in the background ("link watch") and drops what is sent before:
         on a busy machine the first packet to every third pod. Whoever asks for the link's state waits for the
-        queue (Linux 6.8). Raises OSError if there is no such link.
+        queue (Linux 6.8).
         """
-        device(self._netlink, socket.if_nametoindex(link))
+        self._netlink.get([Message(_RTM_GETLINK, 0, _ANY_LINK + text(_IFLA_IFNAME, link) + _NO_STATS)])
 
 
 async def answering(sock: socket.socket, addresses: Iterable[Addr]) -> None:
