@@ -32,6 +32,8 @@ _TOOLS = {
     "rsync": "rsync",
     "unshare": "util-linux",
 }
+_PACKAGE, _REFLECTION = "kubernetes", "golang-github-modern-go-reflect2"
+_VENDORED_REFLECTION = "vendor/github.com/modern-go/reflect2"
 _PROGRESS_SECONDS = 5.0
 # A process namespace around the command: its death takes all of it along.
 _CONFINED = ("unshare", "--pid", "--fork", "--kill-child=KILL")
@@ -51,13 +53,29 @@ def build(cache: Path, progress: Callable[[str], None]) -> Path:
         workspace.mkdir()
         with log.open("wb"):
             pass
-        source = _Workspace(workspace, log, progress).source()
-        _Workspace(workspace, log, progress).compile(source)
+        work = _Workspace(workspace, log, progress)
+        source = work.source()
+        work.compile(source)
         return _publish(source / "_output" / "local" / "bin", cache)
     except OSError as failed:
         raise LabError(f"Kubernetes could not be built: {failed}", f"the log is {log}", "TP9023") from failed
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _replace_reflection(fixed: Path, source: Path) -> None:
+    """Put reflect2 1.0.2 in the place of 1.0.1.
+
+    Kubernetes 1.20 vendors 1.0.1, which calls into Go's runtime as it was before Go 1.18: built with Debian
+    12's Go 1.19 the API server corrupts its memory while it encodes maps, and crashes on the first custom
+    resource. Debian's package of reflect2 is 1.0.2, which knows both runtimes.
+    """
+    vendored = source / _VENDORED_REFLECTION
+    for old in (*vendored.glob("*.go"), *vendored.glob("*.s")):
+        old.unlink()
+    for new in (*fixed.glob("*.go"), *fixed.glob("*.s")):
+        if not new.name.endswith("_test.go"):
+            shutil.copy2(new, vendored)
 
 
 def _require_tools() -> None:
@@ -95,14 +113,17 @@ class _Workspace:
             "TP9022",
         )
         self._run("Kubernetes: reading Debian's list of sources", [*apt, "update"], *no_source)
-        fetch = [*apt, "--download-only", "source", "kubernetes"]
-        self._run("Kubernetes: fetching its source", fetch, *no_source)
-        described = list(self._folder.glob("kubernetes_*.dsc"))
-        if len(described) != 1:
-            raise LabError(no_source[0], f"the log is {self._log}", no_source[1])
-        unpack = ["dpkg-source", "--extract", described[0].name, "source"]
-        self._run("Kubernetes: unpacking its source", unpack, "dpkg-source could not unpack it", "TP9023")
-        return self._folder / "source"
+        for package in (_PACKAGE, _REFLECTION):
+            fetch = [*apt, "--download-only", "source", package]
+            self._run("Kubernetes: fetching its source", fetch, *no_source)
+            described = list(self._folder.glob(f"{package}_*.dsc"))
+            if len(described) != 1:
+                raise LabError(no_source[0], f"the log is {self._log}", no_source[1])
+            unpack = ["dpkg-source", "--extract", described[0].name, package]
+            self._run("Kubernetes: unpacking its source", unpack, "dpkg-source could not unpack it", "TP9023")
+        source = self._folder / _PACKAGE
+        _replace_reflection(self._folder / _REFLECTION, source)
+        return source
 
     def _apt_configuration(self) -> Path:
         """An apt that knows one source and keeps its files here; the machine's proxies still apply."""
