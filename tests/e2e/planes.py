@@ -9,6 +9,12 @@ from towpath.model.net import Address
 from towpath.model.op import Add, SetLink
 
 
+def add_addresses(*addresses: str) -> None:
+    """Put ``addresses`` on the loopback of the tests' own network namespace."""
+    with contextlib.closing(LinuxKernel(nft=False)) as kernel:
+        kernel.apply([Add(item=Address(dev="lo", interface=ip_interface(a))) for a in addresses])
+
+
 def room(*addresses: str) -> int:
     """A network namespace with loopback up and ``addresses`` on it."""
     netns = new_netns()
