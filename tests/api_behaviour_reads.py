@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from api_cluster import LEASES, MAPS, NODES, PODS, Cluster, Space, eventually, space
-from towpath.kube.errors import BadRequest, Gone, Invalid, NotFound
+from towpath.kube.errors import BadRequest, Gone, Invalid, NotFound, Unreachable
 from towpath.kube.kinds import Kind, Raw
 from towpath.kube.reflector import Reflector, Selection
 
@@ -189,8 +189,12 @@ class Reads:
             await here.client.create(MAPS, here.map("goes"))
             await eventually(lambda: _has(reflector, here, stays="1", goes=None))
             await here.cluster.restart()
+            # A write on a connection that the restart has cut is the caller's to repeat.
+            change = {"data": {"k": "2"}}
+            await eventually(
+                lambda: here.client.patch(MAPS, "stays", change, here.namespace), Unreachable, NotFound
+            )
             await here.client.delete(MAPS, "goes", here.namespace)
-            await here.client.patch(MAPS, "stays", {"data": {"k": "2"}}, here.namespace)
             await eventually(lambda: _has(reflector, here, stays="2"))
             assert (here.namespace, "goes") not in reflector.objects
         finally:
