@@ -29,8 +29,9 @@ NODE_PATHS = {
     "/var/lib/kubelet": "var-lib-kubelet",
     "/var/log": "var-log",
 }
-_SHADOWED = ("/etc", "/opt", "/var", "/var/lib", "/tmp")  # noqa: S108
-_FRESH = ("/proc", "/dev", "/run", "/sys", "/var/tmp", "/var/run", "/lost+found", *NODE_PATHS)  # noqa: S108
+_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108
+_SHADOWED = ("/etc", "/opt", "/var", "/var/lib", *_TEMPORARY)
+_FRESH = ("/proc", "/dev", "/run", "/sys", "/var/run", "/lost+found", *NODE_PATHS)
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
 
 
@@ -69,7 +70,7 @@ def build(mount_point: str) -> None:
 def _shadow(new: Path, path: str) -> None:
     """A writable folder whose entries lead to the machine's."""
     folder = new / path.lstrip("/")
-    folder.mkdir(mode=0o1777 if path == "/tmp" else 0o755)  # noqa: S108
+    folder.mkdir(mode=0o1777 if path in _TEMPORARY else 0o755)
     try:
         entries = os.listdir(path)  # noqa: PTH208
     except OSError:
@@ -85,7 +86,6 @@ def _fresh(new: Path) -> None:
         (new / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
     for path in ("proc", "run", "sys", "dev", "lab"):
         (new / path).mkdir()
-    (new / "var/tmp").mkdir(mode=0o1777)
     (new / "var/run").symlink_to("/run")
     mount_proc(str(new / "proc"))
     namespaces.bind("/sys", str(new / "sys"))
