@@ -40,6 +40,10 @@ class NodeNetlink:
         found = _best_route(self._netlink, address)
         return found is not None and found[_DST_LEN] == address.max_prefixlen
 
+    def is_local(self, address: Addr) -> bool:
+        """Whether the node itself receives what is sent to an address."""
+        return _is_local(self._netlink, address)
+
     def settle(self, link: str) -> None:
         """Have a link that just got its carrier send from now on.
 

@@ -54,9 +54,13 @@ class Wiring:
         self._host.apply([*_rest(wiring.host), bind(att)])
 
     async def settled(self, att: Attachment, descriptors: PodDescriptors) -> None:
-        """Wait for what the kernel does about a new pod in the background: from then on no packet is lost."""
+        """Wait for what the kernel does about a new pod in the background: from then on no packet is lost.
+
+        Flows towards its published ports from before there was a translation are begun anew.
+        """
         self._netlink.settle(att.host_ifname)
         await answering(descriptors.netlink, att.addresses)
+        await self._connections.forget_ports(att.ports)
 
     def differences(self, att: Attachment, r: Request) -> list[str]:
         """How the kernel differs from what ``make`` made of it. Raises KernelRefused."""

@@ -243,7 +243,15 @@ _fault("cut", "Pull NODE's cable: no other node, no API server.")
 _fault("heal", "Put NODE's cable back.")
 _fault("kill-agent", "Kill the agent on NODE with SIGKILL; the kubelet starts it again.")
 _fault("reboot", "Pull NODE's plug and switch it on again: its disk stays, nothing else.")
-_fault("flush-rules", "nft flush ruleset on NODE.")
+
+
+@verb
+@click.argument("node")
+def flush_rules(name: str | None, node: str) -> None:
+    """Run ``nft flush ruleset`` on NODE; prints the tables that are gone."""
+    gone = LabClient(name).call("flush-rules", node=node)["tables"]
+    for table_ in gone or ["no table (those with an owner stay while it lives)"]:
+        click.echo(f"{node}: deleted {'table ' if gone else ''}{table_}")
 
 
 @verb

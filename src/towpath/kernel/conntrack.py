@@ -1,12 +1,14 @@
-"""Deleting the conntrack entries of an address, by ctnetlink.
+"""Deleting the conntrack entries of an address or of published ports, by ctnetlink.
 
 The kernel is asked to list only entries of that address (CTA_FILTER, Linux 5.8), once as each of original
 source, original destination and reply source (a translated destination); each is then deleted by its own
 tuple and id. That it would delete by filter itself came only with 6.11.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from errno import ENOENT
+from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, IPPROTO_UDP
 from struct import Struct
 from typing import Literal
 
@@ -21,12 +23,13 @@ _NETLINK_NETFILTER = 12
 _CT_GET, _CT_DELETE, _CT_GET_STATS = 0x0101, 0x0102, 0x0105
 _STATS_ENTRIES = 1
 _FEW = 4096
-_TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
-_TUPLE_IP, _TUPLE_PROTO, _PROTO_NUM = 1, 2, 1
+_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _ID, _ZONE, _FILTER = 1, 2, 3, 12, 18, 25
+_TUPLE_IP, _TUPLE_PROTO, _PROTO_NUM, _PROTO_DPORT = 1, 2, 1, 3
+_SEEN_REPLY = 2
 _SRC = {4: 1, 6: 3}
 _DST = {4: 2, 6: 4}
 _FILTER_ORIG, _FILTER_REPLY = 1, 2
-_FLAG_SRC, _FLAG_DST = 1, 2
+_FLAG_SRC, _FLAG_DST, _FLAG_PROTO, _FLAG_DPORT = 1, 2, 8, 32
 _NFGEN = Struct("=BBH")
 _GONE = frozenset({ENOENT})
 
@@ -67,6 +70,29 @@ class Conntrack:
         if doomed:
             self._sock.request(doomed)
 
+    def forget_ports(self, ports: Collection[tuple[int, int]], local: Callable[[Addr], bool]) -> int:
+        """Delete what was begun towards ports of this node while nothing translated them; how many entries.
+
+        ``ports`` are pairs of IP protocol number and port, ``local`` says whether an address is the node's.
+        Without this, a client that keeps sending (UDP, or a first packet without an answer) keeps its old
+        entry alive and never sees the new translation. What a process of the node answers over TCP or SCTP
+        stays, and so does what only passes through. Raises KernelRefused, OSError.
+        """
+        if not ports or not (entries := self.entries()):
+            return 0
+        bodies = [b""] if entries <= _FEW else [_port_filter(*port) for port in ports]
+        doomed = []
+        for version in (4, 6):
+            head = _NFGEN.pack({4: AF_INET, 6: AF_INET6}[version], 0, 0)
+            for body in bodies:
+                for payload in self._sock.dump(_CT_GET, head + body):
+                    found = attributes(payload, 4)
+                    if _begun_towards(found) in ports and _unheard(found, version, local):
+                        doomed.append(_deletion(head, found))
+        if doomed:
+            self._sock.request(doomed)
+        return len(doomed)
+
     def flush(self, addr: Addr, protocol: int = 0, sides: Collection[Side] = SIDES) -> int:
         """Delete the entries of ``addr`` and return how many there were. Raises KernelRefused, OSError.
 
@@ -100,6 +126,28 @@ def _sources(found: Mapping[int, bytes]) -> set[bytes]:
         for side in (_TUPLE_ORIG, _TUPLE_REPLY)
         for number in _SRC.values()
     }
+
+
+def _begun_towards(found: Mapping[int, bytes]) -> tuple[int, int]:
+    """Protocol number and destination port, 0 where the protocol has none."""
+    proto = attributes(attributes(found[_TUPLE_ORIG]).get(_TUPLE_PROTO, b""))
+    return proto.get(_PROTO_NUM, b"\0")[0], int.from_bytes(proto.get(_PROTO_DPORT, b""), "big")
+
+
+def _unheard(found: Mapping[int, bytes], version: int, local: Callable[[Addr], bool]) -> bool:
+    """Whether an entry goes to the node itself, untranslated, and has no connection to lose."""
+    to = attributes(attributes(found[_TUPLE_ORIG]).get(_TUPLE_IP, b"")).get(_DST[version], b"")
+    answers = attributes(attributes(found.get(_TUPLE_REPLY, b"")).get(_TUPLE_IP, b"")).get(_SRC[version], b"")
+    connected = _protocol(found[_TUPLE_ORIG]) != IPPROTO_UDP and (
+        int.from_bytes(found.get(_STATUS, b""), "big") & _SEEN_REPLY
+    )
+    return bool(to) and to == answers and not connected and local(ip_address(to))
+
+
+def _port_filter(protocol: int, port: int) -> bytes:
+    proto = attr(_PROTO_NUM, bytes((protocol,))) + attr(_PROTO_DPORT, port.to_bytes(2, "big"))
+    flags = nested(_FILTER, u32(_FILTER_ORIG, _FLAG_PROTO | _FLAG_DPORT))
+    return nested(_TUPLE_ORIG, nested(_TUPLE_PROTO, proto)) + flags
 
 
 def _protocol(tuple_: bytes) -> int:

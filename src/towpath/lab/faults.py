@@ -4,6 +4,8 @@ import os
 from ipaddress import ip_network
 from typing import Any
 
+import msgspec
+
 from towpath.kernel.libnftables import NftContext, NftError
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.port import KernelRefused
@@ -46,11 +48,20 @@ def heal(conversation: Conversation) -> dict[str, Any]:
 def flush_rules(conversation: Conversation) -> dict[str, Any]:
     """``nft flush ruleset`` on a node."""
     name = _enter(conversation)
+    nft = NftContext()
     try:
-        NftContext().run("flush ruleset")
+        before = _tables(nft)
+        nft.run("flush ruleset")
+        kept = _tables(nft)
     except NftError as refused:
         raise LabError(f"flush ruleset: {refused}") from refused
-    return {"node": name}
+    return {"node": name, "tables": [table for table in before if table not in kept]}
+
+
+def _tables(nft: NftContext) -> list[str]:
+    """Family and name of each table of this process's namespace."""
+    items = msgspec.json.decode(nft.run("list tables"))["nftables"]
+    return [f"{item['table']['family']} {item['table']['name']}" for item in items if "table" in item]
 
 
 def drop_route(conversation: Conversation) -> dict[str, Any]:

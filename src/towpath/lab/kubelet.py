@@ -6,8 +6,6 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
-import structlog
-
 from towpath.kernel.linux import LinuxKernel
 from towpath.kube.client import Client
 from towpath.kube.codec import Key
@@ -32,10 +30,11 @@ from towpath.lab.runtime_api import (
     RuntimeRefused,
 )
 from towpath.lab.topology import LabSpec, NodeSpec
+from towpath.log import configure, get_logger
 
 PODS: Kind[Pod] = Kind(plural="pods", type=Pod)
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Kubelet:
@@ -199,15 +198,7 @@ async def _run(spec: LabSpec, one: NodeSpec, boot_id: str) -> None:
 
 def main(spec: LabSpec, one: NodeSpec, boot_id: str) -> NoReturn:
     """In a forked child of the node's runtime: be the kubelet until killed."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
-    )
+    configure("json", "info", sys.stdout)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_run(spec, one, boot_id))
     sys.exit(1)

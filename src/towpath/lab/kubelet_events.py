@@ -5,17 +5,16 @@ import time
 import uuid
 from typing import Any
 
-import structlog
-
 from towpath.kube.client import Client
 from towpath.kube.errors import KubeError
 from towpath.kube.kinds import Kind, Raw
 from towpath.lab.kubelet_status import rfc3339
+from towpath.log import get_logger
 
 EVENTS: Kind[Raw] = Kind(plural="events", type=dict)
 _KEPT = 200
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Recorder:

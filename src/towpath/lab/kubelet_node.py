@@ -9,8 +9,6 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import structlog
-
 from towpath import __version__
 from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, KubeError, NotFound
@@ -18,6 +16,7 @@ from towpath.kube.kinds import NODES, Kind, Raw
 from towpath.lab.kubelet_cni import Cni, CniFailed
 from towpath.lab.kubelet_status import image_id, rfc3339, tagged_name
 from towpath.lab.topology import LabSpec, NodeSpec, internal_ips
+from towpath.log import get_logger
 
 LEASES: Kind[Raw] = Kind(plural="leases", type=dict, group="coordination.k8s.io")
 LEASE_NAMESPACE = "kube-node-lease"
@@ -31,7 +30,7 @@ _STATUS_POLL, _STATUS_POLL_FAST = 5.0, 0.05
 _HEARTBEAT, _LEASE_SECONDS = 2.0, 8
 _PODS, _IMAGE_BYTES = "110", 1 << 20
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class NodeKeeper:

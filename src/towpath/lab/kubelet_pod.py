@@ -7,8 +7,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 
-import structlog
-
 from towpath.kube.errors import ApiRefused, Conflict, KubeError, NotFound
 from towpath.kube.kinds import PODS
 from towpath.lab.kubelet_cni import CniFailed, addresses, pod_call
@@ -18,8 +16,9 @@ from towpath.lab.kubelet_services import VOLUMES, Checkpoint, Services
 from towpath.lab.kubelet_spec import Container, Pod
 from towpath.lab.kubelet_status import ContainerState, PodState, phase, status
 from towpath.lab.runtime_api import Exited, RemoveSandbox, RunSandbox, RuntimeRefused
+from towpath.log import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _RETRY_FIRST, _RETRY_MAX = 0.5, 10.0
 _RESYNC = 60.0

@@ -9,17 +9,16 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import structlog
-
 from towpath.lab.kubelet_spec import Container, HttpGet, Pod, Probe, named_port
 from towpath.lab.kubelet_status import ContainerState
 from towpath.lab.runtime_api import Exec, Runtime, RuntimeRefused
 from towpath.lab.runtime_session import run_to_end
+from towpath.log import get_logger
 
 if TYPE_CHECKING:
     from towpath.lab.kubelet_containers import Containers
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Prober:
