@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -380,3 +381,13 @@ async def test_addresses_rest_before_they_are_given_out_again(node: AttachNode) 
     assert str((await node.add("d", config=ipam)).ips[0].address.ip) == "10.7.0.6"
     assert str((await node.add("e", config=ipam)).ips[0].address.ip) == "10.7.0.2"
     assert ip_address("10.7.0.2") in node.store.leased()
+
+
+async def test_a_client_that_kept_sending_reaches_the_pod_that_came(node: AttachNode) -> None:
+    """Its conntrack entry is as old as its first datagram, and nothing translated that one."""
+    mapping = {"hostPort": 5300, "containerPort": 53, "protocol": "udp"}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"early", ("127.0.0.1", 5300))
+        assert "dport=5300 " in run("conntrack -L -p udp")
+        await node.add("c1", **runtime(portMappings=[mapping]))
+        assert "dport=5300 " not in run("conntrack -L -p udp")

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from towpath.kernel.libnftables import NftContext, NftError
+from towpath.kernel.libnftables import JSON, NftContext, NftError
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.port import KernelRefused
 from towpath.lab import namespaces
@@ -60,7 +60,7 @@ def flush_rules(conversation: Conversation) -> dict[str, Any]:
 
 def _tables(nft: NftContext) -> list[str]:
     """Family and name of each table of this process's namespace."""
-    items = msgspec.json.decode(nft.run("list tables"))["nftables"]
+    items = msgspec.json.decode(nft.run("list tables", flags=JSON))["nftables"]
     return [f"{item['table']['family']} {item['table']['name']}" for item in items if "table" in item]
 
 
