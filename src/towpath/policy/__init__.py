@@ -1,0 +1,1 @@
+"""Network policy: every API converted into one form, evaluated, compiled to sets, explained. Pure."""
