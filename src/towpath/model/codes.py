@@ -235,6 +235,23 @@ CODES: dict[str, Code] = {
         ),
         fix="Delete the pod it belongs to; the DEL frees the address.",
     ),
+    "TP5001": Code(
+        title="A rule of a policy cannot be understood",
+        cause=(
+            "A field has a value that means nothing, asks for something Towpath does not offer, or is not known "
+            "to this version. The rule fails closed: one that allows is left out, one that denies or passes "
+            "denies everything. The policy's other rules are in force."
+        ),
+        fix="Correct the field the message names, or upgrade Towpath if it belongs to a newer API.",
+    ),
+    "TP5002": Code(
+        title="A policy cannot be understood as a whole",
+        cause=(
+            "Whom it selects, its tier, its order or the form of its rules cannot be told. It fails closed: it "
+            "then selects all pods it may speak of, and allows nothing."
+        ),
+        fix="Correct the field the message names, or delete the policy.",
+    ),
     "TP9001": Code(
         "The machine forbids the namespaces a lab is made of.",
         "unshare(2) was refused: user namespaces are off for ordinary users (sysctl, AppArmor, seccomp), or "
