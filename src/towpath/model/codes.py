@@ -238,17 +238,17 @@ CODES: dict[str, Code] = {
     "TP5001": Code(
         title="A rule of a policy cannot be understood",
         cause=(
-            "A field has a value that means nothing, asks for something Towpath does not offer, or is not known "
-            "to this version. The rule fails closed: one that allows is left out, one that denies or passes "
-            "denies everything. The policy's other rules are in force."
+            "A field has a value that means nothing, asks for something Towpath does not offer, or is not "
+            "known to this version. The rule fails closed: one that allows is left out, one that denies or "
+            "passes denies everything. The policy's other rules are in force."
         ),
         fix="Correct the field the message names, or upgrade Towpath if it belongs to a newer API.",
     ),
     "TP5002": Code(
         title="A policy cannot be understood as a whole",
         cause=(
-            "Whom it selects, its tier, its order or the form of its rules cannot be told. It fails closed: it "
-            "then selects all pods it may speak of, and allows nothing."
+            "Whom it selects, its tier, its order or the form of its rules cannot be told. It fails closed: "
+            "it selects all pods it may speak of where that is not known, and allows nothing."
         ),
         fix="Correct the field the message names, or delete the policy.",
     ),
