@@ -99,3 +99,9 @@ class Namespace(msgspec.Struct, frozen=True, gc=False):
     """``v1.Namespace``."""
 
     metadata: ObjectMeta = ObjectMeta()
+
+
+class ServiceAccount(msgspec.Struct, frozen=True, gc=False):
+    """``v1.ServiceAccount``."""
+
+    metadata: ObjectMeta = ObjectMeta()

@@ -252,6 +252,14 @@ CODES: dict[str, Code] = {
         ),
         fix="Correct the field the message names, or delete the policy.",
     ),
+    "TP5003": Code(
+        title="A policy names a Service that has no endpoints",
+        cause=(
+            "The Service does not exist under that name and namespace, or its selector finds no pods. A rule "
+            "speaks of what stands behind the Service, and so matches nothing until there is something."
+        ),
+        fix="Correct the name or namespace in the policy, or the Service's selector.",
+    ),
     "TP9001": Code(
         "The machine forbids the namespaces a lab is made of.",
         "unshare(2) was refused: user namespaces are off for ordinary users (sysctl, AppArmor, seccomp), or "

@@ -90,12 +90,16 @@ class Field:
         return [(key, Field(value, self, f".{key}")) for key, value in self._mapping().items()]
 
     def entries(self) -> "list[Field]":
-        """A list's; none if it is not given."""
+        """A list's, each of them given; none if the list is not."""
         if self.value is None:
             return []
         if not isinstance(self.value, list | tuple):
             raise self.unreadable("is no list", "write a list")
-        return [Field(value, self, f"[{i}]") for i, value in enumerate(self.value)]
+        entries = [Field(value, self, f"[{i}]") for i, value in enumerate(self.value)]
+        for entry in entries:
+            if entry.value is None:
+                raise entry.unreadable("stands in a list", "remove it")
+        return entries
 
     def text(self) -> str:
         """A string that is not empty."""
@@ -183,9 +187,7 @@ class Report:
     ) -> None:
         """``consequence``: what is done instead, to follow a semicolon."""
         message = f"{problem.path}: {problem.problem}; {consequence}"
-        finding = Finding(
-            code=code, object=self.object, message=message, fix=problem.fix, severity=severity
-        )
+        finding = Finding(code=code, object=self.object, message=message, fix=problem.fix, severity=severity)
         self._findings[finding] = None
 
     def closed(self, problem: Unreadable, action: Action | None, path: str) -> tuple[Rule, ...]:
