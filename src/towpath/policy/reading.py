@@ -56,7 +56,7 @@ class Field:
         keys: list[str] = []
         field: Field | None = self
         while field is not None:
-            keys.append(field._key)
+            keys.append(field._key[:80])
             field = field._parent
         return "".join(reversed(keys)).lstrip(".")
 
@@ -77,7 +77,7 @@ class Field:
         """Itself, as an object that has no other fields than the ``known``."""
         for key, value in self._mapping().items():
             if key not in known and value is not None:
-                raise Field(value, self, f".{str(key)[:60]}").unreadable(
+                raise Field(value, self, f".{key}").unreadable(
                     "is in a field that Towpath does not know here", f"use only {', '.join(known)}"
                 )
         return self
@@ -274,7 +274,7 @@ def _metadata(root: Field, key: str) -> str:
         value = root["metadata"][key].value
     except Unreadable:
         return ""
-    return value if isinstance(value, str) else ""
+    return value[:253] if isinstance(value, str) else ""
 
 
 def _shown(value: Any) -> str:
