@@ -1,0 +1,202 @@
+"""What each side allows, answered once for all places whose policies are the same.
+
+The peers of such a gate are sets of places, and every rule divides each set by its boxes. How far the
+evaluation of ``ir`` has come for a set is a state: what no rule of the tier has decided, what has left the
+tier by pass, and what is allowed. Sets that come to the same state are one again, so that there are as many
+as there are different answers, however many rules.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from operator import and_, or_, sub
+from typing import NamedTuple
+
+from towpath.policy.boxes import Box, boxes
+from towpath.policy.connections import ALL, NOTHING, Connections
+from towpath.policy.ir import Action, Default, Direction, World, ordered_tiers
+from towpath.policy.places import Places, ones, refined
+from towpath.policy.selection import Selection
+
+Row = dict[Connections, int]
+"""The connections allowed, and the places at the other end with which. No two share a place; there is nothing
+with those that none has.
+"""
+
+Rows = list[tuple[int, Row]]
+"""For sources that act alike, what they reach: destinations of their own family, all of them."""
+
+# The same few sets meet again and again.
+_and, _or, _sub = (lru_cache(1 << 14)(operation) for operation in (and_, or_, sub))
+
+
+class _State(NamedTuple):
+    undecided: Connections
+    passed: Connections
+    allowed: Connections
+
+
+class _Terms(NamedTuple):
+    """A box as the judged side sees it."""
+
+    own: int
+    peers: int
+    connections: Connections
+
+
+class _Policy(NamedTuple):
+    """``selected``: of each layer of judged places."""
+
+    selected: tuple[int, ...]
+    rules: tuple[tuple[Action, tuple[_Terms, ...]], ...]
+
+
+_Tiers = list[tuple[Default, list[_Policy]]]
+
+
+class _Gate(NamedTuple):
+    """``places`` that answer to the others as ``row`` says."""
+
+    places: int
+    row: Row
+
+
+def rows(world: World, places: Places) -> Rows:
+    """All that the world allows: every source place is in one row."""
+    selection = Selection(world, places)
+    egress = [list(layer) for layer in _gates(world, places, selection, "egress")]
+    ingress = [list(layer) for layer in _gates(world, places, selection, "ingress")]
+    cuts = {gate.places for layer in egress for gate in layer}
+    cuts.update(peers for layer in ingress for gate in layer for peers in gate.row.values())
+    sources = refined(places.families.values(), cuts)
+    let_in = [_let_in(layer, sources) for layer in ingress]
+    found = []
+    for source in sources:
+        one = source & -source
+        row: Row = {ALL: next(family for family in places.families.values() if family & one)}
+        for layer in egress:
+            row = _both(row, next(gate.row for gate in layer if gate.places & one))
+        for layer_row in let_in:
+            row = _both(row, layer_row[one])
+        found.append((source, row))
+    return found
+
+
+def _let_in(gates: list[_Gate], sources: list[int]) -> dict[int, Row]:
+    """What is let in from each source, known by its first place's bit, by destination."""
+    by_source: dict[int, Row] = {source & -source: {} for source in sources}
+    first = sum(by_source)
+    for gate in gates:
+        for connections, peers in gate.row.items():
+            for number in ones(peers & first):
+                row = by_source[1 << number]
+                row[connections] = row.get(connections, 0) | gate.places
+    return by_source
+
+
+def _both(row: Row, other: Row) -> Row:
+    found: Row = {}
+    for connections, at in row.items():
+        for others, at_others in other.items():
+            if at & at_others:
+                both = _and(connections, others)
+                if both:
+                    found[both] = found.get(both, 0) | at & at_others
+    return found
+
+
+def _gates(world: World, places: Places, selection: Selection, direction: Direction) -> Iterator[list[_Gate]]:
+    """Of each layer, gates that together hold every place. One that is not judged is open."""
+    tiers = _tiers(world, places, selection, direction)
+    for layer, judged in enumerate(selection.layers):
+        gates = [_Gate(places.everywhere & ~judged, {ALL: places.everywhere})]
+        cuts = [policy.selected[layer] for _, policies in tiers for policy in policies]
+        for group in refined([judged], (places.families[4], selection.denying[layer], *cuts)):
+            applying = [
+                (default, [policy for policy in policies if policy.selected[layer] & group])
+                for default, policies in tiers
+            ]
+            gates += _answered(group, applying, places, selection.denying[layer])
+        yield gates
+
+
+def _tiers(world: World, places: Places, selection: Selection, direction: Direction) -> _Tiers:
+    found: _Tiers = []
+    layers = range(len(selection.layers))
+    for tier in ordered_tiers(world):
+        policies = []
+        for policy in sorted((p for p in world.policies if p.tier == tier.name), key=lambda p: p.sort_key):
+            rules = policy.rules(direction)
+            if rules is not None and not (policy.do_not_track or policy.pre_dnat):
+                selected = tuple(selection.own(policy.selector, layer) for layer in layers)
+                seen = tuple(
+                    (rule.action, tuple(_terms(box, direction) for box in boxes(rule, places, selection)))
+                    for rule in rules
+                )
+                policies.append(_Policy(selected, seen))
+        found.append((tier.default, policies))
+    return found
+
+
+def _terms(box: Box, direction: Direction) -> _Terms:
+    if direction == "ingress":
+        return _Terms(box.destinations, box.sources, box.connections)
+    return _Terms(box.sources, box.destinations, box.connections)
+
+
+def _answered(group: int, tiers: _Tiers, places: Places, denying: int) -> Iterator[_Gate]:
+    """Places with the same policies, further apart where a rule asks of their own side."""
+    rules = [rule for _, policies in tiers for policy in policies for rule in policy.rules]
+    for gate in refined([group], {terms.own for _, seen in rules for terms in seen}):
+        states = {_State(ALL, NOTHING, NOTHING): next(f for f in places.families.values() if f & gate)}
+        for default, policies in tiers:
+            for policy in policies:
+                for action, seen in policy.rules:
+                    for terms in seen:
+                        if terms.own & gate:
+                            states = _after(states, action, terms)
+            if policies:
+                states = _after_tier(states, default)
+        row: Row = {}
+        for state, at in states.items():
+            allowed = state.allowed if gate & denying else _or(state.allowed, state.undecided)
+            if allowed:
+                row[allowed] = row.get(allowed, 0) | at
+        yield _Gate(gate, row)
+
+
+def _after(states: dict[_State, int], action: Action, terms: _Terms) -> dict[_State, int]:
+    """What the states are once one box of a rule was looked at."""
+    if action == "log":
+        return states
+    found: dict[_State, int] = {}
+    for state, at in states.items():
+        inside = at & terms.peers
+        decided = _and(state.undecided, terms.connections) if inside else NOTHING
+        if decided:
+            undecided = _sub(state.undecided, decided)
+            match action:
+                case "allow":
+                    after = _State(undecided, state.passed, _or(state.allowed, decided))
+                case "pass":
+                    after = _State(undecided, _or(state.passed, decided), state.allowed)
+                case _:
+                    after = _State(undecided, state.passed, state.allowed)
+            found[after] = found.get(after, 0) | inside
+            at ^= inside
+        if at:
+            found[state] = found.get(state, 0) | at
+    return found
+
+
+def _after_tier(states: dict[_State, int], default: Default) -> dict[_State, int]:
+    found: dict[_State, int] = {}
+    for (undecided, passed, allowed), at in states.items():
+        match default:
+            case "pass":
+                after = _State(_or(undecided, passed), NOTHING, allowed)
+            case "allow":
+                after = _State(passed, NOTHING, _or(allowed, undecided))
+            case "deny":
+                after = _State(passed, NOTHING, allowed)
+        found[after] = found.get(after, 0) | at
+    return found
