@@ -4,6 +4,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from towpath.model.net import Net
 from towpath.policy.evaluate import Flow
@@ -176,10 +177,18 @@ def rules(draw: st.DrawFn) -> Rule:
     return Rule(**fields)
 
 
+def numbered(direction: str, found: list[Rule]) -> tuple[Rule, ...]:
+    """With paths as a converter gives them."""
+    return tuple(replace(rule, path=f"spec.{direction}[{number}]") for number, rule in enumerate(found))
+
+
 @st.composite
 def policies(draw: st.DrawFn) -> list[Policy]:
     """A few, with distinct names, in several tiers."""
-    directions = st.one_of(st.none(), st.lists(rules(), max_size=3).map(tuple))
+
+    def direction(name: str) -> st.SearchStrategy[tuple[Rule, ...] | None]:
+        return st.one_of(st.none(), st.lists(rules(), max_size=3).map(lambda found: numbered(name, found)))
+
     return [
         Policy(
             kind="Policy",
@@ -187,8 +196,8 @@ def policies(draw: st.DrawFn) -> list[Policy]:
             tier=draw(st.sampled_from(("default", "default", "first", "last", "missing"))),
             order=draw(st.sampled_from((1.0, 2.0, float("inf")))),
             selector=draw(selectors),
-            ingress=draw(directions),
-            egress=draw(directions),
+            ingress=draw(direction("ingress")),
+            egress=draw(direction("egress")),
             do_not_track=draw(st.integers(0, 9)) == 0,
         )
         for number in range(draw(st.integers(0, 4)))
