@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-e2e e2e bench-cni bench-fabric bench-lab
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-e2e e2e bench-cni bench-fabric bench-lab bench-kube
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ bench-fabric: bootstrap-test ## throughput across nodes against a hand-made flan
 
 bench-lab: bootstrap-test ## time to a Ready lab, agent's memory
 	@$(PY) -m bench.lab
+
+bench-kube: bootstrap-e2e ## 30 pods on a node of real Kubernetes against Debian's bridge, host-local and portmap
+	@$(PY) -m towpath.lab.real >&2
+	@$(PY) -m towpath.lab.real.images >&2
+	@$(PY) -m towpath.lab.real.world $(PY) -m bench.kube
 
 docs: bootstrap ## man page and reference of the command line, from the program itself
 	@$(PY) -m docs.generate
