@@ -225,11 +225,7 @@ def test_the_edits_suffice_and_each_is_needed(
     assert found.allowed == verdict(before, one)
     assert bool(found.edits) == (not found.allowed)
     assert verdict(applied(before, found.edits, one), one)
-    endpoints = {
-        endpoint.name: endpoint
-        for address in (one.source, one.destination)
-        for endpoint in judged(before, address)
-    }
+    endpoints = {endpoint.name: endpoint for endpoint in before.endpoints}
     for side in found.sides:
         endpoint = endpoints[side.endpoint]
         assert side.verdict.allowed == judge(before, endpoint, side.direction, one)
