@@ -76,7 +76,7 @@ class Field:
     def object(self, *known: str) -> "Field":
         """Itself, as an object that has no other fields than the ``known``."""
         for key, value in self._mapping().items():
-            if key not in known and value is not None:
+            if key not in known:
                 raise Field(value, self, f".{key}").unreadable(
                     "is in a field that Towpath does not know here", f"use only {', '.join(known)}"
                 )
