@@ -260,6 +260,46 @@ CODES: dict[str, Code] = {
         ),
         fix="Correct the name or namespace in the policy, or the Service's selector.",
     ),
+    "TP5040": Code(
+        title="A network set of Calico's cannot be understood in full",
+        cause=(
+            "One of its networks, a label, or another field has a value that means nothing. What can be read "
+            "of it stays in use. Rules that deny what it selects deny everything until then, since what is "
+            "missing may be anything; rules that allow do without the missing part, and those that allow "
+            "what is not in the set allow nothing."
+        ),
+        fix="Correct the field the message names.",
+    ),
+    "TP5041": Code(
+        title="A host endpoint of Calico's cannot be understood in full",
+        cause=(
+            "Its node or interface, an address, a port, a label or a profile cannot be told. What no policy "
+            "decides is denied on it, whatever its profiles say."
+        ),
+        fix="Correct the field the message names, or delete the host endpoint.",
+    ),
+    "TP5042": Code(
+        title="A tier cannot be understood",
+        cause=(
+            "Its order or default action has a value that means nothing, or it is one of those that Calico "
+            "makes itself and says otherwise. Tiers of Calico's stay as they are; another one comes last and "
+            "denies by default, as a tier that does not exist."
+        ),
+        fix="Correct the field the message names.",
+    ),
+    "TP5043": Code(
+        title="A staged policy cannot be understood",
+        cause="Its kind, its spec or its stagedAction cannot be told; policy diff leaves it out.",
+        fix="Correct the field the message names. Staged policies are never in force.",
+    ),
+    "TP5044": Code(
+        title="A rule matches nothing",
+        cause=(
+            "Its IP version, its protocol and the families of its lists of networks exclude each other: no "
+            "packet is IPv4 and IPv6 at once. A list of exceptions counts as well, as it does in Calico."
+        ),
+        fix="Make them agree, or make one rule for each family.",
+    ),
     "TP9001": Code(
         "The machine forbids the namespaces a lab is made of.",
         "unshare(2) was refused: user namespaces are off for ordinary users (sysctl, AppArmor, seccomp), or "

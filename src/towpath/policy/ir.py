@@ -24,7 +24,8 @@ account (``pcsa.KEY``), as in Calico; and these:
 ``pcsa.projectcalico.org/name``         the service account's name
 ======================================  =======================================================
 
-Converters must say which kinds they mean (``pods_only``): a selector without that matches nodes as well.
+Converters must say which kinds they mean (``pods_only``): a selector without that matches nodes as well, and
+the sets of kind ``unreadable`` that stand for networks nobody can read (``convert_calico_endpoints``).
 """
 
 from typing import Literal
