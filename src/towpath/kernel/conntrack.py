@@ -31,6 +31,7 @@ _DST = {4: 2, 6: 4}
 _FILTER_ORIG, _FILTER_REPLY = 1, 2
 _FLAG_SRC, _FLAG_DST, _FLAG_PROTO, _FLAG_DPORT = 1, 2, 8, 32
 _NFGEN = Struct("=BBH")
+_VERSIONS = {int(AF_INET): 4, int(AF_INET6): 6}
 _GONE = frozenset({ENOENT})
 
 
@@ -80,15 +81,15 @@ class Conntrack:
         """
         if not ports or not (entries := self.entries()):
             return 0
+        # Each question has the kernel walk its whole table: both families are asked for at once.
         bodies = [b""] if entries <= _FEW else [_port_filter(*port) for port in ports]
         doomed = []
-        for version in (4, 6):
-            head = _NFGEN.pack({4: AF_INET, 6: AF_INET6}[version], 0, 0)
-            for body in bodies:
-                for payload in self._sock.dump(_CT_GET, head + body):
-                    found = attributes(payload, 4)
-                    if _begun_towards(found) in ports and _unheard(found, version, local):
-                        doomed.append(_deletion(head, found))
+        for body in bodies:
+            for payload in self._sock.dump(_CT_GET, _NFGEN.pack(0, 0, 0) + body):
+                found = attributes(payload, 4)
+                version = _VERSIONS.get(payload[0], 0)
+                if version and _begun_towards(found) in ports and _unheard(found, version, local):
+                    doomed.append(_deletion(payload[:4], found))
         if doomed:
             self._sock.request(doomed)
         return len(doomed)
