@@ -58,9 +58,13 @@ class Wiring:
 
         Flows towards its published ports from before there was a translation are begun anew.
         """
-        self._netlink.settle(att.host_ifname)
-        await answering(descriptors.netlink, att.addresses)
-        await self._connections.forget_ports(att.ports)
+        forgetting = asyncio.ensure_future(self._connections.forget_ports(att.ports))
+        await asyncio.sleep(0)  # its thread begins: the kernel's walk takes milliseconds
+        try:
+            self._netlink.settle(att.host_ifname)
+            await answering(descriptors.netlink, att.addresses)
+        finally:
+            await forgetting
 
     def differences(self, att: Attachment, r: Request) -> list[str]:
         """How the kernel differs from what ``make`` made of it. Raises KernelRefused."""
