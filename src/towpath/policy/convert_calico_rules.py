@@ -51,6 +51,8 @@ MATCHES_NOTHING = "TP5044"
 
 # The kind of what stands for networks that cannot be read: everything, to rules that fail closed by it.
 UNREADABLE = "unreadable"
+_KNOWN = calico_kinds(All())
+_AND_UNREADABLE = one_of(KIND, ("pod", "networkset", "hostendpoint", UNREADABLE))
 
 _ACTIONS: dict[str, Action] = {"allow": "allow", "deny": "deny", "log": "log", "pass": "pass"}
 _PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMPV6, "sctp": SCTP, "udplite": UDPLITE}
@@ -164,10 +166,10 @@ def _action(field: Field) -> Action:
 
 def _rule(entry: Field, action: Action, direction: Direction, namespace: str) -> Rule | None:
     """None if it asks for what no packet is."""
-    if entry["http"].given:
+    given = entry.object("action", "http", "metadata", *_CRITERIA).value
+    if given.get("http") is not None:
         fix = "write a rule without it, and leave HTTP to a proxy"
         raise entry["http"].unreadable("asks for HTTP requests, into which Towpath does not look", fix)
-    entry.object("action", "http", "metadata", *_CRITERIA)
     source = _entity(entry, "source", action, direction, namespace)
     destination = _entity(entry, "destination", action, direction, namespace)
     family, possible = _family(entry, (source.peer, destination.peer))
@@ -177,9 +179,9 @@ def _rule(entry: Field, action: Action, direction: Direction, namespace: str) ->
         path=entry.path,
         family=family,
         protocol=protocol,
-        not_protocol=protocol_number(entry["notProtocol"]) if entry["notProtocol"].given else None,
-        icmp=_icmp(entry["icmp"], protocol),
-        not_icmp=_icmp(entry["notICMP"], protocol),
+        not_protocol=None if given.get("notProtocol") is None else protocol_number(entry["notProtocol"]),
+        icmp=None if given.get("icmp") is None else _icmp(entry["icmp"], protocol),
+        not_icmp=None if given.get("notICMP") is None else _icmp(entry["notICMP"], protocol),
         source=source.peer,
         destination=destination.peer,
         source_ports=source.ports,
@@ -196,9 +198,9 @@ def _family(entry: Field, peers: tuple[Peer, ...]) -> tuple[Family | None, bool]
     Felix leaves a rule out of the family that a list of networks, or of exceptions, says nothing about.
     """
     families: set[int] = {4, 6}
-    if entry["ipVersion"].given:
+    if entry.value.get("ipVersion") is not None:
         families = {_ip_version(entry["ipVersion"])}
-    name = entry["protocol"].value
+    name = entry.value.get("protocol")
     if isinstance(name, str) and name.lower() in _ICMP_FAMILIES:
         families &= {_ICMP_FAMILIES[name.lower()]}
     for peer in peers:
@@ -218,11 +220,12 @@ def _ip_version(field: Field) -> int:
 def _protocol(entry: Field, source: _Entity, destination: _Entity) -> int | None:
     """Ports need a protocol that has them. Names of ports alone mean TCP's where none is given."""
     asked = [ports for side in (source, destination) for ports in (side.ports, side.not_ports) if ports]
-    field = entry["protocol"]
-    if field.given:
-        protocol = protocol_number(field)
+    if entry.value.get("protocol") is not None:
+        protocol = protocol_number(entry["protocol"])
         if asked and protocol not in PORT_PROTOCOLS:
-            raise field.unreadable("has no ports, and the rule asks for some", "write TCP, UDP or SCTP")
+            raise entry["protocol"].unreadable(
+                "has no ports, and the rule asks for some", "write TCP, UDP or SCTP"
+            )
         return protocol
     if not asked:
         return None
@@ -245,11 +248,13 @@ def _icmp(field: Field, protocol: int | None) -> Icmp | None:
 
 
 def _entity(entry: Field, side: Side, action: Action, direction: Direction, namespace: str) -> _Entity:
-    field = entry[side].object(*_ENTITY)
-    if not field.value:
+    if entry.value.get(side) in (None, {}):
         return _ANYTHING
-    ports, not_ports = _ports(field["ports"]), _ports(field["notPorts"])
-    if field["services"].given:
+    field = entry[side].object(*_ENTITY)
+    given = field.value
+    ports = _ports(field["ports"]) if "ports" in given else None
+    not_ports = _ports(field["notPorts"]) if "notPorts" in given else None
+    if given.get("services") is not None:
         if (side, direction) not in (("source", "ingress"), ("destination", "egress")):
             fix = "use it in the source of ingress or the destination of egress"
             raise field["services"].unreadable("is a service on a side where none can be", fix)
@@ -257,15 +262,14 @@ def _entity(entry: Field, side: Side, action: Action, direction: Direction, name
             fix = "leave the ports out: services bring their own"
             raise field["ports" if ports else "notPorts"].unreadable("stands beside services", fix)
         return _Entity(_service(field, namespace), ports, not_ports)
-    nets = tuple(network(entry) for entry in field["nets"].entries())
     chosen, not_chosen = _selected(field, namespace)
     # What stands for unreadable networks must enlarge a denial and shrink a permission.
-    grows = action == "deny"
+    more, less = (_AND_UNREADABLE, _KNOWN) if action == "deny" else (_KNOWN, _AND_UNREADABLE)
     peer = Peer(
-        selector=chosen if chosen is None else _known(chosen, unreadable=grows),
-        not_selector=not_chosen if not_chosen is None else _known(not_chosen, unreadable=not grows),
-        nets=nets or None,
-        not_nets=tuple(network(entry) for entry in field["notNets"].entries()),
+        selector=None if chosen is None else conjunction(more, chosen),
+        not_selector=None if not_chosen is None else conjunction(less, not_chosen),
+        nets=(_nets(field["nets"]) or None) if "nets" in given else None,
+        not_nets=_nets(field["notNets"]) if "notNets" in given else (),
     )
     return _Entity(peer, ports, not_ports)
 
@@ -273,11 +277,8 @@ def _entity(entry: Field, side: Side, action: Action, direction: Direction, name
 _ANYTHING = _Entity(Peer(), None, None)
 
 
-def _known(selector: Selector, *, unreadable: bool) -> Selector:
-    """Those of Calico's kinds, perhaps with what stands for unreadable networks."""
-    if not unreadable:
-        return calico_kinds(selector)
-    return conjunction(one_of(KIND, ("pod", "networkset", "hostendpoint", UNREADABLE)), selector)
+def _nets(field: Field) -> tuple[Net, ...]:
+    return tuple(network(entry) for entry in field.entries())
 
 
 def _selected(field: Field, namespace: str) -> tuple[Selector | None, Selector | None]:
@@ -286,13 +287,15 @@ def _selected(field: Field, namespace: str) -> tuple[Selector | None, Selector |
     In a namespaced policy any of the four fields restricts to the policy's own namespace, unless there is a
     namespaceSelector. Beside something to be selected, notSelector takes away from just that.
     """
-    not_chosen = selector(field["notSelector"])
-    terms = [term for term in (selector(field["selector"]), _accounts(field["serviceAccounts"])) if term]
-    where = _namespaces(field["namespaceSelector"])
-    if where is None and namespace and (terms or not_chosen is not None):
+    given = field.value
+    chosen = selector(field["selector"]) if "selector" in given else None
+    not_chosen = selector(field["notSelector"]) if "notSelector" in given else None
+    accounts = _accounts(field["serviceAccounts"]) if "serviceAccounts" in given else None
+    where = _namespaces(field["namespaceSelector"]) if "namespaceSelector" in given else None
+    asked = not (chosen is None and not_chosen is None and accounts is None)
+    if where is None and namespace and asked:
         where = equal(NAMESPACE, namespace)
-    if where is not None:
-        terms.insert(0, where)
+    terms = [term for term in (where, chosen, accounts) if term is not None]
     if not terms:
         return None, not_chosen
     if not_chosen is not None:
