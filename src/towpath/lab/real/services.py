@@ -61,7 +61,7 @@ def kubelet_config(version: Version) -> str:
         "failSwapOn": False,
         "imageGCHighThresholdPercent": 100,
         "maxPods": 110,
-        "kubeAPIQPS": 50,  # what is usual since 1.27: with 5 a second, 30 pods wait for their status to be told
+        "kubeAPIQPS": 50,  # what is usual since 1.27: with 5 a second, 30 pods wait for their status
         "kubeAPIBurst": 100,
         "nodeStatusReportFrequency": "5s",
         "nodeStatusUpdateFrequency": "2s",

@@ -1,0 +1,85 @@
+"""The API objects that are policies or sets: where each kind is served, and what reads it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from towpath.policy import convert_admin, convert_calico, convert_calico_endpoints, convert_networking
+from towpath.policy.calico_order import ranked
+from towpath.policy.converted import Converted
+
+Raw = Mapping[str, Any]
+NamespaceLabels = Mapping[str, Mapping[str, str]]
+"""By namespace, what ``endpoints.namespace_labels`` says."""
+
+_CALICO_GROUPS = ("crd.projectcalico.org", "projectcalico.org")
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A kind. ``versions`` the newest first; ``inherits``: it depends on its namespace's labels."""
+
+    group: str
+    versions: tuple[str, ...]
+    plural: str
+    kind: str
+    namespaced: bool
+    read: Callable[[Raw, NamespaceLabels], Converted]
+    inherits: bool = False
+
+
+def _networking(raw: Raw, _: NamespaceLabels) -> Converted:
+    found = convert_networking.convert(raw)
+    return msgspec.structs.replace(found, policies=tuple(map(ranked, found.policies)))
+
+
+def _admin(convert: Callable[[Raw], Converted]) -> Callable[[Raw, NamespaceLabels], Converted]:
+    return lambda raw, _: convert(raw)
+
+
+def _calico(
+    plural: str, kind: str, namespaced: bool, read: Callable[[Raw, NamespaceLabels], Converted]
+) -> tuple[Source, ...]:
+    """Stored as custom resources of the first group; the second is what Calico's own API server serves."""
+    versions = {"crd.projectcalico.org": "v1", "projectcalico.org": "v3"}
+    return tuple(
+        Source(group, (versions[group],), plural, kind, namespaced, read, plural == "networksets")
+        for group in _CALICO_GROUPS
+    )
+
+
+SOURCES: tuple[Source, ...] = (
+    Source("networking.k8s.io", ("v1",), "networkpolicies", "NetworkPolicy", True, _networking),
+    Source(
+        "policy.networking.k8s.io", ("v1alpha2",), "clusternetworkpolicies", "ClusterNetworkPolicy", False,
+        _admin(convert_admin.convert_cluster_network_policy),
+    ),
+    Source(
+        "policy.networking.k8s.io", ("v1alpha1",), "adminnetworkpolicies", "AdminNetworkPolicy", False,
+        _admin(convert_admin.convert_admin_network_policy),
+    ),
+    Source(
+        "policy.networking.k8s.io", ("v1alpha1",), "baselineadminnetworkpolicies",
+        "BaselineAdminNetworkPolicy", False, _admin(convert_admin.convert_baseline_admin_network_policy),
+    ),
+    *_calico("tiers", "Tier", False, _admin(convert_calico.convert_tier)),
+    *_calico("networkpolicies", "NetworkPolicy", True, _admin(convert_calico.convert_network_policy)),
+    *_calico(
+        "globalnetworkpolicies", "GlobalNetworkPolicy", False,
+        _admin(convert_calico.convert_global_network_policy),
+    ),
+    *_calico("networksets", "NetworkSet", True, convert_calico_endpoints.convert_network_set),
+    *_calico(
+        "globalnetworksets", "GlobalNetworkSet", False,
+        _admin(convert_calico_endpoints.convert_global_network_set),
+    ),
+)  # fmt: skip
+"""Host endpoints are not among them: what protects a node itself is not enforced yet."""
+
+
+def source_of(group: str, plural: str) -> Source:
+    """By its place in the API. Raises KeyError."""
+    for source in SOURCES:
+        if (source.group, source.plural) == (group, plural):
+            return source
+    raise KeyError(f"{plural}.{group}")
