@@ -53,7 +53,7 @@ def build(cache: Path, progress: Callable[[str], None]) -> Path:
         workspace.mkdir()
         with log.open("wb"):
             pass
-        work = _Workspace(workspace, log, progress)
+        work = Workspace(workspace, log, progress)
         source = work.source()
         work.compile(source)
         return _publish(source / "_output" / "local" / "bin", cache)
@@ -99,7 +99,7 @@ def _require_space(cache: Path) -> None:
         )
 
 
-class _Workspace:
+class Workspace:
     """The folder a build works in, its log, and who hears of its progress."""
 
     def __init__(self, folder: Path, log: Path, progress: Callable[[str], None]) -> None:
