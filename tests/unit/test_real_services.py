@@ -1,4 +1,4 @@
-"""What a node's daemons are told, by the version of Kubernetes: only 1.20 can be run wherever the tests run."""
+"""What a node's daemons are told, by version of Kubernetes: only 1.20 can be run wherever the tests run."""
 
 import json
 from pathlib import Path
