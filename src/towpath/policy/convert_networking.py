@@ -27,6 +27,8 @@ KIND = "NetworkPolicy"
 ORDER = 1000.0
 _DIRECTIONS: dict[str, Direction] = {"Ingress": "ingress", "Egress": "egress"}
 _PEERS: dict[Direction, str] = {"ingress": "from", "egress": "to"}
+_SELECTORS = ("podSelector", "namespaceSelector", "ipBlock")
+_A_POD = pods_only(All())
 
 
 def convert(raw: Mapping[str, Any]) -> Converted:
@@ -85,16 +87,18 @@ def _rule(entry: Field, direction: Direction, namespace: str, report: Report) ->
 
 
 def _peer(field: Field, namespace: str) -> Peer:
-    field.object("podSelector", "namespaceSelector", "ipBlock")
-    pods, namespaces, block = field["podSelector"], field["namespaceSelector"], field["ipBlock"]
-    if not (pods.given or namespaces.given or block.given):
+    given = {key for key, value in field.object(*_SELECTORS).value.items() if value is not None}
+    if not given:
         raise field.unreadable("selects nobody", "give it a podSelector, a namespaceSelector or an ipBlock")
-    if block.given:
-        if pods.given or namespaces.given:
+    if "ipBlock" in given:
+        if len(given) > 1:
             raise field.unreadable("has an ipBlock beside a selector", "make two peers of them")
-        return _block(block)
-    where = label_selector(namespaces, NAMESPACE_PREFIX) if namespaces.given else equal(NAMESPACE, namespace)
-    return Peer(selector=pods_only(conjunction(where, label_selector(pods))))
+        return _block(field["ipBlock"])
+    pods = label_selector(field["podSelector"]) if "podSelector" in given else All()
+    if "namespaceSelector" not in given:
+        return Peer(selector=conjunction(_A_POD, equal(NAMESPACE, namespace), pods))
+    namespaces = label_selector(field["namespaceSelector"], NAMESPACE_PREFIX)
+    return Peer(selector=conjunction(_A_POD, namespaces, pods))
 
 
 def _block(field: Field) -> Peer:
@@ -117,10 +121,11 @@ def _matches(field: Field) -> tuple[Match, ...]:
     found = PortMatches()
     for entry in entries:
         entry.object("protocol", "port", "endPort")
-        protocol = entry["protocol"].choice(PROTOCOLS) if entry["protocol"].given else TCP
-        port, end = entry["port"], entry["endPort"]
-        if end.given:
-            found.range(protocol, *port_range(port, end))
+        given = entry.value
+        protocol = TCP if given.get("protocol") is None else entry["protocol"].choice(PROTOCOLS)
+        port = entry["port"]
+        if given.get("endPort") is not None:
+            found.range(protocol, *port_range(port, entry["endPort"]))
         elif not port.given:
             found.protocol(protocol)
         elif isinstance(port.value, str):

@@ -16,7 +16,7 @@ from towpath.api.text import parse_cidr
 from towpath.model.finding import Finding
 from towpath.model.net import Net
 from towpath.policy.ir import NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX, Action, Rule
-from towpath.policy.selector import Has, Not, Selector, conjunction, equal, one_of
+from towpath.policy.selector import All, Has, Not, Selector, conjunction, equal, one_of
 
 T = TypeVar("T")
 
@@ -85,10 +85,12 @@ class Field(msgspec.Struct, gc=False):
 
     def fields(self) -> "list[tuple[str, Field]]":
         """An object's fields, in order."""
-        for key in self._mapping():
+        found: list[tuple[str, Field]] = []
+        for key, value in self._mapping().items():
             if not isinstance(key, str):
                 raise self.unreadable("has a key that is no text", "quote it")
-        return [(key, Field(value, self, f".{key}")) for key, value in self._mapping().items()]
+            found.append((key, Field(value, self, f".{key}")))
+        return found
 
     def entries(self) -> "list[Field]":
         """A list's, each of them given; none if the list is not."""
@@ -212,12 +214,15 @@ def label_selector(field: Field, prefix: str = "") -> Selector:
 
     ``prefix`` is put before each key: ``pcns.`` makes it one of namespaces.
     """
-    field.object("matchLabels", "matchExpressions")
+    if not field.object("matchLabels", "matchExpressions").value:
+        return All()
     terms: list[Selector] = []
-    for key, value in sorted(field["matchLabels"].fields()):
-        terms.append(equal(prefix + _label_key(value, key, prefix), _label_value(value)))
-    terms += (_requirement(entry, prefix) for entry in field["matchExpressions"].entries())
-    return conjunction(*terms)
+    if "matchLabels" in field.value:
+        for key, value in sorted(field["matchLabels"].fields()):
+            terms.append(equal(prefix + _label_key(value, key, prefix), _label_value(value)))
+    if "matchExpressions" in field.value:
+        terms += (_requirement(entry, prefix) for entry in field["matchExpressions"].entries())
+    return terms[0] if len(terms) == 1 else conjunction(*terms)
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
