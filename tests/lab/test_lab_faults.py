@@ -119,14 +119,24 @@ def test_the_agent_rolls_like_any_daemonset(lab: LabClient, kubectl: Kubectl) ->
 
 
 def test_a_cut_node_is_missed_and_welcomed_back(lab: LabClient, kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", stdin=pod("stranded", "n3", ports=[{"containerPort": 8080}]))
+    kubectl("wait", "--for=condition=Ready", "pod/stranded", "--timeout=20s")
+    to = [{"addr": get(kubectl, "pod", "stranded")["status"]["podIP"], "port": 8080, "proto": "tcp"}]
+
+    def reached() -> bool:
+        (result,) = lab.call("run-in", probes=[{"from": {"node": "n1"}, "to": to}], timeout=2)
+        return all(t["ok"] for t in result["to"])
+
+    assert reached()
     towpath("cut", "--name", lab.name, "n3")
     try:
+        assert not reached()
         eventually(lambda: ready(kubectl, "n3") == "Unknown", seconds=30)
-        assert unreachable(lab, kubectl)
     finally:
         towpath("heal", "--name", lab.name, "n3")
     eventually(lambda: ready(kubectl, "n3") == "True", seconds=30)
-    eventually(lambda: not unreachable(lab, kubectl))
+    eventually(lambda: reached() and not unreachable(lab, kubectl))
+    kubectl("delete", "pod", "stranded", "--timeout=20s")
 
 
 def test_traffic_survives_the_api_server(lab: LabClient, kubectl: Kubectl) -> None:
