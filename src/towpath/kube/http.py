@@ -106,6 +106,10 @@ class _Connection:
     def usable(self, now: float) -> bool:
         return not (self.reader.at_eof() or self.writer.is_closing() or now - self.idle_since > _IDLE_SECONDS)
 
+    def drop(self) -> None:
+        """Without TLS's farewell, which a server may never answer: lengths tell what is complete."""
+        self.writer.transport.abort()
+
     def done(self, *, reusable: bool) -> None:
         self._pool.give_back(self, reusable=reusable)
 
@@ -160,7 +164,7 @@ class HttpPool:
             connection.idle_since, connection.used = asyncio.get_running_loop().time(), True
             self._idle.append(connection)
         else:
-            connection.writer.close()
+            connection.drop()
 
     async def close(self) -> None:
         """Close every connection, those in use included."""
@@ -168,7 +172,7 @@ class HttpPool:
         self._idle.clear()
         self._busy.clear()
         for connection in everything:
-            connection.writer.close()
+            connection.drop()
         for connection in everything:
             with contextlib.suppress(OSError, TimeoutError):
                 await asyncio.wait_for(connection.writer.wait_closed(), 1.0)
@@ -179,7 +183,7 @@ class HttpPool:
             connection = self._idle.pop()
             if connection.usable(now):
                 return connection
-            connection.writer.close()
+            connection.drop()
         return None
 
     async def _connect(self) -> _Connection:
