@@ -1,5 +1,6 @@
 """Nodes come and go. Last in the folder: afterwards the cluster has other nodes."""
 
+import time
 from functools import partial
 
 import pytest
@@ -37,6 +38,8 @@ def test_drained_and_removed_then_another_added(cluster: Installed) -> None:
     cluster.deploy("web", 6)
     cidrs = cluster.real.get("node", "n3")["spec"]["podCIDRs"]
     own = cluster.real.machines["n3"].one
+    cluster.real.kubectl("cordon", "n3")
+    time.sleep(1)  # a scheduler that has not heard of it yet would put there what drain has just evicted
     cluster.real.kubectl(
         "drain", "n3", "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=90s"
     )
