@@ -6,7 +6,7 @@ give himself those of another namespace.
 """
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
 
@@ -32,6 +32,7 @@ _INHERITED = (NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX)
 _OVERRIDDEN = {NAMESPACE, SERVICE_ACCOUNT, ORCHESTRATOR}
 _FINISHED = ("Succeeded", "Failed")
 _NODE_ADDRESSES = ("InternalIP", "ExternalIP")
+_OCTETS = {str(octet): octet for octet in range(256)}
 _CALICO_POD_IP = "cni.projectcalico.org/podIP"
 
 
@@ -129,18 +130,23 @@ def _is_unplugged(pod: Pod) -> bool:
 
 def addresses_of(texts: Iterable[str]) -> tuple[Addr, ...]:
     """Those that are addresses: nothing else can be in a packet. Each once, in order."""
-    found: dict[Addr, None] = {}
+    found: list[Addr] = []
     for text in texts:
-        try:
-            address = ip_address(text)
-        except ValueError:
-            continue
-        if isinstance(address, IPv6Address):
-            if address.scope_id is not None:
-                continue
-            address = address.ipv4_mapped or address
-        found[address] = None
+        address = _address(text)
+        if address is not None and address not in found:
+            found.append(address)
     return tuple(found)
+
+
+def _address(text: str) -> Addr | None:
+    try:
+        if ":" not in text:  # a third of what IPv4Address takes for a text
+            a, b, c, d = text.split(".")
+            return IPv4Address(_OCTETS[a] << 24 | _OCTETS[b] << 16 | _OCTETS[c] << 8 | _OCTETS[d])
+        address = IPv6Address(text)
+    except (KeyError, ValueError):
+        return None
+    return None if address.scope_id is not None else address.ipv4_mapped or address
 
 
 def _named_ports(containers: Iterable[Container]) -> tuple[NamedPort, ...]:
