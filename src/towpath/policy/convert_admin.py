@@ -1,5 +1,5 @@
-"""policy.networking.k8s.io: ClusterNetworkPolicy (v1alpha2), AdminNetworkPolicy and
-BaselineAdminNetworkPolicy (v1alpha1).
+"""policy.networking.k8s.io: ClusterNetworkPolicy (v1alpha2, and v1beta1, which has the same fields),
+AdminNetworkPolicy and BaselineAdminNetworkPolicy (v1alpha1).
 
 Semantics are those of the types' own comments. What they ask of unknown fields holds here of everything that
 cannot be understood: a rule that accepts then matches nothing, one that denies or passes denies everything.

@@ -1,7 +1,8 @@
 """networking.k8s.io/v1 NetworkPolicy. It only ever allows: whom it selects, it isolates.
 
 Semantics are those of the API's reference and of the API server's defaulting (``policyTypes``, ``protocol``);
-its place among Calico's policies is Calico's: tier default, order 1000, name ``knp.default.NAME``.
+its place among Calico's policies is Calico's: tier default, order 1000, name ``knp.default.NAME`` (what that
+means to a release of Calico, ``calico_order.ranked`` says).
 """
 
 from collections.abc import Mapping
