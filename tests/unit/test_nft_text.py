@@ -2,7 +2,8 @@
 
 from ipaddress import IPv4Address, ip_network
 
-from towpath.kernel.nft_text import CHUNK, commands, comment_of
+from towpath.kernel.nft_steps import CHUNK
+from towpath.kernel.nft_text import commands, comment_of
 from towpath.model.nft import Hook, Key, NftChain, NftSet
 from towpath.model.op import NftUpdate
 

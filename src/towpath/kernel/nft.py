@@ -1,20 +1,31 @@
 """Our nftables table: updates as transactions, listings as values."""
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from errno import EEXIST, EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP, EPERM
+from functools import partial
 
 from msgspec.structs import replace
 
-from towpath.kernel import nft_json
-from towpath.kernel.libnftables import HANDLES, JSON, NUMERIC_PROTO, STATELESS, TERSE, NftContext, NftError
-from towpath.kernel.nft_elements import ElementSocket, NotPlain, messages
-from towpath.kernel.nft_text import Step, commands, comment_of, name
+from towpath.kernel import nft_dump
+from towpath.kernel.libnftables import HANDLES, STATELESS, TERSE, NftContext, NftError
+from towpath.kernel.nft_elements import messages
+from towpath.kernel.nft_known import Known, listed_key
+from towpath.kernel.nft_rules import plain
+from towpath.kernel.nft_socket import NftSocket, Refused
+from towpath.kernel.nft_steps import split
+from towpath.kernel.nft_text import Step, commands, comment_of
+from towpath.kernel.nft_types import NotPlain
 from towpath.kernel.port import KernelRefused
 from towpath.model.nft import Key, NftChain, NftSet, NftTable
 from towpath.model.op import NftUpdate
 
 _ATTEMPTS = 4
+_LISTINGS = 10
+# Chains changed at once whose rules are asked for one chain at a time rather than all together.
+_FEW = 20
+_TABLE_LINE = re.compile(r"^table inet (?P<table>\S+) \{")
 _RULE_LINE = re.compile(r"^\t\t(?P<rule>.*?)(?: comment \"(?P<comment>[^\"]*)\")? # handle (?P<handle>\d+)$")
 _HINTS = {
     EPERM: "nftables needs NET_ADMIN in the namespace's own user namespace",
@@ -28,100 +39,143 @@ class Nft:
     """Tables ``inet NAME`` of the namespace the calling thread is in when this is made.
 
     A rule cannot be read back as it was written: nft prints it in a form of its own. So each of our rules
-    carries a comment, a hash of its text; and after each change of rules the table is listed, and for each
-    rule is remembered what the kernel holds for its text. In a later listing a rule is given as its text only
-    if comment *and* expressions are those; one that was edited, or that somebody else made, is given as nft
-    prints it, and so differs from what is desired. A process that did not make the rules recognises those
-    whose text is what nft prints.
+    carries a comment, a hash of its text; and after each change of rules it is remembered what expressions
+    the kernel made of each text. A rule is given as its text only if comment *and* expressions are those; one
+    that was edited, or that somebody else made, is given as nft prints it, and so differs from what is
+    desired. A process that did not make the rules recognises those whose text is what nft prints.
     """
 
     def __init__(self) -> None:
-        """Raises KernelRefused if libnftables is missing."""
+        """Raises KernelRefused if libnftables is missing, OSError."""
         self._nft = NftContext()
-        self._elements = ElementSocket()
-        self._texts: dict[tuple[str, bytes], str] = {}
+        self._socket = NftSocket()
+        self._known = Known()
+        # By the table's handle and the rule's print.
+        self._texts: dict[tuple[int, bytes], str] = {}
 
     def close(self) -> None:
-        """Free the library's context."""
-        self._elements.close()
+        """Free the library's context and the sockets."""
+        self._socket.close()
         self._nft.close()
 
     def apply(self, update: NftUpdate) -> None:
-        """Execute ``update``: one transaction, or several if it exceeds what the socket can take.
+        """Execute ``update``: one transaction, or several where nobody can tell (``nft_steps.split``).
 
-        That limit exists in unprivileged user namespaces only (some thousand elements, some hundred rules);
-        then new sets and chains come first, unseen by any rule, then additions, then chains, each refilled at
-        once, then removals. A recreation is never cut: half of it would let everything through. Raises
-        KernelRefused.
+        It takes several as well if it exceeds what the socket can take. That limit exists in unprivileged
+        user namespaces only (some thousand elements, some hundred rules); then new sets and chains come
+        first, unseen by any rule, then additions, then chains, each refilled at once, then removals. A
+        recreation is never cut: half of it would let everything through. Raises KernelRefused.
         """
-        if self._apply_elements(update):
-            return
+        transactions = 0
         for attempt in range(_ATTEMPTS):
+            last = attempt == _ATTEMPTS - 1
+            errno, transactions = self._straight(update)
+            if errno == 0:
+                break
+            if errno == ENOENT and not last and (smaller := self._without_absent(update)) != update:
+                update = smaller
+                continue
             try:
-                self._send(commands(update), whole=update.recreate)
+                transactions = self._send(commands(update), whole=update.recreate)
                 break
             except ValueError as error:
                 raise KernelRefused(update.describe(), EINVAL, str(error)) from error
             except NftError as error:
                 smaller = self._without_absent(update) if error.errno == ENOENT else update
-                if smaller == update or attempt == _ATTEMPTS - 1:
+                if smaller == update or last:
                     op = f"nft {error.command}" if error.command else update.describe()
                     raise KernelRefused(op, error.errno, error.reason, _HINTS.get(error.errno, "")) from error
                 update = smaller
-        if any(chain.rules for chain in update.set_chains):
-            self._learn(update)
-
-    def _apply_elements(self, update: NftUpdate) -> bool:
-        """The short way, for elements of hash sets; False if libnftables has to do it or to say why not."""
-        try:
-            return self._elements.execute(messages(update))
-        except (NotPlain, OSError):
-            return False
+        self._learn(update)
+        self._known.moved(update, transactions, self._socket.generation())
 
     def observe(self, table: str) -> NftTable | None:
         """Table ``inet TABLE``, None if there is none. Raises KernelRefused."""
-        try:
-            listed = self._list(table, 0)
-            if listed is None:
-                return None
-            chains = {
-                chain: NftChain(name=chain, hook=found.hook, rules=self._rules(table, found.rules))
-                for chain, found in listed.chains.items()
-            }
-        except NftError as error:
-            hint = _HINTS.get(error.errno, "")
-            raise KernelRefused(f"list table inet {table}", error.errno, error.reason, hint) from error
-        return NftTable(name=table, sets=listed.sets, chains=chains)
+        for left in reversed(range(_LISTINGS)):
+            generation = self._socket.generation()
+            if self._known.at(table, generation):
+                break
+            try:
+                found = self._listed(table)
+            except (KernelRefused, NftError) as error:
+                if error.errno == ENOENT and left:
+                    continue  # what was to be listed next has gone
+                raise _not_listed(table, error.errno, error.reason) from error
+            unchanged = self._socket.generation() == generation
+            self._known.seen(table, found, generation if unchanged else -1)
+            if unchanged:
+                break
+        # If somebody changes some table all the time, a half-seen one is put right at the next look.
+        return self._known.table()
 
-    def _send(self, steps: Sequence[Step], *, whole: bool = False) -> None:
+    def counters(self, table: str, name: str) -> dict[Key, tuple[int, int]]:
+        """Packets and bytes that found each element of a set that counts them. Raises KernelRefused."""
+        found = {decl.name: decl for decl in nft_dump.sets(self._dump(nft_dump.GET_SET, table), table)}
+        if name not in found:
+            raise _not_listed(table, ENOENT, f"there is no set {name}")
+        return nft_dump.counters(found[name], self._elements(table, name))
+
+    def _straight(self, update: NftUpdate) -> tuple[int, int]:
+        """Without libnftables, as far as possible: an error (0: done), and how many transactions it took.
+
+        EINVAL: libnftables has to do it, or to say why not.
+        """
+        declares = bool(update.add_sets or update.add_chains or update.set_chains or update.recreate)
+        nothing = NftUpdate(table=update.table)
+        try:
+            parts = split(update, partial(self._there, update.table), plain) if declares else None
+            if parts is None and declares:
+                return EINVAL, 0
+            before, elements, after = parts or (nothing, update, nothing)
+            steps = messages(elements)
+            transactions = self._send(commands(before)) if before != nothing else 0
+            try:
+                transactions += self._socket.execute(steps)
+            except (Refused, OSError):
+                self._undo(before)
+                raise
+            transactions += self._send(commands(after)) if after != nothing else 0
+        except Refused as refused:
+            return refused.errno, 0
+        except (NotPlain, NftError, ValueError, OSError, KernelRefused):
+            return EINVAL, 0
+        return 0, transactions
+
+    def _there(self, table: str, names: Collection[str]) -> Collection[str]:
+        """Those of ``names`` that are chains already."""
+        if len(names) > _FEW:
+            listed = nft_dump.chains(self._socket.dump(nft_dump.GET_CHAIN, nft_dump.INET), table)
+            return {chain.name for chain in listed}
+        get = self._socket.get
+        return [name for name in names if get(nft_dump.GET_CHAIN, nft_dump.of_chain(table, name)) is not None]
+
+    def _undo(self, declared: NftUpdate) -> None:
+        """Remove what nothing refers to."""
+        chains, sets = (chain for chain, _ in declared.add_chains), (decl.name for decl in declared.add_sets)
+        undo = NftUpdate(table=declared.table, del_chains=tuple(chains), del_sets=tuple(sets))
+        with contextlib.suppress(Refused, NotPlain, OSError):
+            self._socket.execute(messages(undo))
+
+    def _send(self, steps: Sequence[Step], *, whole: bool = False) -> int:
+        """Through libnftables; returns how many transactions it took."""
         try:
             self._nft.run(*(command for step in steps for command in step))
         except NftError as error:
             if error.errno != EMSGSIZE or len(steps) < 2 or whole:
                 raise
             half = len(steps) // 2
-            self._send(steps[:half])
-            self._send(steps[half:])
-
-    def _list(self, table: str, more: int) -> nft_json.Listing | None:
-        try:
-            listing = self._nft.run(
-                f"list table inet {name(table)}", flags=JSON | STATELESS | NUMERIC_PROTO | more
-            )
-        except NftError as error:
-            if error.errno == ENOENT:
-                return None
-            raise
-        return nft_json.decode(listing)
+            return self._send(steps[:half]) + self._send(steps[half:])
+        return 1
 
     def _without_absent(self, update: NftUpdate) -> NftUpdate:
         """``update`` less the removals of what is gone already: in 1.0.6 nft has no "destroy"."""
-        listed = self._list(update.table, 0) or nft_json.Listing({}, {})
+        listed = self.observe(update.table) or NftTable(name=update.table)
         dels: list[tuple[NftSet, dict[Key, Key]]] = []
         for decl, elements in update.del_elements:
             found = listed.sets.get(decl.name)
             if found is not None:
-                dels.append((decl, {k: v for k, v in elements.items() if k in found.elements}))
+                there = {k: v for k, v in elements.items() if listed_key(decl, k) in found.elements}
+                dels.append((decl, there))
         return replace(
             update,
             del_elements=tuple(dels),
@@ -129,35 +183,90 @@ class Nft:
             del_sets=tuple(decl for decl in update.del_sets if decl in listed.sets),
         )
 
-    def _learn(self, update: NftUpdate) -> None:
-        """Remember what the kernel holds for the texts just written."""
-        listed = self._list(update.table, TERSE)
-        if listed is None:
-            return
-        for chain in update.set_chains:
-            found = listed.chains.get(chain.name)
-            if found is None or [r.comment for r in found.rules] != [comment_of(r) for r in chain.rules]:
-                continue  # somebody was faster: what he did is not to be taken for ours
-            for text, rule in zip(chain.rules, found.rules, strict=True):
-                self._texts[rule.comment, rule.print] = text
+    def _listed(self, table: str) -> NftTable | None:
+        handle = self._handle(table)
+        if handle is None:
+            return None
+        chains = {
+            c.name: c for c in nft_dump.chains(self._socket.dump(nft_dump.GET_CHAIN, nft_dump.INET), table)
+        }
+        declared = self._dump(nft_dump.GET_SET, table)
+        anonymous = nft_dump.anonymous_sets(declared, table)
+        rules = list(nft_dump.rules(self._dump(nft_dump.GET_RULE, table), table, anonymous))
+        texts: dict[str, list[str]] = {chain: [] for chain in chains}
+        for rule, text in zip(rules, self._told(table, handle, rules), strict=True):
+            texts.setdefault(rule.chain, []).append(text)
+        sets = {}
+        for decl in nft_dump.sets(declared, table):
+            dump = self._elements(table, decl.name)
+            decode = partial(nft_dump.elements, decl, dump)
+            known = self._known.elements(decl, nft_dump.digest(dump), decode)
+            sets[decl.name] = replace(decl, elements=known)
+        return NftTable(
+            name=table,
+            sets=sets,
+            chains={
+                name: NftChain(name=name, hook=chain.hook, rules=tuple(texts[name]))
+                for name, chain in chains.items()
+            },
+        )
 
-    def _rules(self, table: str, rules: Sequence[nft_json.Rule]) -> tuple[str, ...]:
+    def _told(self, table: str, handle: int, rules: list[nft_dump.Rule]) -> list[str]:
         """Our own text for the rules that are as we made them, nft's for others."""
-        texts = [self._texts.get((rule.comment, rule.print)) for rule in rules]
-        if None in texts:
+        keys = [(handle, rule.print) for rule in rules]
+        if any(key not in self._texts for key in keys):
             printed = self._printed(table)
-            for place, rule in enumerate(rules):
-                if texts[place] is None:
-                    text, comment = printed.get(rule.handle, ("(gone while listing)", ""))
-                    if comment == comment_of(text):
-                        self._texts[rule.comment, rule.print] = text
-                    elif comment:
-                        text += f' comment "{comment}"'
-                    texts[place] = text
-        return tuple(text for text in texts if text is not None)
+            for key, rule in zip(keys, rules, strict=True):
+                if rule.handle in printed:
+                    self._texts.setdefault(key, printed[rule.handle])
+        told = {key: self._texts.get(key, "(gone while listing)") for key in keys}
+        self._texts = {key: text for key, text in self._texts.items() if key[0] != handle or key in told}
+        return [told[key] for key in keys]
 
-    def _printed(self, table: str) -> dict[int, tuple[str, str]]:
-        """Text and comment of each rule as nft prints them, by handle."""
-        listing = self._nft.run(f"list table inet {name(table)}", flags=STATELESS | TERSE | HANDLES).decode()
-        matches = (_RULE_LINE.match(line) for line in listing.splitlines())
-        return {int(m["handle"]): (m["rule"], m["comment"] or "") for m in matches if m is not None}
+    def _learn(self, update: NftUpdate) -> None:
+        """Remember what the kernel has made of the texts just written."""
+        written = [chain for chain in update.set_chains if chain.rules]
+        if not written or (handle := self._handle(update.table)) is None:
+            return
+        anonymous = nft_dump.anonymous_sets(self._dump(nft_dump.GET_SET, update.table), update.table)
+        found: dict[str, list[nft_dump.Rule]] = {}
+        for chain in [chain.name for chain in written] if len(written) <= _FEW else [""]:
+            listing = self._dump(nft_dump.GET_RULE, update.table, chain)
+            for rule in nft_dump.rules(listing, update.table, anonymous):
+                found.setdefault(rule.chain, []).append(rule)
+        for changed in written:
+            rules = found.get(changed.name, [])
+            if [rule.comment for rule in rules] != [comment_of(text) for text in changed.rules]:
+                continue  # somebody was faster: what he did is not to be taken for ours
+            for text, rule in zip(changed.rules, rules, strict=True):
+                self._texts[handle, rule.print] = text
+
+    def _printed(self, table: str) -> dict[int, str]:
+        """Each rule as nft prints it, by handle; without its comment if that is ours.
+
+        All tables are listed: of a single one nft would fetch all elements, if only to leave them out.
+        """
+        listing = self._nft.run("list ruleset inet", flags=STATELESS | TERSE | HANDLES).decode()
+        printed: dict[int, str] = {}
+        inside = False
+        for line in listing.splitlines():
+            if (begins := _TABLE_LINE.match(line)) is not None:
+                inside = begins["table"] == table
+            elif inside and (m := _RULE_LINE.match(line)) is not None:
+                text, comment = m["rule"], m["comment"] or ""
+                ours = not comment or comment == comment_of(text)
+                printed[int(m["handle"])] = text if ours else f'{text} comment "{comment}"'
+        return printed
+
+    def _handle(self, table: str) -> int | None:
+        return nft_dump.table_handle(self._socket.dump(nft_dump.GET_TABLE, nft_dump.INET), table)
+
+    def _dump(self, kind: int, table: str, chain: str = "") -> list[bytes]:
+        return self._socket.dump(kind, nft_dump.of_table(table, chain))
+
+    def _elements(self, table: str, name: str) -> list[bytes]:
+        return self._socket.dump(nft_dump.GET_ELEMENTS, nft_dump.of_set(table, name))
+
+
+def _not_listed(table: str, errno: int, reason: str) -> KernelRefused:
+    return KernelRefused(f"list table inet {table}", errno, reason, _HINTS.get(errno, ""))

@@ -2,22 +2,20 @@
 
 Every step is indivisible and the list is in an order that is safe to cut: should a transaction be too
 large for the socket, what comes first is not yet visible to any rule (new sets, new chains reached by
-nobody), then come additions, then the rules that use them, then removals.
+nobody), then come additions, then the rules that use them, then removals (``nft_steps``).
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from towpath.kernel.nft_steps import Change, additions, removals
 from towpath.model.nft import Field, Hook, Key, NftChain, NftSet
 from towpath.model.op import NftUpdate
 
 # Commands that must take effect together.
 Step = tuple[str, ...]
-
-# Elements a command: cut as fine as this where a transaction has to be cut.
-CHUNK = 500
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "ipv6-icmp": 58, "sctp": 132, "udplite": 136}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,126}")
@@ -34,7 +32,6 @@ def comment_of(rule: str) -> str:
 def commands(update: NftUpdate) -> list[Step]:
     """The update's steps, in order. Raises ValueError for a name, key or value that nft must not see."""
     table = f"inet {name(update.table)}"
-    fresh = {decl.name for decl in update.add_sets}
     hidden = {chain for chain, hook in update.add_chains if hook is None}
     # Deleting what may be absent is an error; what has just been added is not absent.
     again = (f"delete table {table}", f"add table {table}") if update.recreate else ()
@@ -42,10 +39,9 @@ def commands(update: NftUpdate) -> list[Step]:
     script += [(f"add {'map' if s.data else 'set'} {table} {_declaration(s)}",) for s in update.add_sets]
     script += [(f"add chain {table} {_chain(chain, hook)}",) for chain, hook in update.add_chains]
     script += [_fill(table, chain) for chain in update.set_chains if chain.name in hidden]
-    script += _elements(table, update, fresh.__contains__)
-    script += _elements(table, update, lambda s: s not in fresh)
+    script += (_commands(table, step) for step in additions(update))
     script += [_fill(table, chain) for chain in update.set_chains if chain.name not in hidden]
-    script += _removals(table, update, plain=True)
+    script += (_commands(table, step) for step in removals(update))
     script += [(f"flush chain {table} {name(chain)}",) for chain in update.del_chains]
     script += [(f"delete chain {table} {name(chain)}",) for chain in update.del_chains]
     return script + [(f"delete set {table} {name(decl)}",) for decl in update.del_sets]
@@ -67,7 +63,8 @@ def _declaration(decl: NftSet) -> str:
     types = " . ".join(name(kind) for kind in decl.key)
     if decl.data:
         types += " : " + " . ".join(name(kind) for kind in decl.data)
-    return f"{name(decl.name)} {{ type {types};{' flags interval;' if decl.interval else ''} }}"
+    flags = (" flags interval;" if decl.interval else "") + (" counter;" if decl.counter else "")
+    return f"{name(decl.name)} {{ type {types};{flags} }}"
 
 
 def _chain(chain: str, hook: Hook | None) -> str:
@@ -87,48 +84,15 @@ def _fill(table: str, chain: NftChain) -> Step:
     return tuple(lines)
 
 
-def _elements(table: str, update: NftUpdate, wanted: Callable[[str], bool]) -> Iterator[Step]:
-    """Additions to the ``wanted`` sets; a key that is replaced goes and comes in one command.
-
-    Intervals that go, go first: what comes may overlap them.
-    """
-    gone = {decl.name: elements for decl, elements in update.del_elements}
-    yield from _removals(table, update, plain=False, wanted=wanted)
-    for decl, elements in update.add_elements:
-        if not wanted(decl.name):
-            continue
-        leaving: Mapping[Key, Key] = {} if decl.interval else gone.get(decl.name, {})
-        for part in _chunks(decl, elements):
-            replaced = {key: leaving[key] for key in part if key in leaving}
-            lines = [_command("delete", table, decl, replaced)] if replaced else []
-            yield (*lines, _command("add", table, decl, part))
+def _commands(table: str, step: tuple[Change, ...]) -> Step:
+    return tuple(_command(table, *change) for change in step)
 
 
-def _removals(
-    table: str, update: NftUpdate, *, plain: bool, wanted: Callable[[str], bool] = lambda _: True
-) -> Iterator[Step]:
-    """Removals from hash sets (``plain``) or interval sets, less the keys that are replaced."""
-    coming = {decl.name: elements for decl, elements in update.add_elements}
-    for decl, elements in update.del_elements:
-        if decl.interval == plain or not wanted(decl.name):
-            continue
-        staying = coming.get(decl.name, {}) if plain else {}
-        for part in _chunks(decl, {key: data for key, data in elements.items() if key not in staying}):
-            yield (_command("delete", table, decl, part),)
-
-
-def _chunks(decl: NftSet, elements: Mapping[Key, Key]) -> Iterator[dict[Key, Key]]:
-    items = list(elements.items())
-    for start in range(0, len(items), CHUNK):
-        yield dict(items[start : start + CHUNK])
-
-
-def _command(verb: str, table: str, decl: NftSet, elements: Mapping[Key, Key]) -> str:
-    """Deleting goes by key: whatever a map holds there."""
+def _command(table: str, verb: str, decl: NftSet, elements: Iterable[tuple[Key, Key]]) -> str:
     with_data = verb == "add" and decl.data
     texts = (
         key_text(decl.key, key) + (f" : {key_text(decl.data, data)}" if with_data else "")
-        for key, data in elements.items()
+        for key, data in elements
     )
     return f"{verb} element {table} {name(decl.name)} {{ {', '.join(texts)} }}"
 
@@ -145,6 +109,8 @@ def _field(kind: str, value: Field) -> str:
             return str(PROTOCOLS[value])  # /etc/protocols, which nft would ask, is not in every image
         case str() if kind == "verdict" and _VERDICT.fullmatch(value):
             return value
+        case int() if kind == "classid" and 0 <= value < 1 << 32:
+            return f"{value >> 16:x}:{value & 0xFFFF:x}"
         case int() if kind in ("inet_service", "mark", "inet_proto"):
             return str(int(value))
         case (int(), int()) if kind == "inet_service":

@@ -11,7 +11,8 @@ import msgspec
 
 # One field of a set key or of map data, by nft type:
 #   ifname -> str; ipv4_addr/ipv6_addr -> address, or network in interval sets; inet_proto -> str ("tcp");
-#   inet_service, mark -> int, or (low, high) in interval sets; verdict -> str ("accept", "goto pod-x").
+#   inet_service, mark -> int, or (low, high) in interval sets; classid -> int (nft prints 0x10005 as "1:5");
+#   verdict -> str ("accept", "goto pod-x").
 Field = str | int | IPv4Address | IPv6Address | IPv4Network | IPv6Network | tuple[int, int]
 Key = tuple[Field, ...]
 
@@ -21,13 +22,15 @@ class NftSet(msgspec.Struct, frozen=True, kw_only=True):
 
     ``key`` and ``data`` are nft type names, concatenated in order: ``("ifname", "ipv4_addr")``;
     ``data=("verdict",)`` makes a verdict map. ``interval`` only for CIDRs and port ranges: it costs
-    milliseconds per element where a hash costs microseconds.
+    milliseconds per element where a hash costs microseconds. ``counter``: each element counts the packets
+    that found it.
     """
 
     name: str
     key: tuple[str, ...]
     data: tuple[str, ...] = ()
     interval: bool = False
+    counter: bool = False
     elements: dict[Key, Key] = {}
 
 

@@ -91,6 +91,9 @@ class NftUpdate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     ``add_elements``, ``set_chains`` (flush and refill), ``del_chains``, ``del_sets``. ``add_sets`` carry no
     elements; the elements are in ``add_elements``. A deleted element that is absent already is no error.
 
+    ``add_chains`` are not there yet (or get another policy), so that no packet comes by those without a hook
+    before an element or another chain leads there: a large update is cut with that in mind.
+
     ``recreate``: the table is deleted first, in the same transaction. Nothing else can change a set's type or
     a base chain's hook; needed only where a foreign hand or another release has left such a thing.
     """

@@ -34,6 +34,8 @@ def _update(observed: NftTable, desired: NftTable) -> NftUpdate:
             add_sets.append(declared)
         have = _elements(seen) if seen is not None else {}
         want = _elements(wanted)
+        if have == want:  # nearly always, and far quicker to find out
+            continue
         more = {k: v for k, v in want.items() if k not in have or have[k] != v}
         less = {k: v for k, v in have.items() if k not in want or want[k] != v}
         if more:
@@ -45,11 +47,12 @@ def _update(observed: NftTable, desired: NftTable) -> NftUpdate:
     del_elements += [
         (replace(d, elements={}), d.elements) for d in gone if d.data == ("verdict",) and d.elements
     ]
-    changed = [c for n, c in desired.chains.items() if n not in observed.chains or observed.chains[n] != c]
+    changed = [c for n, c in desired.chains.items() if observed.chains.get(n) != c]
+    news = [c for c in changed if c.name not in observed.chains or observed.chains[c.name].hook != c.hook]
     return NftUpdate(
         table=desired.name,
         add_sets=tuple(add_sets),
-        add_chains=tuple((c.name, c.hook) for c in changed),
+        add_chains=tuple((c.name, c.hook) for c in news),
         add_elements=tuple(add_elements),
         del_elements=tuple(del_elements),
         set_chains=tuple(changed),
