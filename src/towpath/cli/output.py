@@ -16,14 +16,19 @@ MARKS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 def output_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """``-o FORMAT``, the same for every verb."""
+    return formats_option(*FORMATS)(command)
+
+
+def formats_option(*formats: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``-o FORMAT``, the first the default, for a verb that has formats of its own."""
     return click.option(
         "-o",
         "--output",
-        type=click.Choice(FORMATS),
-        default="table",
+        type=click.Choice(formats),
+        default=formats[0],
         show_default=True,
         help="Output format.",
-    )(command)
+    )
 
 
 def colour_wanted() -> bool:

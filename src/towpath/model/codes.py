@@ -4,16 +4,10 @@ TP1nnn agent and configuration, TP2nnn CNI, TP3nnn fabric, TP4nnn addresses, TP5
 networks, TP7nnn upgrade, TP8nnn images, TP9nnn lab.
 """
 
-import msgspec
+from towpath.model.code import Code
+from towpath.model.codes_policy import POLICY
 
-
-class Code(msgspec.Struct, frozen=True):
-    """``title`` one sentence; ``cause`` why it comes about; ``fix`` what an operator does."""
-
-    title: str
-    cause: str
-    fix: str
-
+__all__ = ["CODES", "Code"]
 
 CODES: dict[str, Code] = {
     "TP1010": Code(
@@ -235,71 +229,7 @@ CODES: dict[str, Code] = {
         ),
         fix="Delete the pod it belongs to; the DEL frees the address.",
     ),
-    "TP5001": Code(
-        title="A rule of a policy cannot be understood",
-        cause=(
-            "A field has a value that means nothing, asks for something Towpath does not offer, or is not "
-            "known to this version. The rule fails closed: one that allows is left out, one that denies or "
-            "passes denies everything. The policy's other rules are in force."
-        ),
-        fix="Correct the field the message names, or upgrade Towpath if it belongs to a newer API.",
-    ),
-    "TP5002": Code(
-        title="A policy cannot be understood as a whole",
-        cause=(
-            "Whom it selects, its tier, its order or the form of its rules cannot be told. It fails closed: "
-            "it selects all pods it may speak of where that is not known, and allows nothing."
-        ),
-        fix="Correct the field the message names, or delete the policy.",
-    ),
-    "TP5003": Code(
-        title="A policy names a Service that has no endpoints",
-        cause=(
-            "The Service does not exist under that name and namespace, or its selector finds no pods. A rule "
-            "speaks of what stands behind the Service, and so matches nothing until there is something."
-        ),
-        fix="Correct the name or namespace in the policy, or the Service's selector.",
-    ),
-    "TP5040": Code(
-        title="A network set of Calico's cannot be understood in full",
-        cause=(
-            "One of its networks, a label, or another field has a value that means nothing. What can be read "
-            "of it stays in use. Rules that deny what it selects deny everything until then, since what is "
-            "missing may be anything; rules that allow do without the missing part, and those that allow "
-            "what is not in the set allow nothing."
-        ),
-        fix="Correct the field the message names.",
-    ),
-    "TP5041": Code(
-        title="A host endpoint of Calico's cannot be understood in full",
-        cause=(
-            "Its node or interface, an address, a port, a label or a profile cannot be told. What no policy "
-            "decides is denied on it, whatever its profiles say."
-        ),
-        fix="Correct the field the message names, or delete the host endpoint.",
-    ),
-    "TP5042": Code(
-        title="A tier cannot be understood",
-        cause=(
-            "Its order or default action has a value that means nothing, or it is one of those that Calico "
-            "makes itself and says otherwise. Tiers of Calico's stay as they are; another one comes last and "
-            "denies by default, as a tier that does not exist."
-        ),
-        fix="Correct the field the message names.",
-    ),
-    "TP5043": Code(
-        title="A staged policy cannot be understood",
-        cause="Its kind, its spec or its stagedAction cannot be told; policy diff leaves it out.",
-        fix="Correct the field the message names. Staged policies are never in force.",
-    ),
-    "TP5044": Code(
-        title="A rule matches nothing",
-        cause=(
-            "Its IP version, its protocol and the families of its lists of networks exclude each other: no "
-            "packet is IPv4 and IPv6 at once. A list of exceptions counts as well, as it does in Calico."
-        ),
-        fix="Make them agree, or make one rule for each family.",
-    ),
+    **POLICY,
     "TP9001": Code(
         "The machine forbids the namespaces a lab is made of.",
         "unshare(2) was refused: user namespaces are off for ordinary users (sysctl, AppArmor, seccomp), or "

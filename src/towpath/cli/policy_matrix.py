@@ -1,0 +1,143 @@
+"""``towpath policy matrix``: who reaches whom on what, by class of what acts alike."""
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+import click
+
+from towpath.cli.output import emit, formats_option, table
+from towpath.cli.policy_input import Input, input_options
+from towpath.policy.matrix import Matrix, PlaceClass
+from towpath.policy.matrix import matrix as matrix_of
+from towpath.policy.places import Place
+
+SHOWN = 4  # members of a class on a screen
+
+
+def class_text(one: PlaceClass, shown: int = SHOWN) -> str:
+    """Its first members, and how many more there are."""
+    texts = [str(member) for member in one.members[:shown]]
+    rest = len(one.members) - len(texts)
+    return "; ".join(texts) + (f"; and {rest} more" if rest else "")
+
+
+def place_data(place: Place) -> dict[str, Any]:
+    """``names`` of endpoints and their address, or a network and what is left out of it."""
+    if place.net is None:
+        return {"names": list(place.names), "address": str(place.address)}
+    return {"net": str(place.net), "except": [str(net) for net in place.but]}
+
+
+def class_data(one: PlaceClass) -> dict[str, Any]:
+    """All its members."""
+    return {
+        "kind": one.kind,
+        "family": one.family,
+        "members": [place_data(member) for member in one.members],
+    }
+
+
+def named_classes(found: Matrix) -> dict[PlaceClass, str]:
+    """``C1``…: a class that is a source as well as a destination has one name."""
+    return {one: f"C{n}" for n, one in enumerate(dict.fromkeys((*found.sources, *found.destinations)), 1)}
+
+
+def as_data(found: Matrix) -> dict[str, Any]:
+    """Classes by name, and the cells in which there is anything."""
+    names = named_classes(found)
+    return {
+        "classes": [{"name": name, **class_data(one)} for one, name in names.items()],
+        "sources": [names[one] for one in found.sources],
+        "destinations": [names[one] for one in found.destinations],
+        "cells": [
+            {"from": names[source], "to": names[target], "connections": str(cell)}
+            for source, row in zip(found.sources, found.cells, strict=True)
+            for target, cell in zip(found.destinations, row, strict=True)
+            if cell
+        ],
+    }
+
+
+def screen(found: Matrix) -> str:
+    """The classes, and for each source what it reaches, destinations of the same connections together."""
+    names = named_classes(found)
+    classes = [[name, one.kind, f"IPv{one.family}", class_text(one)] for one, name in names.items()]
+    rows = []
+    for source, row in zip(found.sources, found.cells, strict=True):
+        by_cell: dict[str, list[str]] = {}
+        for target, cell in zip(found.destinations, row, strict=True):
+            if cell:
+                by_cell.setdefault(str(cell), []).append(names[target])
+        rows += [[names[source], " ".join(targets), cell] for cell, targets in by_cell.items()]
+        rows += [] if by_cell else [[names[source], "-", "none"]]
+    parts = table(["CLASS", "KIND", "FAMILY", "MEMBERS"], classes), table(["FROM", "TO", "CONNECTIONS"], rows)
+    return "\n\n".join((*parts, "What is not listed is denied."))
+
+
+def dot(found: Matrix) -> str:
+    """For Graphviz: a node a class, an edge a cell with anything in it."""
+    names = named_classes(found)
+    lines = ["digraph policy {", "  rankdir=LR;", "  node [shape=box];"]
+    lines += [f"  {name} [label={_quoted(_lines(one))}];" for one, name in names.items()]
+    for cell in as_data(found)["cells"]:
+        lines.append(f"  {cell['from']} -> {cell['to']} [label={_quoted(cell['connections'])}];")
+    return "\n".join((*lines, "}"))
+
+
+def html(found: Matrix) -> str:
+    """A page of its own: a table of the classes, and one of sources by destinations."""
+    names = named_classes(found)
+    classes = "".join(
+        f"<tr><th>{name}</th><td>{one.kind}</td><td>IPv{one.family}</td>"
+        f"<td>{'<br>'.join(escape(str(member)) for member in one.members)}</td></tr>\n"
+        for one, name in names.items()
+    )
+    heads = "".join(f"<th>{names[target]}</th>" for target in found.destinations)
+    rows = "".join(
+        f"<tr><th>{names[source]}</th>{''.join(map(_cell, row))}</tr>\n"
+        for source, row in zip(found.sources, found.cells, strict=True)
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Policy matrix</title>\n'
+        "<style>body{font-family:sans-serif}table{border-collapse:collapse;margin-bottom:2em}"
+        "th,td{border:1px solid #999;padding:.3em .6em;text-align:left;vertical-align:top}"
+        ".all{background:#cfc}.some{background:#ffc}.none{background:#fcc}</style></head><body>\n"
+        "<h1>Policy matrix</h1>\n<h2>Classes</h2>\n<table>\n"
+        f"<tr><th>Class</th><th>Kind</th><th>Family</th><th>Members</th></tr>\n{classes}</table>\n"
+        "<h2>From (rows) to (columns)</h2>\n<table>\n"
+        f"<tr><th></th>{heads}</tr>\n{rows}</table>\n</body></html>"
+    )
+
+
+def _cell(cell: object) -> str:
+    if cell is None:
+        return "<td></td>"
+    text = str(cell)
+    return f'<td class="{text if text in ("all", "none") else "some"}">{escape(text)}</td>'
+
+
+def _lines(one: PlaceClass) -> Iterable[str]:
+    shown = [str(member) for member in one.members[:SHOWN]]
+    rest = len(one.members) - len(shown)
+    return [*shown, f"and {rest} more"] if rest else shown
+
+
+def _quoted(text: str | Iterable[str]) -> str:
+    lines = [text] if isinstance(text, str) else text
+    return '"' + "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in lines) + '"'
+
+
+@click.command()
+@input_options
+@formats_option("table", "json", "dot", "html")
+def matrix(given: Input, output: str) -> None:
+    """Who reaches whom on what, by class: endpoints and networks that act alike are one row and one column.
+
+    The page of `-o html` needs nothing else; `-o dot` is for Graphviz.
+    """
+    found = matrix_of(given.asked(given.objects()).assembled.world)
+    if output in ("dot", "html"):
+        click.echo(dot(found) if output == "dot" else html(found))
+    else:
+        emit(as_data(found), output, lambda: screen(found))
