@@ -237,7 +237,8 @@ async def test_directory_asks_only_when_it_must(api: FakeApiServer) -> None:
             },
         )
         await reflector.listed.wait()
-        directory = ApiPodDirectory(client, reflector)
+        fetched: list[str] = []
+        directory = ApiPodDirectory(client, reflector, lambda pod: fetched.append(pod.metadata.name))
         asked = len([t for _, t in api.requests if t.startswith("/api/v1/namespaces/")])
         found = await directory.find("d", "a")
         assert found is not None
@@ -250,6 +251,7 @@ async def test_directory_asks_only_when_it_must(api: FakeApiServer) -> None:
         successor = await directory.find("d", "b")
         assert successor is not None
         assert successor.metadata.uid == "3"
+        assert fetched == ["b"]
         await api.down()
         assert (await directory.find("d", "b")) is not None
         with pytest.raises(PodLookupFailed, match="get d/pods/stranger"):

@@ -1,5 +1,6 @@
 """The manifests: the file is what the program renders, and what they grant is what the agent uses."""
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -9,15 +10,21 @@ from click.testing import CliRunner
 
 import towpath
 from towpath.agent.config import load
+from towpath.agent.surroundings import Cluster
 from towpath.api.netconf import parse_net_conf
 from towpath.cli.install import command
 from towpath.install import configuration
 from towpath.install.compare import differences
 from towpath.install.render import RULES, render, to_yaml
 from towpath.install.values import Values, ValuesError, values
+from towpath.kube.client import Client
+from towpath.kube.fake import FakeApiServer
+from towpath.policy.sources import SOURCES
 
 MANIFESTS = Path(__file__).parents[2] / "manifests" / "towpath.yaml"
 SOURCE = Path(towpath.__file__).parent
+CORE = ("nodes", "pods", "namespaces", "serviceaccounts", "endpointslices")
+NET_CONF = '{"Network": "10.42.0.0/16", "Backend": {"Type": "vxlan"}}'
 BOTH = {"cluster_cidrs": ["10.42.0.0/16", "fd00:10:42::/56"]}
 
 
@@ -40,14 +47,54 @@ def test_the_configuration_is_what_the_agent_accepts(tmp_path: Path) -> None:
     assert settings.log_level == "debug"
 
 
-def test_rights_are_those_the_agent_uses() -> None:
+async def test_rights_are_those_the_agent_uses() -> None:
     text = "".join(path.read_text() for path in (SOURCE / "agent").glob("*.py"))
     calls = {(found[2].lower(), found[1]) for found in re.finditer(r"client\.(\w+)\(\s*([A-Z]+)\b", text)}
-    watched = {found[1].lower() for found in re.finditer(r"Reflector\(\s*[^,]+,\s*([A-Z]+)\b", text)}
-    used = {(kind, verb) for kind in watched or {"nodes", "pods"} for verb in ("list", "watch")}
-    used |= {(f"{kind}/status" if verb == "patch" else kind, verb) for kind, verb in calls}
-    granted = {(kind, verb) for rule in RULES for kind in rule["resources"] for verb in rule["verbs"]}
+    used = {("", f"{kind}/status" if verb == "patch" else kind, verb) for kind, verb in calls}
+    used |= await followed()
+    granted = {
+        (group, kind, verb)
+        for rule in RULES
+        for group in rule["apiGroups"]
+        for kind in rule["resources"]
+        for verb in rule["verbs"]
+    }
     assert granted == used
+
+
+async def followed() -> set[tuple[str, str, str]]:
+    """Group, kind and verb of what an agent asks of a server that has everything, Calico in either group."""
+    found: set[tuple[str, str, str]] = set()
+    for left_out in ("projectcalico.org", "crd.projectcalico.org"):
+        api = await FakeApiServer.start()
+        for source in SOURCES:
+            if source.group != left_out:
+                api.served.setdefault((source.group, source.versions[0]), []).append(source.plural)
+        kinds = {source.plural for source in SOURCES if source.group != left_out}
+        settings = load({"node_name": "n1", "net_conf": NET_CONF}, {})
+        async with Client(api.config()) as client:
+            cluster = Cluster(settings, parse_net_conf(NET_CONF), client, lambda: None, lambda: None)
+            tasks = [asyncio.create_task(part) for part in cluster.parts()]
+            await asyncio.wait_for(api.watched(len(kinds) + len(CORE)), 10)
+            assert cluster.known
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        found |= {asked for method, target in api.requests if (asked := question(method, target))}
+        await api.down()
+    return found
+
+
+def question(method: str, target: str) -> tuple[str, str, str] | None:
+    path, _, query = target.partition("?")
+    match path.strip("/").split("/"):
+        case ["api", "v1", plural]:
+            return "", plural, "watch" if "watch=" in query else "list"
+        case ["apis", group, _, plural]:
+            return group, plural, "watch" if "watch=" in query else "list"
+    assert method == "GET"
+    assert path.startswith("/apis")  # discovery, which everybody may
+    return None
 
 
 def test_the_agent_is_bounded() -> None:

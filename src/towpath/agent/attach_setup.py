@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from towpath.agent.admission import UNRESTRICTED, Admission
 from towpath.agent.attach_conntrack import Connections
 from towpath.agent.attach_links import LinkRemover
 from towpath.agent.attach_netlink import NodeNetlink
@@ -23,6 +24,7 @@ async def attachments(
     pods: PodDirectory | None,
     settings: AttachSettings,
     kernel_lock: asyncio.Lock,
+    admission: Admission = UNRESTRICTED,
 ) -> AsyncIterator[Attachments]:
     """The handler for ``cni.server.serve``, in the calling thread's network namespace.
 
@@ -35,7 +37,7 @@ async def attachments(
         contextlib.closing(LinkRemover(_this_node)) as remover,
     ):
         wiring = Wiring(host, pod_kernel, netlink, remover, connections)
-        yield Attachments(store, wiring, pods, settings, kernel_lock, netlink.routes)
+        yield Attachments(store, wiring, pods, settings, kernel_lock, netlink.routes, admission)
 
 
 def _this_node() -> contextlib.AbstractContextManager[Kernel]:

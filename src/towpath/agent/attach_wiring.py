@@ -12,6 +12,7 @@ from towpath.cni.request import PodDescriptors, Request
 from towpath.desired.bandwidth import shaping
 from towpath.desired.names import ifb_name
 from towpath.desired.pods import pod_wiring
+from towpath.desired.policy_chains import Verdicts
 from towpath.desired.ruleset import TABLE, bind, unbind
 from towpath.kernel.port import Kernel, KernelRefused
 from towpath.model.attachment import Attachment
@@ -37,10 +38,11 @@ class Wiring:
         self._host, self._inside, self._netlink = host, inside, netlink
         self._remover, self._connections = remover, connections
 
-    def make(self, att: Attachment, descriptors: PodDescriptors) -> None:
+    def make(self, att: Attachment, descriptors: PodDescriptors, verdicts: Verdicts) -> None:
         """Create link, addresses, routes, limits; last, in one transaction, what lets packets pass.
 
-        Until then the firewall drops whatever comes from the link or goes to it. Raises KernelRefused, and
+        Until then the firewall drops whatever comes from the link or goes to it; and it does so until the
+        pod's policy is in force, where ``verdicts`` does not say what that is. Raises KernelRefused, and
         then some of it may exist; InterfaceTaken, and then the rest of it does not.
         """
         wiring = pod_wiring(att)
@@ -51,7 +53,7 @@ class Wiring:
                 raise InterfaceTaken(att.ifname) from error
             raise
         self._inside(descriptors).apply(_rest(wiring.inside))
-        self._host.apply([*_rest(wiring.host), bind(att)])
+        self._host.apply([*_rest(wiring.host), bind(att, verdicts)])
 
     async def settled(self, att: Attachment, descriptors: PodDescriptors) -> None:
         """Wait for what the kernel does about a new pod in the background: from then on no packet is lost.

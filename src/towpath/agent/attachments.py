@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from towpath.agent.admission import Admission
 from towpath.agent.attach_check import broken_results
 from towpath.agent.attach_errors import explained, refusal, unwirable
 from towpath.agent.attach_plan import attachment, host_end, range_sets, requested, result
@@ -54,6 +55,7 @@ class Attachments:
 
     ``routed`` tells whether the kernel has a route to an address, so that one that nobody leased but somebody
     uses is not given out. ``kernel_lock`` keeps reconciliation and us from working on a half-made state.
+    ``admission`` says what a new pod is allowed.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Attachments:
         settings: AttachSettings,
         kernel_lock: asyncio.Lock,
         routed: Callable[[Addr], bool],
+        admission: Admission,
     ) -> None:
         self.settings = settings
+        self._admission = admission
         self._store, self._wiring, self._pods = store, wiring, pods
         self._kernel_lock, self._routed = kernel_lock, routed
         self._turns = Turns()
@@ -302,12 +306,15 @@ class Attachments:
         for attempt in (1, 2):
             try:
                 async with self._kernel_lock:
-                    self._wiring.make(att, descriptors)
+                    verdicts = self._admission.verdicts((*self._wired.values(), att), att)
+                    self._wiring.make(att, descriptors, verdicts)
                     self._wired[att.container_id, att.ifname] = att
                 break
             except InterfaceTaken:
                 if attempt == 2 or not await self._wiring.make_way(att.host_ifname):
                     raise
+        if None in verdicts:
+            await self._admission.enforce(att)
         await self._wiring.settled(att, descriptors)
 
     async def _undo(self, att: Attachment) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from towpath import __version__
 from towpath.agent import gauges
+from towpath.agent.admission import ByPolicy
 from towpath.agent.attach_setup import attachments as make_attachments
 from towpath.agent.attachments import Attachments, AttachSettings
 from towpath.agent.config import Settings
@@ -41,6 +42,7 @@ from towpath.kube.client import Client
 from towpath.log import get_logger
 from towpath.model.finding import Finding
 from towpath.model.network import ClusterNetwork
+from towpath.model.state import NetState
 
 log = get_logger("towpath.agent")
 
@@ -106,8 +108,9 @@ class Agent:
         stack.callback(self._store.close)
         with suppress(LeaseStoreError):  # its problem is told by STATUS, readiness and findings
             self._store.open()
+        admission = ByPolicy(self._around, self._reconcile, self._desired)
         self._attachments: Attachments = await stack.enter_async_context(
-            make_attachments(self._store, kernel, self._around.pods, self._attach, self._lock)
+            make_attachments(self._store, kernel, self._around.pods, self._attach, self._lock, admission)
         )
         self._reconciler = Reconciler(
             kernel, self._around.planner, self._lock, self._attachments.current, self._metrics
@@ -163,6 +166,9 @@ class Agent:
         self._judge()
         self._node_runner.poke()
         return step is not None and not step.failed
+
+    def _desired(self) -> NetState | None:
+        return self._step.plan.desired.state if self._step is not None else None
 
     async def _collect(self) -> None:
         """Every resync interval, free leases whose DEL never came, on two proofs."""

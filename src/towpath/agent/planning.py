@@ -17,6 +17,7 @@ from towpath.model.attachment import Attachment
 from towpath.model.finding import Finding
 from towpath.model.net import Addr, Net, Vxlan
 from towpath.model.network import ClusterNetwork, Underlay
+from towpath.model.policy import Program
 from towpath.model.state import NetState
 
 _ETHERNET_MTU = 1500
@@ -70,7 +71,9 @@ class StandalonePlanner:
 
 
 class ClusterPlanner:
-    """A node of a cluster. ``nodes`` gives the Nodes by name, as the API has them now."""
+    """A node of a cluster. ``nodes`` gives the Nodes by name, as the API has them now; ``policy`` what policy
+    means for these attachments, None while that is not known.
+    """
 
     def __init__(
         self,
@@ -78,17 +81,21 @@ class ClusterPlanner:
         node_name: str,
         iface: str,
         nodes: Callable[[], Mapping[str, Node]],
+        policy: Callable[[tuple[Attachment, ...]], Program | None],
     ) -> None:
         self._network, self._node_name, self._iface = network, node_name, iface
-        self._nodes = nodes
+        self._nodes, self._policy = nodes, policy
         self._macs: dict[str, str] = {}
         self._underlay: Underlay | None = None
 
     def plan(
         self, observed: NetState, attachments: tuple[Attachment, ...]
     ) -> tuple[Plan | None, tuple[Finding, ...]]:
-        """None while this node's place in the network cannot be told."""
+        """None while this node's place in the network, or its policy, cannot be told."""
         nodes = dict(self._nodes())
+        policy = self._policy(attachments)
+        if policy is None:
+            return None, ()
         underlay, findings = self._find_underlay(nodes, observed)
         if underlay is None:
             return None, findings
@@ -99,6 +106,7 @@ class ClusterPlanner:
             underlay=underlay,
             attachments=attachments,
             vtep_macs=self._vtep_macs(observed),
+            policy=policy,
         )
         desired, me = node_state(snapshot), own_identity(snapshot)
         plan = Plan(

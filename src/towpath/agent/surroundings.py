@@ -9,13 +9,16 @@ from towpath.agent.config import Settings
 from towpath.agent.directory import ApiPodDirectory
 from towpath.agent.interest import relevant_to
 from towpath.agent.planning import ClusterPlanner, Planner, StandalonePlanner
+from towpath.agent.policies import Policies
 from towpath.agent.report import Publisher
 from towpath.api.core import Node, Pod
 from towpath.api.report import AgentReport
+from towpath.desired.policy_chains import NO_POLICIES, Verdicts, verdicts_of
 from towpath.kube.client import Client
 from towpath.kube.codec import Key
 from towpath.kube.kinds import NODES, PODS
 from towpath.kube.reflector import Reflector, Selection
+from towpath.model.attachment import Attachment
 from towpath.model.finding import Finding
 from towpath.model.network import ClusterNetwork
 
@@ -45,6 +48,10 @@ class Surroundings(Protocol):
         """Why it is not all known yet, empty when it is."""
         ...
 
+    def verdicts(self, attachments: tuple[Attachment, ...], one: Attachment) -> Verdicts:
+        """What ``one`` of them is judged by; None: to be put in force by reconciliation first."""
+        ...
+
     def findings(self) -> list[Finding]:
         """What is wrong with what was read."""
         ...
@@ -72,6 +79,10 @@ class Standalone:
     def problem(self) -> str:
         """None."""
         return ""
+
+    def verdicts(self, attachments: tuple[Attachment, ...], one: Attachment) -> Verdicts:
+        """All is allowed."""
+        return NO_POLICIES
 
     def findings(self) -> list[Finding]:
         """None."""
@@ -108,16 +119,25 @@ class Cluster:
         self._nodes: Reflector[Node] = Reflector(
             client, Selection(kind=NODES), self._node_changed, silence=silence
         )
-        mine = Selection(kind=PODS, field_selector=f"spec.nodeName={settings.node_name}")
-        self._pods: Reflector[Pod] = Reflector(client, mine, self._pod_changed, silence=silence)
-        self.reflectors: Mapping[str, Reflector[Any]] = {"nodes": self._nodes, "pods": self._pods}
-        self.pods: PodDirectory | None = ApiPodDirectory(client, self._pods)
-        self.planner: Planner = ClusterPlanner(network, settings.node_name, settings.iface, self._by_name)
+        # Pods of all nodes: any of them may be a peer of a policy's.
+        self._pods: Reflector[Pod] = Reflector(
+            client, Selection(kind=PODS), self._pod_changed, silence=silence
+        )
+        self._policies = Policies(client, self._pods, self._nodes, changed, silence)
+        self.pods: PodDirectory | None = ApiPodDirectory(client, self._pods, self._policies.pod_found)
+        self.planner: Planner = ClusterPlanner(
+            network, settings.node_name, settings.iface, self._by_name, self._policies.program
+        )
+
+    @property
+    def reflectors(self) -> Mapping[str, Reflector[Any]]:
+        """What is watched, by kind."""
+        return {"nodes": self._nodes, "pods": self._pods, **self._policies.reflectors}
 
     @property
     def known(self) -> bool:
-        """Whether the Nodes were listed."""
-        return self._nodes.listed.is_set()
+        """Whether the Nodes and all that policy depends on were listed."""
+        return self._nodes.listed.is_set() and not self._policies.problem()
 
     @property
     def own(self) -> Node | None:
@@ -129,15 +149,24 @@ class Cluster:
         for kind, reflector in self.reflectors.items():
             if not reflector.listed.is_set():
                 return f"{kind} not listed yet: {reflector.problem or 'no answer yet'}"
-        return ""
+        return self._policies.problem()
+
+    def verdicts(self, attachments: tuple[Attachment, ...], one: Attachment) -> Verdicts:
+        """What ``one`` of them is judged by, as far as nothing else has to be in the kernel for it."""
+        program = self._policies.program(attachments)
+        if program is None:
+            return None, None
+        found = verdicts_of(program, one)
+        return found if found == NO_POLICIES else (None, None)
 
     def findings(self) -> list[Finding]:
-        """Nodes that cannot be read."""
-        return [_strange(f"Node/{name}", why) for (_, name), why in self._nodes.undecodable.items()]
+        """Nodes that cannot be read, policies that are stricter than what was written."""
+        nodes = [_strange(f"Node/{name}", why) for (_, name), why in self._nodes.undecodable.items()]
+        return nodes + self._policies.findings()
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """The reflectors."""
-        return [self._nodes.run(), self._pods.run()]
+        return [self._nodes.run(), self._pods.run(), self._policies.run()]
 
     async def publish(self, annotations: dict[str, str], report: AgentReport, *, network_up: bool) -> bool:
         """Write it to the own Node, if there is one and it says something else."""
@@ -150,6 +179,7 @@ class Cluster:
         return {name: node for (_, name), node in self._nodes.objects.items()}
 
     def _node_changed(self, key: Key | None) -> None:
+        self._policies.node_changed(key)
         if key is None:
             self._changed()
             return
@@ -165,6 +195,7 @@ class Cluster:
             self._own_changed()
 
     def _pod_changed(self, key: Key | None) -> None:
+        self._policies.pod_changed(key)
         if key is None:
             self._own_changed()
 

@@ -7,6 +7,7 @@ from functools import wraps
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import click
 import msgspec
@@ -20,6 +21,7 @@ from towpath.policy.world import Assembled, ObjectKey, assemble, is_namespaced, 
 SUFFIXES = (".yaml", ".yml", ".json")
 LIVE = "live"
 _ERAS = {"3.31": CALICO_3_31, "3.32": CALICO_3_32}
+_STAND_INS = (1 << 17) - 2
 _STEP = re.compile(r"\[(\d+)\]")
 
 
@@ -231,21 +233,25 @@ def _line(node: yaml.Node, path: str) -> int:
 def _with_addresses(objects: Objects) -> Objects:
     """Pods of files that have no status get one of the networks for documentation and tests (RFC 2544, 3849).
 
-    Rules that ask for networks do not see their real addresses, which nobody knows yet.
+    Always the same one for a name, so that two worlds can be compared. Rules that ask for networks do not see
+    their real addresses, which nobody knows yet.
     """
     found: Objects = {}
-    number = 0
+    taken: set[int] = set()
     for key, sourced in objects.items():
         if key.kind != "Pod" or not sourced.origin.file or sourced.raw.get("status"):
             found[key] = sourced
             continue
-        number += 1
-        ips = IPv4Address("198.18.0.0") + number, IPv6Address("2001:db8::") + number
+        number = crc32(str(key).encode()) % _STAND_INS
+        while number in taken:
+            number = (number + 1) % _STAND_INS
+        taken.add(number)
+        ips = IPv4Address("198.18.0.1") + number, IPv6Address("2001:db8::1") + number
         status = {"podIP": str(ips[0]), "podIPs": [{"ip": str(ip)} for ip in ips]}
         found[key] = Sourced({**sourced.raw, "status": status}, sourced.origin)
-    if number:
+    if taken:
         click.echo(
-            f"towpath: {number} pods have no address yet; 198.18.0.0/15 and 2001:db8::/32 stand for them",
+            f"towpath: {len(taken)} pods have no address yet; 198.18.0.0/15 and 2001:db8::/32 stand for them",
             err=True,
         )
     return found

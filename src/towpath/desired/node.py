@@ -39,7 +39,7 @@ def node_state(snapshot: Snapshot) -> Desired:
     state = _with_pods(state, snapshot.attachments)
     if me.links:
         local = [link.subnet for link in me.links.values()]
-        table = ruleset(snapshot.network, local, snapshot.attachments)
+        table = ruleset(snapshot.network, local, snapshot.attachments, snapshot.policy)
         state = state.merge(NetState(nft=table))
     findings = (
         *me.findings,

@@ -15,18 +15,24 @@ from msgspec.structs import replace
 from towpath.desired.hostports import hostport_elements
 from towpath.desired.masquerade import masquerade_rules
 from towpath.desired.names import POD_PREFIX
+from towpath.desired.policy_chains import (
+    NO_POLICIES,
+    RESTORED,
+    Verdicts,
+    policy_chains,
+    verdicts_of,
+)
 from towpath.model.attachment import Attachment
 from towpath.model.net import Net
 from towpath.model.network import ClusterNetwork
 from towpath.model.nft import Hook, Key, NftChain, NftSet, NftTable
 from towpath.model.op import NftUpdate
+from towpath.model.policy import Program
 
 _Type = Literal["filter", "nat"]
 _Hook = Literal["prerouting", "input", "forward", "output", "postrouting"]
 
 TABLE = "towpath"
-# A pod without policy: go on after the jump, so that the receiving pod's chain is asked as well.
-NO_POLICY: Key = ("return",)
 
 _POD = f'"{POD_PREFIX}*"'
 _VERDICT = ("verdict",)
@@ -97,10 +103,16 @@ _HOSTPORTS = (
 )
 
 
-def ruleset(network: ClusterNetwork, local: Iterable[Net], attachments: Iterable[Attachment]) -> NftTable:
+def ruleset(
+    network: ClusterNetwork,
+    local: Iterable[Net],
+    attachments: Iterable[Attachment],
+    policy: Program | None = None,
+) -> NftTable:
     """The whole table: ``local`` are this node's pod subnets, ``attachments`` its pods.
 
     Where two attachments publish the same port, the earlier one keeps it (``hostports.conflicts`` tells).
+    Without ``policy`` everything is allowed; with it, a pod that it does not know is allowed nothing.
     """
     elements: dict[str, dict[Key, Key]] = {name: {} for name in SETS}
     for net in network.networks:
@@ -108,10 +120,16 @@ def ruleset(network: ClusterNetwork, local: Iterable[Net], attachments: Iterable
     for net in local:
         elements[f"local{net.version}"][(net,)] = ()
     for att in attachments:
-        for name, more in pod_elements(att).items():
+        verdicts = NO_POLICIES if policy is None else verdicts_of(policy, att)
+        for name, more in pod_elements(att, verdicts).items():
             elements[name] = {**more, **elements[name]}
     sets = {name: replace(decl, elements=elements[name]) for name, decl in SETS.items()}
-    return NftTable(name=TABLE, sets=sets, chains=chains(network))
+    if policy is None:
+        return NftTable(name=TABLE, sets=sets, chains=chains(network))
+    judged = {**chains(network), **policy_chains(), **policy.chains}
+    forward = judged["forward"]
+    judged["forward"] = replace(forward, rules=(*forward.rules, *RESTORED))
+    return NftTable(name=TABLE, sets={**sets, **policy.sets}, chains=judged)
 
 
 def chains(network: ClusterNetwork) -> dict[str, NftChain]:
@@ -135,18 +153,24 @@ def chains(network: ClusterNetwork) -> dict[str, NftChain]:
     return {chain.name: chain for chain in (*called, *hooked)}
 
 
-def pod_elements(att: Attachment) -> dict[str, dict[Key, Key]]:
+def pod_elements(att: Attachment, verdicts: Verdicts = NO_POLICIES) -> dict[str, dict[Key, Key]]:
     """What one attachment puts into the sets: its addresses, its verdicts, its published ports."""
     dev = att.host_ifname
-    elements: dict[str, dict[Key, Key]] = {"pod_from": {(dev,): NO_POLICY}, "pod_to": {(dev,): NO_POLICY}}
+    elements: dict[str, dict[Key, Key]] = {}
+    for name, verdict in zip(("pod_from", "pod_to"), verdicts, strict=True):
+        if verdict is not None:
+            elements[name] = {(dev,): verdict}
     for addr in att.addresses:
         elements.setdefault(f"pod_src{addr.version}", {})[(dev, addr)] = ()
     return elements | hostport_elements(att)
 
 
-def bind(att: Attachment) -> NftUpdate:
-    """The transaction of ADD: before it, the pod's interface is unknown and everything of it is dropped."""
-    return NftUpdate(table=TABLE, add_elements=_declared(pod_elements(att)))
+def bind(att: Attachment, verdicts: Verdicts = NO_POLICIES) -> NftUpdate:
+    """The transaction of ADD: before it, the pod's interface is unknown and everything of it is dropped.
+
+    So it is after it, where a verdict is None: until reconciliation has brought the pod's policy.
+    """
+    return NftUpdate(table=TABLE, add_elements=_declared(pod_elements(att, verdicts)))
 
 
 def unbind(att: Attachment) -> NftUpdate:

@@ -5,6 +5,7 @@ import msgspec
 from towpath.api.core import Node
 from towpath.model.attachment import Attachment
 from towpath.model.network import ClusterNetwork, Underlay
+from towpath.model.policy import Program
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,6 +16,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     lock as the kernel is observed, or the wiring of an ADD in between looks like a leftover.
     ``vtep_macs``, by overlay device, are those of existing devices, else random ones the agent keeps
     (``api.flannel.random_mac``): a MAC in this node's own annotation takes precedence.
+    ``policy`` as compiled for the attachments; None where there is no policy at all.
     """
 
     node_name: str
@@ -23,3 +25,4 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[str, Node] = {}
     attachments: tuple[Attachment, ...] = ()
     vtep_macs: dict[str, str] = {}
+    policy: Program | None = None

@@ -9,15 +9,28 @@ import yaml
 from towpath.install import configuration
 from towpath.install.daemonset import NAME, daemonset
 from towpath.install.values import Values
+from towpath.policy.sources import SOURCES
 
 Object = dict[str, Any]
 
-# Every verb is used: nodes and this node's pods are watched (list, watch), a pod that is not in the watch yet
-# is asked for (get), and flannel's annotations, the report and NetworkUnavailable are written by one patch.
+_POLICIES = {
+    group: sorted({source.plural for source in SOURCES if source.group == group})
+    for group in dict.fromkeys(source.group for source in SOURCES)
+}
+
+# Every verb is used: nodes, pods and all that policy depends on are watched (list, watch), a pod that is not
+# in the watch yet is asked for (get), and flannel's annotations, the report and NetworkUnavailable are
+# written by one patch.
 RULES = (
     {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": [""], "resources": ["namespaces", "serviceaccounts"], "verbs": ["list", "watch"]},
+    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+    *(
+        {"apiGroups": [group], "resources": plurals, "verbs": ["list", "watch"]}
+        for group, plurals in _POLICIES.items()
+    ),
 )
 
 

@@ -57,6 +57,11 @@ class FakeApiServer:
         self._version = 100
         self._oldest = 0
         self._log: list[tuple[int, str, str, Raw]] = []
+        self.served = {
+            ("networking.k8s.io", "v1"): ["networkpolicies"],
+            ("discovery.k8s.io", "v1"): ["endpointslices"],
+        }
+        """The resources that discovery tells of, by group and version; all others work all the same."""
         self._watchers: list[_Watcher] = []
         self._failures: deque[tuple[int, dict[str, str]]] = deque()
         self._server = fakehttp.Server(self._answer, bind or fakehttp.loopback)
@@ -162,6 +167,8 @@ class FakeApiServer:
             return fakehttp.Answer(status, _status(status, "", "told to fail"), headers)
         if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
             return fakehttp.Answer(401, _status(401, "Unauthorized", "Unauthorized"))
+        if (found := self._discovery(request.path)) is not None:
+            return found
         target = parse_target(request.path)
         match request.method:
             case "GET" if request.query.get("watch"):
@@ -179,6 +186,22 @@ class FakeApiServer:
             case "DELETE":
                 return self._delete(target)
         return fakehttp.Answer(405, _status(405, "MethodNotAllowed", request.method))
+
+    def _discovery(self, path: str) -> fakehttp.Answer | None:
+        """Groups, and the resources of one; None for other paths."""
+        match path.strip("/").split("/"):
+            case ["apis"]:
+                versions: dict[str, list[dict[str, str]]] = {}
+                for group, version in self.served:
+                    versions.setdefault(group, []).append({"version": version})
+                groups = [{"name": group, "versions": known} for group, known in versions.items()]
+                return fakehttp.Answer(200, {"kind": "APIGroupList", "groups": groups})
+            case ["apis", group, version]:
+                if (group, version) not in self.served:
+                    return fakehttp.Answer(404, _status(404, "NotFound", f"no {group}/{version}"))
+                resources = [{"name": plural} for plural in self.served[group, version]]
+                return fakehttp.Answer(200, {"kind": "APIResourceList", "resources": resources})
+        return None
 
     def _list(self, target: Target, query: dict[str, str]) -> fakehttp.Answer:
         start, version = 0, self._version

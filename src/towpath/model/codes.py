@@ -230,6 +230,14 @@ CODES: dict[str, Code] = {
         fix="Delete the pod it belongs to; the DEL frees the address.",
     ),
     **POLICY,
+    "TP5150": Code(
+        title="A new pod's policy could not be put in force",
+        cause=(
+            "The kernel refused the change, or the pod went while it was being attached. Without its policy "
+            "a pod is attached to nothing, so ADD fails and the runtime tries again."
+        ),
+        fix="See the agent's log and `towpath status`; TP1020 has the kernel's words.",
+    ),
     "TP9001": Code(
         "The machine forbids the namespaces a lab is made of.",
         "unshare(2) was refused: user namespaces are off for ordinary users (sysctl, AppArmor, seccomp), or "

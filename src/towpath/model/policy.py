@@ -1,15 +1,32 @@
-"""What the policy engine has the kernel hold: values that the ruleset merges into the table."""
+"""Compiled network policy as values: the dynamic part of the table ``inet towpath``.
+
+``docs/adr/0005-policy-classes.md`` says how the parts work together. The static part (``src_class``,
+``dst_class``, ``denied``, the hooks) is ``desired.ruleset``'s.
+"""
 
 import msgspec
 
 from towpath.model.nft import Key, NftChain, NftSet
 
+# Address -> class. 0, or absent: an address of which no rule knows anything.
+CLASS4 = NftSet(name="class4", key=("ipv4_addr",), data=("classid",))
+CLASS6 = NftSet(name="class6", key=("ipv6_addr",), data=("classid",))
+# Network -> class, for the addresses that are not in the maps above. No two overlap.
+NET_CLASS4 = NftSet(name="net_class4", key=("ipv4_addr",), data=("classid",), interval=True)
+NET_CLASS6 = NftSet(name="net_class6", key=("ipv6_addr",), data=("classid",), interval=True)
+# A pod's host interface -> what its egress and its ingress are judged by.
+POD_FROM = NftSet(name="pod_from", key=("ifname",), data=("verdict",))
+POD_TO = NftSet(name="pod_to", key=("ifname",), data=("verdict",))
+
+# The static chains that ours name. The first two leave a class in ``meta priority``, 0 if none.
+SRC_CLASS, DST_CLASS, DENIED = "src_class", "dst_class", "denied"
+
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """Compiled policy of one node. ``sets`` and ``chains`` by name, elements included.
+    """All that policy puts into the table. ``sets``: the four above, and a verdict map for each policy chain.
 
-    ``from_pod`` and ``to_pod`` are the verdicts for what a pod sends and receives, by the host's end of its
-    link: ``("goto pe-…",)``, or ``("return",)`` where no policy speaks. A pod in neither is not known yet.
+    ``from_pod`` and ``to_pod``: the elements of ``pod_from`` and ``pod_to`` by interface: ``("return",)``
+    where no policy applies, ``("goto pe-…",)``, or ``("goto denied",)`` for a pod that is not known yet.
     """
 
     sets: dict[str, NftSet] = {}

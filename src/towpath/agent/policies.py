@@ -1,0 +1,188 @@
+"""Follows all that policy depends on, and has the engine keep what it means for this node.
+
+Fails static: until every kind that the API server has was listed, and while it cannot be asked which it has,
+there is no program, and the firewall stays as it is.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from towpath.agent.policy_kinds import Served, offered
+from towpath.api.core import Namespace, Node, Pod, ServiceAccount
+from towpath.api.slices import EndpointSlice
+from towpath.kube.client import Client
+from towpath.kube.codec import Key
+from towpath.kube.errors import KubeError
+from towpath.kube.kinds import NAMESPACES, Kind, Raw
+from towpath.kube.reflector import Reflector, Selection
+from towpath.log import get_logger
+from towpath.model.attachment import Attachment
+from towpath.model.finding import Finding
+from towpath.model.policy import Program
+from towpath.policy.engine import Engine
+from towpath.policy.objects import Objects
+from towpath.policy.sources import Source
+
+log = get_logger("towpath.policy")
+
+SERVICE_ACCOUNTS = Kind(plural="serviceaccounts", type=ServiceAccount)
+SLICES = Kind(plural="endpointslices", type=EndpointSlice, group="discovery.k8s.io")
+_ASK_AGAIN = 30.0
+_ASK_AGAIN_SOON = 1.0
+
+
+class Policies:
+    """``changed`` is called when the program may be another. ``pods`` are those of all nodes.
+
+    The owner of the reflectors of pods and nodes passes their events on.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        pods: Reflector[Pod],
+        nodes: Reflector[Node],
+        changed: Callable[[], None],
+        silence: float,
+    ) -> None:
+        self._client, self._changed, self._silence = client, changed, silence
+        self._pods, self._nodes = pods, nodes
+        self._engine = Engine()
+        self._objects = Objects(self._engine)
+        self._namespaces: Reflector[Namespace] = self._follow(NAMESPACES, self._namespace_changed)
+        self._accounts: Reflector[ServiceAccount] = self._follow(SERVICE_ACCOUNTS, self._account_changed)
+        self._slices: Reflector[EndpointSlice] | None = None
+        self._sources: dict[Source, tuple[Reflector[Raw], asyncio.Task[None]]] = {}
+        self._served: Served | None = None
+        self._problem = "which kinds of policy there are is not known yet"
+        self._complete = False
+
+    @property
+    def reflectors(self) -> Mapping[str, Reflector[Any]]:
+        """What is watched beyond pods and nodes."""
+        found: dict[str, Reflector[Any]] = {
+            "namespaces": self._namespaces,
+            "serviceaccounts": self._accounts,
+        }
+        if self._slices is not None:
+            found["endpointslices"] = self._slices
+        return found | {f"{s.plural}.{s.group}": reflector for s, (reflector, _) in self._sources.items()}
+
+    def problem(self) -> str:
+        """Why there is no program yet, empty when there is one: from then on there always is.
+
+        A kind that comes later, with a new custom resource, counts as soon as it is listed.
+        """
+        if self._complete:
+            return ""
+        if self._served is None:
+            return self._problem
+        watched: dict[str, Reflector[Any]] = {"pods": self._pods, "nodes": self._nodes, **self.reflectors}
+        for name, reflector in watched.items():
+            if not reflector.listed.is_set():
+                return f"{name} not listed yet: {reflector.problem or 'no answer yet'}"
+        self._complete = True
+        return ""
+
+    def findings(self) -> list[Finding]:
+        """Where policies are stricter than what was written."""
+        return self._objects.findings()
+
+    def program(self, attachments: Iterable[Attachment]) -> Program | None:
+        """What the kernel should hold for these pods; None while not everything is known."""
+        if self.problem():
+            return None
+        local: dict[str, str] = {}
+        wired = {}
+        for att in attachments:
+            if att.pod is not None:
+                wired[att.pod.namespace, att.pod.name] = att.addresses
+                local[att.host_ifname] = f"Pod/{att.pod.namespace}/{att.pod.name}"
+        self._objects.wired(wired)
+        self._engine.set_local(local)
+        return self._engine.program()
+
+    # Events.
+
+    def pod_changed(self, key: Key | None) -> None:
+        """An event of the reflector of pods."""
+        if key is not None:
+            self._objects.pod(key, self._pods.objects.get(key))
+        self._changed()
+
+    def pod_found(self, pod: Pod) -> None:
+        """A pod that was asked for by name, since it was not in the cache yet."""
+        key = (pod.metadata.namespace, pod.metadata.name)
+        if key not in self._pods.objects:
+            self._objects.pod(key, pod)
+
+    def node_changed(self, key: Key | None) -> None:
+        """An event of the reflector of nodes."""
+        if key is not None:
+            self._objects.node(key[1], self._nodes.objects.get(key))
+        self._changed()
+
+    def _namespace_changed(self, key: Key | None) -> None:
+        if key is not None:
+            self._objects.namespace(key[1], self._namespaces.objects.get(key))
+        self._changed()
+
+    def _account_changed(self, key: Key | None) -> None:
+        if key is not None:
+            self._objects.account(key, self._accounts.objects.get(key))
+        self._changed()
+
+    def _slice_changed(self, key: Key | None) -> None:
+        if key is not None and self._slices is not None:
+            self._objects.slice(key, self._slices.objects.get(key))
+        self._changed()
+
+    def _source_changed(self, source: Source, key: Key | None) -> None:
+        if key is not None:
+            self._objects.policy(source, key, self._sources[source][0].objects.get(key))
+        self._changed()
+
+    # Following.
+
+    async def run(self) -> None:
+        """Follow for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._namespaces.run())
+            tasks.create_task(self._accounts.run())
+            while True:
+                wait = _ASK_AGAIN
+                try:
+                    self._take(await offered(self._client), tasks)
+                except KubeError as e:
+                    self._problem = f"which kinds of policy there are: {e}"
+                    wait = _ASK_AGAIN_SOON if self._served is None else _ASK_AGAIN
+                await asyncio.sleep(wait)
+
+    def _take(self, served: Served, tasks: asyncio.TaskGroup) -> None:
+        """Follow what has come; what is served no more is gone, with all its objects."""
+        if self._slices is None:
+            of_version = msgspec.structs.replace(SLICES, version=served.slices)
+            self._slices = self._follow(of_version, self._slice_changed)
+            tasks.create_task(self._slices.run())
+        for source in self._sources.keys() - served.kinds.keys():
+            reflector, task = self._sources.pop(source)
+            task.cancel()
+            log.info("policy_kind_gone", kind=source.plural, group=source.group)
+            for key in list(reflector.objects):
+                self._objects.policy(source, key, None)
+        for source, kind in served.kinds.items():
+            if source not in self._sources:
+                self._begin(source, kind, tasks)
+        if self._served != served:
+            self._served = served
+            self._changed()
+
+    def _begin(self, source: Source, kind: Kind[Raw], tasks: asyncio.TaskGroup) -> None:
+        reflector = self._follow(kind, lambda key: self._source_changed(source, key))
+        self._sources[source] = (reflector, tasks.create_task(reflector.run()))
+
+    def _follow(self, kind: Kind[Any], changed: Callable[[Key | None], None]) -> Reflector[Any]:
+        return Reflector(self._client, Selection(kind=kind), changed, silence=self._silence)

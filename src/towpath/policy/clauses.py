@@ -1,0 +1,144 @@
+"""A policy's rules of one direction, made ready: peers as terms, ports as sets of connections."""
+
+import re
+from itertools import count
+
+from towpath.model.net import Family
+from towpath.policy.connections import Connections
+from towpath.policy.facts import Term
+from towpath.policy.ir import Action, Direction, NamedPort, Policy, Rule, Tier
+from towpath.policy.rule_connections import names_of, rule_connections
+from towpath.policy.terms import ANYONE, Asked, Terms, narrowed
+
+# (order, name) of the tier, then of the policy.
+Place = tuple[tuple[float, str], tuple[float, str, str, str, str]]
+Ports = frozenset[NamedPort]
+
+_FAMILIES: tuple[Family, ...] = (4, 6)
+_PREFIX_LENGTH = 127  # what NFLOG takes, in bytes
+_UNPRINTABLE = re.compile(r"[^A-Za-z0-9 ._/:\[\]-]")
+_numbers = count()
+
+
+class Clause:
+    """A rule, or its part for one family. ``peer`` is the far side, ``own`` the subject's, None if not asked.
+
+    ``segment``: how often the action changes before it within the policy. ``prefix``: what a log line begins
+    with.
+    """
+
+    __slots__ = (
+        "_known",
+        "action",
+        "direction",
+        "families",
+        "number",
+        "own",
+        "own_names",
+        "peer",
+        "peer_names",
+        "prefix",
+        "rule",
+        "rules",
+        "segment",
+    )
+
+    def __init__(self, rules: "PolicyRules", rule: Rule, families: tuple[Family, ...], prefix: str) -> None:
+        self.number = next(_numbers)
+        self.rules = rules
+        self.rule = rule
+        self.action: Action = rule.action
+        self.direction: Direction = rules.direction
+        self.families = families
+        self.segment = 0
+        self.prefix = prefix
+        self.peer: Term
+        self.own: Term | None = None
+        source, destination = names_of(rule)
+        inward = rules.direction == "ingress"
+        self.peer_names, self.own_names = (source, destination) if inward else (destination, source)
+        self._known: dict[tuple[Family, Ports, Ports], Connections] = {}
+
+    def connections(self, family: Family, own: Ports, peer: Ports) -> Connections:
+        """What it is about, where the subject and the peer have these named ports."""
+        own = frozenset(port for port in own if port.name in self.own_names) if self.own_names else _NONE
+        peer = frozenset(port for port in peer if port.name in self.peer_names) if self.peer_names else _NONE
+        found = self._known.get((family, own, peer))
+        if found is None:
+            source, destination = (peer, own) if self.direction == "ingress" else (own, peer)
+            found = self._known[family, own, peer] = rule_connections(self.rule, family, source, destination)
+        return found
+
+
+_NONE: Ports = frozenset()
+
+
+class PolicyRules:
+    """All clauses of one direction. ``segments`` are the actions of consecutive clauses, each once.
+
+    None at all stands for any policy of its tier that says nothing: that there is one is all that counts.
+    """
+
+    __slots__ = ("clauses", "direction", "own_names", "own_terms", "place", "segments", "tier")
+
+    def __init__(self, direction: Direction, tier: Tier, place: Place) -> None:
+        self.direction = direction
+        self.tier = tier
+        self.place = place
+        self.clauses: tuple[Clause, ...] = ()
+        self.segments: tuple[Action, ...] = ()
+        self.own_terms: tuple[Term, ...] = ()
+        self.own_names: frozenset[str] = frozenset()
+
+
+def compiled(policy: Policy, direction: Direction, tier: Tier, terms: Terms) -> PolicyRules:
+    """The policy's rules, their terms acquired; ``released`` gives them back."""
+    rules = PolicyRules(direction, tier, (tier.sort_key, policy.sort_key))
+    clauses: list[Clause] = []
+    segments: list[Action] = []
+    for index, rule in enumerate(policy.rules(direction) or ()):
+        for clause in _clauses(rules, rule, _prefix(policy, direction, index, rule), terms):
+            if not segments or segments[-1] != clause.action:
+                segments.append(clause.action)
+            clause.segment = len(segments) - 1
+            clauses.append(clause)
+    rules.clauses, rules.segments = tuple(clauses), tuple(segments)
+    rules.own_terms = tuple(dict.fromkeys(clause.own for clause in clauses if clause.own is not None))
+    rules.own_names = frozenset[str]().union(*(clause.own_names for clause in clauses))
+    return rules
+
+
+def released(rules: PolicyRules, terms: Terms) -> None:
+    """These are in use no longer."""
+    for clause in rules.clauses:
+        terms.release(clause.peer)
+        if clause.own is not None:
+            terms.release(clause.own)
+
+
+def _clauses(rules: PolicyRules, rule: Rule, prefix: str, terms: Terms) -> list[Clause]:
+    """One for both families where they are asked the same, else one each; none where nothing can match."""
+    peer, own = (
+        (rule.source, rule.destination) if rules.direction == "ingress" else (rule.destination, rule.source)
+    )
+    if rule.action == "allow" and (peer.service is not None or own.service is not None):
+        return []  # one that was never resolved
+    sides: dict[tuple[Asked, Asked], tuple[Family, ...]] = {}
+    for family in _FAMILIES:
+        asked, asked_own = narrowed(peer, family), narrowed(own, family)
+        if rule.family in (None, family) and asked is not None and asked_own is not None:
+            sides[asked, asked_own] = (*sides.get((asked, asked_own), ()), family)
+    found = []
+    for (asked, asked_own), families in sides.items():
+        clause = Clause(rules, rule, families, prefix)
+        clause.peer = terms.acquire(asked)
+        clause.own = terms.acquire(asked_own) if asked_own != ANYONE else None
+        found.append(clause)
+    return found
+
+
+def _prefix(policy: Policy, direction: Direction, index: int, rule: Rule) -> str:
+    if rule.action != "log":
+        return ""
+    text = f"tp:{policy} {rule.path or f'{direction}[{index}]'}"
+    return _UNPRINTABLE.sub("_", text)[:_PREFIX_LENGTH]

@@ -1,0 +1,202 @@
+"""The compiler: labelled endpoints and policies in, nftables sets and chains out, by differences.
+
+``docs/adr/0005-policy-classes.md`` has the layout and the reasons. Events are only noted; what follows from
+them is worked out when somebody asks, so that many events at once cost no more than their sum:
+
+1. which policies select this node's endpoints, and which terms that brings and takes (``LocalPolicies``);
+2. what these tell apart: profiles of endpoints, networks (``Population``);
+3. which terms each cohort of addresses matches, hence the classes and their numbers (``Classes``);
+4. what each subject lets each class do (``Subjects.follow``, ``LocalPolicies.judge``);
+5. what the maps from addresses to classes hold (``ClassMaps``).
+"""
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from towpath.model.net import Addr, Family
+from towpath.model.nft import NftSet
+from towpath.model.op import NftUpdate
+from towpath.model.policy import CLASS4, CLASS6, NET_CLASS4, NET_CLASS6, POD_FROM, POD_TO, Program
+from towpath.policy.addresses import Addresses
+from towpath.policy.class_maps import ClassMaps
+from towpath.policy.classes import Classes
+from towpath.policy.conn_chains import ConnectionChains
+from towpath.policy.facts import Cohort, Traits
+from towpath.policy.ir import Endpoint, NetworkSet, Policy, Tier, World
+from towpath.policy.live import LiveProgram
+from towpath.policy.local_policies import LocalPolicies
+from towpath.policy.policy_book import PolicyBook, PolicyKey
+from towpath.policy.population import Population
+from towpath.policy.subjects import Subjects
+from towpath.policy.terms import Terms, traits_of
+from towpath.policy.vocabulary import Vocabulary
+
+TABLE = "towpath"
+_MAPS: dict[Family, tuple[NftSet, NftSet]] = {4: (CLASS4, NET_CLASS4), 6: (CLASS6, NET_CLASS6)}
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Many events. What is removed goes first."""
+
+    removed_endpoints: tuple[str, ...] = ()
+    removed_network_sets: tuple[str, ...] = ()
+    removed_policies: tuple[PolicyKey, ...] = ()
+    removed_tiers: tuple[str, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    network_sets: tuple[NetworkSet, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    tiers: tuple[Tier, ...] = ()
+
+
+class Engine:
+    """Synchronous and deterministic. Removing what is not there, and putting what is, changes nothing."""
+
+    def __init__(self, table: str = TABLE) -> None:
+        self._program = LiveProgram(table, (CLASS4, CLASS6, NET_CLASS4, NET_CLASS6), apart=(POD_FROM, POD_TO))
+        maps, vocabulary = self._program.maps, Vocabulary()
+        self._terms = Terms()
+        self._classes = Classes()
+        self._addresses: dict[Family, Addresses] = {family: Addresses(family) for family in _MAPS}
+        self._population = Population(vocabulary, self._addresses)
+        self._maps = tuple(
+            ClassMaps(self._addresses[family], self._classes, maps[single.name], maps[intervals.name])
+            for family, (single, intervals) in _MAPS.items()
+        )
+        self._chains = ConnectionChains(self._program)
+        self._subjects = Subjects(self._classes, self._chains, self._program)
+        self._book = PolicyBook(self._terms, vocabulary)
+        self._locals = LocalPolicies(self._book, self._subjects, self._program)
+        self._noted = True
+
+    def apply(self, batch: Batch) -> None:
+        """Many events at once."""
+        for name in (*batch.removed_endpoints, *batch.removed_network_sets):
+            self._population.drop(name)
+        for key in batch.removed_policies:
+            self._book.remove(key)
+        for name in batch.removed_tiers:
+            self._book.remove_tier(name)
+        for endpoint in batch.endpoints:
+            self._population.put(endpoint)
+        for network_set in batch.network_sets:
+            self._population.put(network_set)
+        for policy in batch.policies:
+            self._book.upsert(policy)
+        for tier in batch.tiers:
+            self._book.upsert_tier(tier)
+        self._noted = True
+
+    def load(self, world: World) -> None:
+        """All of a world, in addition to what is there."""
+        self.apply(
+            Batch(
+                endpoints=world.endpoints,
+                network_sets=world.network_sets,
+                policies=world.policies,
+                tiers=world.tiers,
+            )
+        )
+
+    def upsert_endpoint(self, endpoint: Endpoint) -> None:
+        """New, or instead of the one with its name."""
+        self._population.put(endpoint)
+        self._noted = True
+
+    def remove_endpoint(self, name: str) -> None:
+        """Gone."""
+        self._population.drop(name)
+        self._noted = True
+
+    def upsert_network_set(self, network_set: NetworkSet) -> None:
+        """New, or instead of the one with its name."""
+        self._population.put(network_set)
+        self._noted = True
+
+    def remove_network_set(self, name: str) -> None:
+        """Gone."""
+        self._population.drop(name)
+        self._noted = True
+
+    def upsert_policy(self, policy: Policy) -> None:
+        """New, or instead of the one with its key."""
+        self._book.upsert(policy)
+        self._noted = True
+
+    def remove_policy(self, key: PolicyKey) -> None:
+        """Gone."""
+        self._book.remove(key)
+        self._noted = True
+
+    def upsert_tier(self, tier: Tier) -> None:
+        """New, or instead of the one with its name."""
+        self._book.upsert_tier(tier)
+        self._noted = True
+
+    def remove_tier(self, name: str) -> None:
+        """Gone. Policies that name it are enforced nevertheless, after all others."""
+        self._book.remove_tier(name)
+        self._noted = True
+
+    def set_local(self, interfaces: Mapping[str, str]) -> None:
+        """This node's pods: host interfaces and the names of the endpoints behind them, all of them.
+
+        An interface whose endpoint has not been put yet gets ``goto denied``.
+        """
+        self._locals.set_interfaces(interfaces)
+        self._noted = True
+
+    def program(self) -> Program:
+        """All of it as it should be now. Changes count from here."""
+        self._settle()
+        self._program.told()
+        apart = self._program.apart
+        return Program(
+            sets={name: live.snapshot() for name, live in self._program.maps.items()},
+            chains=dict(self._program.chains),
+            from_pod={str(key[0]): data for key, data in apart[POD_FROM.name].elements.items()},
+            to_pod={str(key[0]): data for key, data in apart[POD_TO.name].elements.items()},
+        )
+
+    def changes(self) -> NftUpdate | None:
+        """The transaction from the program last told, by this or ``program``, to what should be now.
+
+        It includes the elements of ``pod_from`` and ``pod_to``. None: nothing to do. If nothing was told yet,
+        it makes everything.
+        """
+        self._settle()
+        update = self._program.update()
+        self._program.told()
+        return update
+
+    def _settle(self) -> None:
+        """Follow all that was noted."""
+        if not self._noted:
+            return
+        self._noted = False
+        self._locals.apply(self._population.endpoint, self._population.pending)
+        self._book.settled()
+        self._population.settle(self._terms.settle())
+        changes = self._classes.settle(list(self._moves()))
+        self._subjects.follow(changes)
+        self._locals.judge(self._traits_at)
+        self._chains.sweep()
+        for maps in self._maps:
+            maps.show(changes)
+
+    def _moves(self) -> Iterator[tuple[Cohort, Traits | None]]:
+        """Cohorts that match other terms than they did, or are no more."""
+        for family, addresses in self._addresses.items():
+            for cohort in sorted(addresses.changed, key=lambda cohort: cohort.serial):
+                traits = None
+                if cohort.members or (cohort.atom and addresses.has(cohort.node)):
+                    traits = traits_of(family, cohort.profiles, addresses.groups_of(cohort))
+                else:
+                    addresses.discard(cohort)
+                if traits != cohort.traits:
+                    yield cohort, traits
+
+    def _traits_at(self, address: Addr) -> Traits | None:
+        family: Family = 4 if address.version == 4 else 6
+        cohort = self._addresses[family].cohort_of.get(int(address))
+        return cohort.traits if cohort is not None else None

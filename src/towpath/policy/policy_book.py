@@ -1,0 +1,171 @@
+"""Policies and tiers: which policies select whom, and the rules of those in force, made ready."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from towpath.policy.clauses import PolicyRules, compiled, released
+from towpath.policy.ir import BUILTIN_TIERS, Direction, Policy, Tier
+from towpath.policy.label_index import LabelIndex
+from towpath.policy.selector import Labels, Selector
+from towpath.policy.terms import Terms
+from towpath.policy.vocabulary import Vocabulary
+
+PolicyKey = tuple[str, str, str]
+
+DIRECTIONS: tuple[Direction, ...] = ("ingress", "egress")
+_FIRST = (float("-inf"), "", "", "", "")
+
+
+class _Selecting:
+    """Policies with the same selector."""
+
+    __slots__ = ("keys",)
+
+    def __init__(self) -> None:
+        self.keys: dict[PolicyKey, None] = {}
+
+
+class PolicyBook:
+    """``changed``: policies that are new, other or gone, or whose tier is other, until ``settled``."""
+
+    def __init__(self, terms: Terms, vocabulary: Vocabulary) -> None:
+        self.policies: dict[PolicyKey, Policy] = {}
+        self.changed: dict[PolicyKey, None] = {}
+        self._terms = terms
+        self._vocabulary = vocabulary
+        self._tiers = {tier.name: tier for tier in BUILTIN_TIERS}
+        self._selecting: dict[Selector, _Selecting] = {}
+        self._index: LabelIndex[_Selecting] = LabelIndex()
+        self._uses: Counter[PolicyKey] = Counter()
+        self._ready: dict[tuple[PolicyKey, Direction], tuple[Policy, PolicyRules]] = {}
+        self._bare: dict[tuple[Tier, Direction], PolicyRules] = {}
+
+    def upsert(self, policy: Policy) -> None:
+        """New, or instead of the one with the same key."""
+        old = self.policies.get(policy.key)
+        if old == policy:
+            return
+        if old is not None:
+            self._deselect(old)
+        self.policies[policy.key] = policy
+        self.changed[policy.key] = None
+        if policy.do_not_track or policy.pre_dnat:
+            return  # these are not for connections that pods have
+        selecting = self._selecting.get(policy.selector)
+        if selecting is None:
+            selecting = self._selecting[policy.selector] = _Selecting()
+            self._index.add(selecting, policy.selector)
+        selecting.keys[policy.key] = None
+
+    def remove(self, key: PolicyKey) -> None:
+        """Gone; one that is not there is gone already."""
+        old = self.policies.pop(key, None)
+        if old is not None:
+            self._deselect(old)
+            self.changed[key] = None
+
+    def upsert_tier(self, tier: Tier) -> None:
+        """New, or instead of the one of that name, which may be built in."""
+        if self._tiers.get(tier.name) != tier:
+            self._tiers[tier.name] = tier
+            self._touch_tier(tier.name)
+
+    def remove_tier(self, name: str) -> None:
+        """Gone; a built-in one is again what it was."""
+        if self._tiers.pop(name, None) is not None:
+            self._tiers.update((tier.name, tier) for tier in BUILTIN_TIERS if tier.name == name)
+            self._touch_tier(name)
+
+    def settled(self) -> None:
+        """Whoever follows the changes has done so."""
+        self.changed = {}
+
+    def selecting(self, labels: Labels) -> frozenset[PolicyKey]:
+        """The policies that select what has these labels."""
+        return frozenset(key for selecting in self._index.matching(labels) for key in selecting.keys)
+
+    def selects(self, keys: Iterable[PolicyKey], labels: Labels) -> frozenset[PolicyKey]:
+        """As ``selecting``, of some policies."""
+        return frozenset(
+            key
+            for key in keys
+            if (policy := self.policies.get(key)) is not None
+            and not (policy.do_not_track or policy.pre_dnat)
+            and policy.selector.matches(labels)
+        )
+
+    def use(self, keys: Iterable[PolicyKey], by: int) -> list[PolicyKey]:
+        """Policies are in force for one group of endpoints more (1) or less (-1).
+
+        Returns those that had not been in force, or no longer are.
+        """
+        uses = self._uses
+        turned = []
+        for key in keys:
+            uses[key] += by
+            if uses[key] == (by > 0):
+                turned.append(key)
+        return turned
+
+    def rules(self, keys: Iterable[PolicyKey], direction: Direction) -> frozenset[PolicyRules]:
+        """Those of policies in force that speak of the direction. Call ``refresh`` first."""
+        ready = (self._ready.get((key, direction)) for key in keys)
+        rules = {found[1] for found in ready if found is not None}
+        spoken = {one.tier.name for one in rules if one.clauses}
+        return frozenset(one for one in rules if one.clauses or one.tier.name not in spoken)
+
+    def refresh(self, keys: Iterable[PolicyKey]) -> None:
+        """Make ready what has come into force or changed, and give up what has gone out of it."""
+        for key in keys:
+            if not self._uses[key]:
+                del self._uses[key]
+            for direction in DIRECTIONS:
+                self._refresh(key, direction)
+
+    def _refresh(self, key: PolicyKey, direction: Direction) -> None:
+        policy = self.policies.get(key) if key in self._uses else None
+        before = self._ready.pop((key, direction), None)
+        if policy is not None and policy.rules(direction) is not None:
+            tier = self._tiers.get(policy.tier) or Tier(name=policy.tier)
+            if before is not None and _same(before, policy, direction, tier):
+                self._ready[key, direction] = (policy, before[1])
+                return
+            self._ready[key, direction] = (policy, self._compiled(policy, direction, tier))
+        if before is not None:
+            released(before[1], self._terms)
+            for name in _names(before[1]):
+                self._vocabulary.remove_name(name)
+
+    def _compiled(self, policy: Policy, direction: Direction, tier: Tier) -> PolicyRules:
+        rules = compiled(policy, direction, tier, self._terms)
+        for name in _names(rules):
+            self._vocabulary.add_name(name)
+        if rules.clauses:
+            return rules
+        return self._bare.setdefault((tier, direction), PolicyRules(direction, tier, (tier.sort_key, _FIRST)))
+
+    def _deselect(self, policy: Policy) -> None:
+        selecting = self._selecting.get(policy.selector)
+        if selecting is not None and policy.key in selecting.keys:
+            del selecting.keys[policy.key]
+            if not selecting.keys:
+                self._index.remove(self._selecting.pop(policy.selector))
+
+    def _touch_tier(self, name: str) -> None:
+        self.changed.update((key, None) for key, policy in self.policies.items() if policy.tier == name)
+
+
+def _names(rules: PolicyRules) -> Iterator[str]:
+    """Of ports, each time one is asked for."""
+    for clause in rules.clauses:
+        yield from clause.peer_names
+        yield from clause.own_names
+
+
+def _same(before: tuple[Policy, PolicyRules], policy: Policy, direction: Direction, tier: Tier) -> bool:
+    old, rules = before
+    return (
+        old.rules(direction) == policy.rules(direction)
+        and old.sort_key == policy.sort_key
+        and rules.tier == tier
+    )
