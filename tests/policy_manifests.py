@@ -3,15 +3,24 @@
 Few labels, values, ports and networks, so that what is drawn overlaps. Networks are outside of the pods'.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
 from towpath.api.core import Namespace, Pod
-from towpath.policy.convert_calico import convert_global_network_policy, convert_network_policy
-from towpath.policy.convert_calico_endpoints import convert_global_network_set, convert_host_endpoint
+from towpath.policy.convert_admin import (
+    convert_admin_network_policy,
+    convert_baseline_admin_network_policy,
+    convert_cluster_network_policy,
+)
+from towpath.policy.convert_calico import convert_global_network_policy, convert_network_policy, convert_tier
+from towpath.policy.convert_calico_endpoints import (
+    convert_global_network_set,
+    convert_host_endpoint,
+    convert_network_set,
+)
 from towpath.policy.convert_networking import convert
 from towpath.policy.converted import Converted
 from towpath.policy.endpoints import namespace_labels, pod_endpoint
@@ -48,24 +57,30 @@ def world(manifests: Iterable[Mapping[str, Any]]) -> World:
     converted = [_converted(one) for one in found if one["kind"] not in ("Namespace", "Pod")]
     assert [finding for one in converted for finding in one.findings] == []
     return World(
+        tiers=tuple(tier for one in converted for tier in one.tiers),
         policies=tuple(policy for one in converted for policy in one.policies),
         endpoints=(*pods, *(endpoint for one in converted for endpoint in one.endpoints)),
         network_sets=tuple(networks for one in converted for networks in one.network_sets),
     )
 
 
+_CONVERTERS: dict[tuple[str, str], Callable[[Mapping[str, Any]], Converted]] = {
+    ("NetworkPolicy", "networking.k8s.io"): convert,
+    ("ClusterNetworkPolicy", "policy.networking.k8s.io"): convert_cluster_network_policy,
+    ("AdminNetworkPolicy", "policy.networking.k8s.io"): convert_admin_network_policy,
+    ("BaselineAdminNetworkPolicy", "policy.networking.k8s.io"): convert_baseline_admin_network_policy,
+    ("NetworkPolicy", "projectcalico.org"): convert_network_policy,
+    ("GlobalNetworkPolicy", "projectcalico.org"): convert_global_network_policy,
+    ("Tier", "projectcalico.org"): convert_tier,
+    ("NetworkSet", "projectcalico.org"): convert_network_set,
+    ("GlobalNetworkSet", "projectcalico.org"): convert_global_network_set,
+    ("HostEndpoint", "projectcalico.org"): convert_host_endpoint,
+}
+
+
 def _converted(manifest: Mapping[str, Any]) -> Converted:
-    match manifest["kind"], manifest["apiVersion"]:
-        case "NetworkPolicy", "networking.k8s.io/v1":
-            return convert(manifest)
-        case "NetworkPolicy", _:
-            return convert_network_policy(manifest)
-        case "GlobalNetworkPolicy", _:
-            return convert_global_network_policy(manifest)
-        case "GlobalNetworkSet", _:
-            return convert_global_network_set(manifest)
-        case _:
-            return convert_host_endpoint(manifest)
+    group = manifest["apiVersion"].partition("/")[0].removeprefix("crd.")
+    return _CONVERTERS[manifest["kind"], group](manifest)
 
 
 def pod(name: str, address: str, ports: Iterable[tuple[str, int, str]] = (), **labels: str) -> Manifest:
