@@ -275,6 +275,9 @@ def test_matrix_in_all_formats(folder: Path) -> None:
     names = {m["names"][0]: one["name"] for one in classes for m in one["members"] if "names" in m}
     cell = {"from": names["Pod/shop/web"], "to": names["Pod/shop/db"], "connections": "tcp 5432"}
     assert cell in found["cells"]
+    assert not [
+        cell for cell in found["cells"] if cell["from"] == cell["to"] and cell["from"] in names.values()
+    ]
     dot = policy("matrix", "-f", folder, "-o", "dot").stdout
     assert f'{cell["from"]} -> {cell["to"]} [label="tcp 5432"];' in dot
     page = policy("matrix", "-f", folder, "-o", "html").stdout

@@ -3,11 +3,12 @@
 from typing import Any
 
 import click
+import msgspec
 
 from towpath.cli.exit import FINDING, USAGE, CliError
 from towpath.cli.output import emit, formats_option, mark, table
 from towpath.cli.policy_input import LIVE, Input, Objects, input_options
-from towpath.cli.policy_matrix import class_data, class_text, place_data
+from towpath.cli.policy_matrix import class_data, class_text, is_one_endpoint, place_data
 from towpath.policy.matrix import Difference
 from towpath.policy.matrix import diff as difference
 from towpath.policy.world import STAGED_KINDS
@@ -66,6 +67,11 @@ def screen(found: Difference) -> str:
     return "\n\n".join(parts) or _SAME
 
 
+def _telling(found: Difference) -> Difference:
+    changes = tuple(one for one in found.changes if not is_one_endpoint(one.source, one.destination))
+    return msgspec.structs.replace(found, changes=changes)
+
+
 @click.command()
 @click.argument("names", nargs=-1, metavar="[A B]")
 @click.option("--staged", is_flag=True, help="Compare with Calico's staged policies in force.")
@@ -83,7 +89,7 @@ def diff(ctx: click.Context, names: tuple[str, ...], staged: bool, given: Input,
     if staged and not any(key.kind in STAGED_KINDS for key in after):
         click.echo("towpath: no policy is staged here", err=True)
     old, new = given.asked(before), given.asked(after, staged=staged)
-    found = difference(old.assembled.world, new.assembled.world)
+    found = _telling(difference(old.assembled.world, new.assembled.world))
     for finding in new.assembled.findings:
         click.echo(f"towpath: {finding}", err=True)
     emit(as_data(found), output, lambda: screen(found))

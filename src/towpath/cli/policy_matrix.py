@@ -1,6 +1,6 @@
 """``towpath policy matrix``: who reaches whom on what, by class of what acts alike."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -8,6 +8,7 @@ import click
 
 from towpath.cli.output import emit, formats_option, table
 from towpath.cli.policy_input import Input, input_options
+from towpath.policy.connections import Connections
 from towpath.policy.matrix import Matrix, PlaceClass
 from towpath.policy.matrix import matrix as matrix_of
 from towpath.policy.places import Place
@@ -38,6 +39,11 @@ def class_data(one: PlaceClass) -> dict[str, Any]:
     }
 
 
+def is_one_endpoint(source: PlaceClass, target: PlaceClass) -> bool:
+    """Whether both are the same endpoint and nothing else: of it and itself no cell says anything."""
+    return source.members == target.members and len(source.members) == 1 and bool(source.members[0].names)
+
+
 def named_classes(found: Matrix) -> dict[PlaceClass, str]:
     """``C1``…: a class that is a source as well as a destination has one name."""
     return {one: f"C{n}" for n, one in enumerate(dict.fromkeys((*found.sources, *found.destinations)), 1)}
@@ -54,7 +60,7 @@ def as_data(found: Matrix) -> dict[str, Any]:
             {"from": names[source], "to": names[target], "connections": str(cell)}
             for source, row in zip(found.sources, found.cells, strict=True)
             for target, cell in zip(found.destinations, row, strict=True)
-            if cell
+            if cell and not is_one_endpoint(source, target)
         ],
     }
 
@@ -63,16 +69,15 @@ def screen(found: Matrix) -> str:
     """The classes, and for each source what it reaches, destinations of the same connections together."""
     names = named_classes(found)
     classes = [[name, one.kind, f"IPv{one.family}", class_text(one)] for one, name in names.items()]
+    reached: dict[str, dict[str, list[str]]] = {names[source]: {} for source in found.sources}
+    for cell in as_data(found)["cells"]:
+        reached[cell["from"]].setdefault(cell["connections"], []).append(cell["to"])
     rows = []
-    for source, row in zip(found.sources, found.cells, strict=True):
-        by_cell: dict[str, list[str]] = {}
-        for target, cell in zip(found.destinations, row, strict=True):
-            if cell:
-                by_cell.setdefault(str(cell), []).append(names[target])
-        rows += [[names[source], " ".join(targets), cell] for cell, targets in by_cell.items()]
-        rows += [] if by_cell else [[names[source], "-", "none"]]
+    for source, by_cell in reached.items():
+        rows += [[source, " ".join(targets), cell] for cell, targets in by_cell.items()]
+        rows += [] if by_cell else [[source, "-", "none"]]
     parts = table(["CLASS", "KIND", "FAMILY", "MEMBERS"], classes), table(["FROM", "TO", "CONNECTIONS"], rows)
-    return "\n\n".join((*parts, "What is not listed is denied."))
+    return "\n\n".join((*parts, "What is not listed is denied; an endpoint always reaches itself."))
 
 
 def dot(found: Matrix) -> str:
@@ -95,7 +100,7 @@ def html(found: Matrix) -> str:
     )
     heads = "".join(f"<th>{names[target]}</th>" for target in found.destinations)
     rows = "".join(
-        f"<tr><th>{names[source]}</th>{''.join(map(_cell, row))}</tr>\n"
+        f"<tr><th>{names[source]}</th>{''.join(map(_cell, _told(found, source, row)))}</tr>\n"
         for source, row in zip(found.sources, found.cells, strict=True)
     )
     return (
@@ -108,6 +113,13 @@ def html(found: Matrix) -> str:
         "<h2>From (rows) to (columns)</h2>\n<table>\n"
         f"<tr><th></th>{heads}</tr>\n{rows}</table>\n</body></html>"
     )
+
+
+def _told(
+    found: Matrix, source: PlaceClass, row: Sequence[Connections | None]
+) -> Iterable[Connections | None]:
+    for target, cell in zip(found.destinations, row, strict=True):
+        yield None if is_one_endpoint(source, target) else cell
 
 
 def _cell(cell: object) -> str:

@@ -50,11 +50,14 @@ class _Labelled:
         self._judged = _distinct(judged)
         every = (each.labels for group in (world.endpoints, world.network_sets) for each in group)
         self._every = _distinct(every)
+        self._subjects: dict[Selector, bool] = {}
         self._answers: dict[Selector, bool] = {}
         self.ports = {(p.name, p.protocol) for endpoint in world.endpoints for p in endpoint.ports}
 
     def selects(self, policy: Policy) -> bool:
-        return any(map(policy.selector.matches, self._judged))
+        if policy.selector not in self._subjects:
+            self._subjects[policy.selector] = any(map(policy.selector.matches, self._judged))
+        return self._subjects[policy.selector]
 
     def has(self, selector: Selector) -> bool:
         if selector not in self._answers:

@@ -33,20 +33,29 @@ def shadowed(world: World) -> Iterator[Finding]:
     """Those that can never decide, each with what comes before it. Untracked and pre-DNAT policies are not
     looked at.
     """
-    earlier: dict[str, list[_Placed]] = {}
+    earlier: dict[tuple[str, bool], list[_Placed]] = {}
     for tier in ordered_tiers(world):
         policies = sorted((p for p in world.policies if p.tier == tier.name), key=lambda p: p.sort_key)
         policies = [p for p in policies if not (p.do_not_track or p.pre_dnat)]
         passing = {d: any(map(_passes, _rules(policies, d))) for d in _DIRECTIONS}
         for policy in policies:
-            before = [*earlier.get("", ()), *(earlier.get(policy.namespace, ()) if policy.namespace else ())]
-            yield from _policy(policy, tier, [one for one in before if _comparable(one.policy, policy)])
-            earlier.setdefault(policy.namespace, []).append(_Placed(policy, tier, passing))
+            before = [
+                one
+                for key in _beside(policy)
+                for one in earlier.get(key, ())
+                if selector_covers(one.policy.selector, policy.selector)
+            ]
+            yield from _policy(policy, tier, before)
+            key = (policy.namespace, policy.kind == KUBERNETES)
+            earlier.setdefault(key, []).append(_Placed(policy, tier, passing))
 
 
-def _comparable(first: Policy, second: Policy) -> bool:
-    both = first.kind == KUBERNETES == second.kind
-    return not both and selector_covers(first.selector, second.selector)
+def _beside(policy: Policy) -> Iterator[tuple[str, bool]]:
+    """Of which namespaces, and whether of Kubernetes' own, are those that may select all that it does."""
+    for namespace in dict.fromkeys(("", policy.namespace)):
+        yield namespace, False
+        if policy.kind != KUBERNETES:
+            yield namespace, True
 
 
 def _passes(rule: Rule) -> bool:
