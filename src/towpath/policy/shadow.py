@@ -11,6 +11,7 @@ from towpath.model.finding import Finding
 from towpath.policy.convert_networking import KIND as KUBERNETES
 from towpath.policy.covers import rule_covers, selector_covers
 from towpath.policy.ir import Direction, Policy, Rule, Tier, World, ordered_tiers
+from towpath.policy.selector import Selector
 
 RULE_SHADOWED, POLICY_SHADOWED = "TP5133", "TP5134"
 _DIRECTIONS: tuple[Direction, ...] = ("ingress", "egress")
@@ -33,7 +34,7 @@ def shadowed(world: World) -> Iterator[Finding]:
     """Those that can never decide, each with what comes before it. Untracked and pre-DNAT policies are not
     looked at.
     """
-    earlier: dict[tuple[str, bool], list[_Placed]] = {}
+    earlier: dict[tuple[str, bool], dict[Selector, list[_Placed]]] = {}
     for tier in ordered_tiers(world):
         policies = sorted((p for p in world.policies if p.tier == tier.name), key=lambda p: p.sort_key)
         policies = [p for p in policies if not (p.do_not_track or p.pre_dnat)]
@@ -42,12 +43,14 @@ def shadowed(world: World) -> Iterator[Finding]:
             before = [
                 one
                 for key in _beside(policy)
-                for one in earlier.get(key, ())
-                if selector_covers(one.policy.selector, policy.selector)
+                for selector, placed in earlier.get(key, {}).items()
+                if selector_covers(selector, policy.selector)
+                for one in placed
             ]
             yield from _policy(policy, tier, before)
             key = (policy.namespace, policy.kind == KUBERNETES)
-            earlier.setdefault(key, []).append(_Placed(policy, tier, passing))
+            of_selector = earlier.setdefault(key, {}).setdefault(policy.selector, [])
+            of_selector.append(_Placed(policy, tier, passing))
 
 
 def _beside(policy: Policy) -> Iterator[tuple[str, bool]]:
