@@ -3,9 +3,12 @@
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
+from msgspec.structs import replace
+
 from towpath.api.core import Node, NodeSpec
 from towpath.api.flannel import PREFIX
 from towpath.api.meta import ObjectMeta
+from towpath.api.report import PODS_BY_WIRE
 from towpath.desired.snapshot import Snapshot
 from towpath.model.network import ClusterNetwork, Underlay
 
@@ -40,6 +43,12 @@ def node(number: int, backend: str = "vxlan", **notes: str | None) -> Node:
         ),
         spec=NodeSpec(pod_cidr=cidrs[0], pod_cidrs=cidrs),
     )
+
+
+def telling(node: Node, by_wire: str) -> Node:
+    """The node as a Towpath agent leaves it that takes or refuses pods' packets off the wire."""
+    notes = {**(node.metadata.annotations or {}), PODS_BY_WIRE: by_wire}
+    return replace(node, metadata=replace(node.metadata, annotations=notes))
 
 
 def snapshot(*nodes: Node, **fields: Any) -> Snapshot:

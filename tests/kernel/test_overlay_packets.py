@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from wired_node import Machine, reach, two_nodes
 
 from nodes import DUAL, V4_ONLY, V6_ONLY, mac, node
+from towpath.api.core import NodeAddress, NodeStatus
 from towpath.kernel.netns import run_in
 from towpath.model.network import ClusterNetwork
 from towpath.model.op import Delete, DelLink
@@ -136,7 +137,9 @@ def test_a_peers_new_mac_and_address_are_followed(pair: tuple[Machine, Machine])
     one, two = pair
     two.sh(two.netns, "ip addr add 172.30.0.77/24 dev eth0")
     data = f'{{"VNI":1,"VtepMAC":"{mac(77)}"}}'
-    moved = node(2, public_ip="172.30.0.77", backend_data=data)
+    told = {"public_ip": "172.30.0.77", "public_ip_overwrite": "172.30.0.77", "backend_data": data}
+    own = NodeAddress(type="InternalIP", address="172.30.0.12")  # which it still sends from
+    moved = replace(node(2, **told), status=NodeStatus(addresses=[own]))
     for machine in pair:
         machine.nodes = (node(1), moved)
         machine.reconcile()

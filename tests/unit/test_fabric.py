@@ -112,11 +112,13 @@ def test_a_peer_that_moves_is_reachable_by_the_new_way_before_the_old_one_goes()
     before = node_state(snapshot(node(1), node(2))).state
     data = f'{{"VNI":1,"VtepMAC":"{mac(9)}"}}'
     after = node_state(snapshot(node(1), node(2, backend_data=data, public_ip="172.30.0.99")))
-    assert diff(before, after.state, after.scope) == (
+    firewall, *ops = diff(before, after.state, after.scope)
+    assert firewall.describe() == "nft inet towpath: -1 of peer4, +1 in peer4"
+    assert ops == [
         Add(Neighbour(dev="flannel.1", addr=ip_address("10.42.2.0"), mac=mac(9))),
         Add(Fdb(dev="flannel.1", mac=mac(9), dst=ip_address("172.30.0.99"))),
         Delete(Fdb(dev="flannel.1", mac=mac(2), dst=ip_address("172.30.0.12"))),
-    )
+    ]
 
 
 def test_a_peer_that_leaves_is_removed_from_the_top_down() -> None:

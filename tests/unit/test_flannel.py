@@ -9,10 +9,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from nodes import DUAL, UNDERLAY, V4_ONLY, V6_ONLY, mac, node, snapshot
+from nodes import DUAL, UNDERLAY, V4_ONLY, V6_ONLY, mac, node, snapshot, telling
 from towpath.api.core import Condition, Node, NodeSpec, NodeStatus
 from towpath.api.flannel import PREFIX, format_vtep, parse_peer, parse_vtep, random_mac
 from towpath.api.meta import ObjectMeta
+from towpath.api.report import REFUSED
 from towpath.desired.annotations import node_patch, own_annotations
 from towpath.desired.node import node_state
 from towpath.model.codes import CODES
@@ -29,6 +30,7 @@ def test_annotations_byte_for_byte() -> None:
         "flannel.alpha.coreos.com/kube-subnet-manager": "true",
         "flannel.alpha.coreos.com/public-ip": "172.30.0.11",
         "flannel.alpha.coreos.com/public-ipv6": "fd00:172:30::11",
+        "towpath.dev/pods-by-wire": "refused",
     }
 
 
@@ -47,7 +49,8 @@ def test_flanneld_finds_its_mac_again() -> None:
 )
 def test_a_family_that_is_off_is_not_mentioned(network: Any, keys: set[str]) -> None:
     notes = own_annotations(snapshot(FRESH, network=network, vtep_macs=MACS))
-    assert {k.removeprefix(PREFIX) for k in notes} == {"backend-type", "kube-subnet-manager", *keys}
+    flannels = {k.removeprefix(PREFIX) for k in notes if k.startswith(PREFIX)}
+    assert flannels == {"backend-type", "kube-subnet-manager", *keys}
 
 
 def test_host_gw_says_null() -> None:
@@ -95,7 +98,7 @@ def test_the_patch_is_what_differs_and_the_condition_once() -> None:
         }
     )
     up = Condition(type="NetworkUnavailable", status="False", reason="FlannelIsUp")
-    told = replace(node(1), status=NodeStatus(conditions=[up]))
+    told = replace(telling(node(1), REFUSED), status=NodeStatus(conditions=[up]))
     assert node_patch(told, notes, now, network_up=True) is None
     assert node_patch(FRESH, {}, now, network_up=False) is None
     moved = {**notes, PREFIX + "public-ip": "172.30.0.99"}

@@ -5,7 +5,7 @@ from typing import Any
 
 from towpath.api.core import Node
 from towpath.api.flannel import PREFIX, annotations_of
-from towpath.api.report import VERIFY
+from towpath.api.report import PODS_BY_WIRE, VERIFY
 from towpath.desired.names import POD_PREFIX
 from towpath.desired.ruleset import TABLE
 from towpath.kernel.watch import Kind
@@ -17,7 +17,8 @@ def relevant_to(node: Node, *, own: bool) -> tuple[Any, ...]:
     """All of a Node that the kernel's desired state may depend on, to be compared with what it was."""
     notes = annotations_of(node)
     flannel = tuple(sorted(item for item in notes.items() if item[0].startswith(PREFIX)))
-    common = (node.spec.pod_cidr, tuple(node.spec.pod_cidrs or ()), flannel)
+    by_wire = notes.get(PODS_BY_WIRE, "")
+    common = (node.spec.pod_cidr, tuple(node.spec.pod_cidrs or ()), flannel, by_wire)
     if not own:
         return common
     addresses = tuple((a.type, a.address) for a in node.status.addresses or ())

@@ -1,4 +1,4 @@
-"""What each agent says of itself: the Node annotations ``towpath.dev/status`` and ``towpath.dev/verify``.
+"""What each agent says of itself: the Node annotations ``towpath.dev/…``.
 
 An annotation reaches every cluster the same way: no port to open, no proxy to trust, readable with kubectl.
 """
@@ -9,6 +9,13 @@ from towpath.api.core import Node
 
 STATUS = "towpath.dev/status"
 VERIFY = "towpath.dev/verify"
+PODS_BY_WIRE = "towpath.dev/pods-by-wire"
+"""Whether the node takes packets of other nodes' pods that come without a tunnel: ``accepted``, ``refused``.
+
+Where DirectRouting is off they are forged, but while that changes from node to node some are right. So a node
+says what it does: peers use the tunnel to one that refuses, and it refuses those only that say something too.
+"""
+ACCEPTED, REFUSED = "accepted", "refused"
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,9 @@ from towpath.api.flannel import (
     annotations_of,
     format_vtep,
 )
+from towpath.api.report import PODS_BY_WIRE
 from towpath.desired.identity import own_identity
+from towpath.desired.protection import by_wire
 from towpath.desired.snapshot import Snapshot
 
 # Tools and people match on these words.
@@ -22,7 +24,8 @@ _MESSAGE = "Flannel is running on this node"
 
 
 def own_annotations(snapshot: Snapshot) -> dict[str, str]:
-    """flannel's annotations as flanneld would write them; empty while this node cannot be served at all.
+    """flannel's annotations as flanneld would write them, and whether pods' packets are taken off the wire;
+    empty while this node cannot be served at all.
 
     Both families change in one patch: a flanneld peer ignores an update in which either is unchanged (still
     in 0.28.9), so that MAC and address are kept for as long as possible and never changed by halves.
@@ -31,7 +34,7 @@ def own_annotations(snapshot: Snapshot) -> dict[str, str]:
     network = snapshot.network
     if not me.links:
         return {}
-    notes = {BACKEND_TYPE: network.backend, MANAGED: "true"}
+    notes = {BACKEND_TYPE: network.backend, MANAGED: "true", PODS_BY_WIRE: by_wire(network)}
     for family, link in me.links.items():
         if network.backend == "vxlan" and link.vtep is None:
             return {}

@@ -2,7 +2,8 @@
 
 from ipaddress import ip_interface
 
-from towpath.api.flannel import PeerLink
+from towpath.api.flannel import PeerLink, annotations_of
+from towpath.api.report import PODS_BY_WIRE, REFUSED
 from towpath.desired.identity import Identity, device
 from towpath.desired.mtu import overlay_mtu
 from towpath.desired.peers import Peers
@@ -26,8 +27,8 @@ def fabric(snapshot: Snapshot, me: Identity, peers: Peers) -> NetState:
             # RKE2's CIS profile admits the node by exactly this address.
             first = own.subnet.network_address
             addresses.add(Address(dev=overlay, interface=ip_interface((first, first.max_prefixlen))))
-        for peer in peers.links[family].values():
-            if peer.vtep is None or _direct(snapshot, peer):
+        for name, peer in peers.links[family].items():
+            if peer.vtep is None or _direct(snapshot, name, peer):
                 routes.add(Route(dst=peer.subnet, dev=snapshot.underlay.dev, via=peer.public))
                 continue
             gateway = peer.subnet.network_address
@@ -62,5 +63,6 @@ def _overlay(snapshot: Snapshot, me: Identity, family: Family) -> Link:
     )
 
 
-def _direct(snapshot: Snapshot, peer: PeerLink) -> bool:
-    return snapshot.network.direct_routing and peer.public in snapshot.underlay.on_link
+def _direct(snapshot: Snapshot, name: str, peer: PeerLink) -> bool:
+    possible = snapshot.network.direct_routing and peer.public in snapshot.underlay.on_link
+    return possible and annotations_of(snapshot.nodes[name]).get(PODS_BY_WIRE) != REFUSED

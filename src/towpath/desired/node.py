@@ -10,6 +10,7 @@ from towpath.desired.mtu import mtu_findings
 from towpath.desired.names import POD_PREFIX
 from towpath.desired.peers import accepted_peers
 from towpath.desired.pods import standing
+from towpath.desired.protection import peering
 from towpath.desired.ruleset import ruleset
 from towpath.desired.snapshot import Snapshot
 from towpath.model.attachment import Attachment
@@ -39,7 +40,8 @@ def node_state(snapshot: Snapshot) -> Desired:
     state = _with_pods(state, snapshot.attachments)
     if me.links:
         local = [link.subnet for link in me.links.values()]
-        table = ruleset(snapshot.network, local, snapshot.attachments, snapshot.policy)
+        ends = peering(snapshot, me, peers)
+        table = ruleset(snapshot.network, local, snapshot.attachments, snapshot.policy, ends)
         state = state.merge(NetState(nft=table))
     findings = (
         *me.findings,

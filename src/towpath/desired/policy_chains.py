@@ -1,5 +1,9 @@
 """The static part of policy: how a packet's class is found, and what becomes of it (docs/adr/0005).
 
+A flow's first packet is judged by the sending pod's egress and by the receiving pod's ingress, after DNAT and
+before SNAT; what follows it, or is related to it, by nothing any more. What the node itself sends to its pods
+passes neither chain: kubelet's probes are not to be told from it, or forbidden, by an address.
+
 A policy chain asks for the class of the other side (``src_class`` or ``dst_class``), which leaves it in
 ``meta priority``, and looks the class up in a verdict map. nft cannot chain two look-ups in one rule, a mark
 belongs to others, and the priority of a flow's first packet is nobody's: what follows is accepted before.
@@ -8,7 +12,16 @@ belongs to others, and the priority of a flow's first packet is nobody's: what f
 from towpath.desired.names import POD_PREFIX
 from towpath.model.attachment import Attachment
 from towpath.model.nft import Key, NftChain
-from towpath.model.policy import DENIED, DST_CLASS, SRC_CLASS, Program
+from towpath.model.policy import (
+    CLASS4,
+    CLASS6,
+    DENIED,
+    DST_CLASS,
+    NET_CLASS4,
+    NET_CLASS6,
+    SRC_CLASS,
+    Program,
+)
 
 # What a pod's sending and receiving is judged by; None: by nothing yet, and so it is dropped.
 Verdicts = tuple[Key | None, Key | None]
@@ -17,8 +30,17 @@ Verdicts = tuple[Key | None, Key | None]
 NO_POLICY: Key = ("return",)
 NO_POLICIES: Verdicts = (NO_POLICY, NO_POLICY)
 
-# At the end of the forward chain: whom policy has judged, and let pass, has no class any more.
-RESTORED = tuple(f'{side} "{POD_PREFIX}*" meta priority set 0:0' for side in ("iifname", "oifname"))
+POLICY_SETS = {decl.name: decl for decl in (CLASS4, CLASS6, NET_CLASS4, NET_CLASS6)}
+
+_POD = f'"{POD_PREFIX}*"'
+# Before pods' chains: a pod always reaches itself. The address it sends from, which was checked, is that of
+# the interface the packet goes out by.
+HAIRPIN = tuple(
+    f"iifname {_POD} oifname . {family} saddr @pod_src{version} accept"
+    for family, version in (("ip", 4), ("ip6", 6))
+)
+# Behind them: a packet that policy has let pass has no class any more, or a queue would take it for its own.
+RESTORED = (f"iifname {_POD} meta priority set none", f"oifname {_POD} meta priority set none")
 
 
 def verdicts_of(policy: Program, att: Attachment) -> Verdicts:
@@ -29,13 +51,13 @@ def verdicts_of(policy: Program, att: Attachment) -> Verdicts:
 
 
 def policy_chains() -> dict[str, NftChain]:
-    """Exact addresses come last and win: their classes contain what is true of their networks."""
+    """Exact addresses come first: their classes contain what is true of their networks."""
     chains = [NftChain(name=DENIED, rules=("counter drop",))]
     for name, side in ((SRC_CLASS, "saddr"), (DST_CLASS, "daddr")):
         rules = (
-            f"meta priority set {family} {side} map @{kind}{version}"
+            f"meta priority set {family} {side} map @{kind}{version} return"
             for family, version in (("ip", 4), ("ip6", 6))
-            for kind in ("net_class", "class")
+            for kind in ("class", "net_class")
         )
-        chains.append(NftChain(name=name, rules=("meta priority set 0:0", *rules)))
+        chains.append(NftChain(name=name, rules=(*rules, "meta priority set none")))
     return {chain.name: chain for chain in chains}

@@ -16,19 +16,28 @@ def _set(decl: NftSet) -> str:
     lines = [f"\t{kind} {decl.name} {{", f"\t\ttype {' . '.join(decl.key)}{data}"]
     if decl.interval:
         lines.append("\t\tflags interval")
+    if decl.counter:
+        lines.append("\t\tcounter")
     if decl.elements:
-        members = sorted(_element(key, value) for key, value in decl.elements.items())
+        members = sorted(_element(decl, key, value) for key, value in decl.elements.items())
         lines.append("\t\telements = { " + ",\n\t\t\t     ".join(members) + " }")
     return "\n".join([*lines, "\t}", ""])
 
 
-def _element(key: Key, data: Key) -> str:
-    text = " . ".join(_field(field) for field in key)
-    return f"{text} : {' . '.join(str(field) for field in data)}" if data else text
+def _element(decl: NftSet, key: Key, data: Key) -> str:
+    return f"{_fields(decl.key, key)} : {_fields(decl.data, data)}" if data else _fields(decl.key, key)
 
 
-def _field(field: Field) -> str:
+def _fields(types: tuple[str, ...], fields: Key) -> str:
+    return " . ".join(_field(kind, field) for kind, field in zip(types, fields, strict=True))
+
+
+def _field(kind: str, field: Field) -> str:
     match field:
+        case int() if kind == "classid":
+            return f"{field >> 16:x}:{field & 0xFFFF:x}"
+        case str() if kind == "verdict":
+            return field
         case (low, high):
             return f"{low}-{high}"
         case str():

@@ -12,11 +12,14 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from towpath.desired import protection
 from towpath.desired.hostports import hostport_elements
 from towpath.desired.masquerade import masquerade_rules
 from towpath.desired.names import POD_PREFIX
 from towpath.desired.policy_chains import (
+    HAIRPIN,
     NO_POLICIES,
+    POLICY_SETS,
     RESTORED,
     Verdicts,
     policy_chains,
@@ -54,6 +57,7 @@ SETS: dict[str, NftSet] = {
         NftSet(name="hostport6", key=_PORT, data=_TARGET6),
         NftSet(name="hostport_ip4", key=("ipv4_addr", *_PORT), data=_TARGET4),
         NftSet(name="hostport_ip6", key=("ipv6_addr", *_PORT), data=_TARGET6),
+        *protection.SETS,
     )
 }
 
@@ -83,15 +87,13 @@ _INPUT = (
     "ct state established,related accept",
     _DISCOVERY,
     f"iifname {_POD} ct state invalid counter drop",
-    f"iifname {_POD} jump from_pod",
 )
 _FORWARD = (
     "ct state established,related accept",
     f"iifname {_POD} ct state invalid counter drop",
     f"oifname {_POD} ct state invalid counter drop",
-    f"iifname {_POD} jump from_pod",
-    f"oifname {_POD} jump to_pod",
 )
+_JUDGED = (f"iifname {_POD} jump from_pod", f"oifname {_POD} jump to_pod")
 _HOSTPORTS = (
     "dnat ip to ip daddr . meta l4proto . th dport map @hostport_ip4",
     "meta nfproto ipv4 dnat ip to meta l4proto . th dport map @hostport4",
@@ -108,13 +110,16 @@ def ruleset(
     local: Iterable[Net],
     attachments: Iterable[Attachment],
     policy: Program | None = None,
+    peering: protection.Peering | None = None,
 ) -> NftTable:
     """The whole table: ``local`` are this node's pod subnets, ``attachments`` its pods.
 
     Where two attachments publish the same port, the earlier one keeps it (``hostports.conflicts`` tells).
     Without ``policy`` everything is allowed; with it, a pod that it does not know is allowed nothing.
+    ``peering`` None: outside a cluster, where overlays are other people's.
     """
     elements: dict[str, dict[Key, Key]] = {name: {} for name in SETS}
+    elements |= protection.elements(peering or protection.Peering())
     for net in network.networks:
         elements[f"net{net.version}"][(net,)] = ()
     for net in local:
@@ -122,26 +127,33 @@ def ruleset(
     for att in attachments:
         verdicts = NO_POLICIES if policy is None else verdicts_of(policy, att)
         for name, more in pod_elements(att, verdicts).items():
-            elements[name] = {**more, **elements[name]}
+            for key, data in more.items():
+                elements[name].setdefault(key, data)
     sets = {name: replace(decl, elements=elements[name]) for name, decl in SETS.items()}
+    static = chains(network, clustered=peering is not None, judged=policy is not None)
     if policy is None:
-        return NftTable(name=TABLE, sets=sets, chains=chains(network))
-    judged = {**chains(network), **policy_chains(), **policy.chains}
-    forward = judged["forward"]
-    judged["forward"] = replace(forward, rules=(*forward.rules, *RESTORED))
-    return NftTable(name=TABLE, sets={**sets, **policy.sets}, chains=judged)
+        return NftTable(name=TABLE, sets=sets, chains=static)
+    return NftTable(
+        name=TABLE, sets={**sets, **POLICY_SETS, **policy.sets}, chains={**static, **policy.chains}
+    )
 
 
-def chains(network: ClusterNetwork) -> dict[str, NftChain]:
-    """The static part. It depends on the cluster's settings only, never on pods or nodes."""
+def chains(network: ClusterNetwork, *, clustered: bool = False, judged: bool = False) -> dict[str, NftChain]:
+    """The static part. It depends on the cluster's settings only, never on pods or nodes.
+
+    ``clustered``: there are peers to tell from others. ``judged``: there may be policies.
+    """
     postrouting, masq = masquerade_rules(network)
+    incoming, forwarded = protection.before_judging(network) if clustered else ((), ())
+    forwarded += HAIRPIN if judged else ()
+    restored = RESTORED if judged else ()
     hooked = (
         _base("prerouting", "filter", "prerouting", -300, _PREROUTING),
         _base("nat_prerouting", "nat", "prerouting", -90, ("fib daddr type local jump hostports",)),
         _base("nat_output", "nat", "output", -90, ("fib daddr type local jump hostports",)),
         _base("nat_postrouting", "nat", "postrouting", 110, postrouting),
-        _base("input", "filter", "input", 0, _INPUT),
-        _base("forward", "filter", "forward", 0, _FORWARD),
+        _base("input", "filter", "input", 0, (*_INPUT, *incoming, _JUDGED[0])),
+        _base("forward", "filter", "forward", 0, (*_FORWARD, *forwarded, *_JUDGED, *restored)),
     )
     called = (
         NftChain(name="antispoof", rules=_ANTISPOOF),
@@ -150,7 +162,10 @@ def chains(network: ClusterNetwork) -> dict[str, NftChain]:
         NftChain(name="from_pod", rules=("iifname vmap @pod_from", "counter drop")),
         NftChain(name="to_pod", rules=("oifname vmap @pod_to", "counter drop")),
     )
-    return {chain.name: chain for chain in (*called, *hooked)}
+    found = {chain.name: chain for chain in (*called, *hooked)}
+    if clustered:
+        found |= protection.chains(network)
+    return found | policy_chains() if judged else found
 
 
 def pod_elements(att: Attachment, verdicts: Verdicts = NO_POLICIES) -> dict[str, dict[Key, Key]]:
