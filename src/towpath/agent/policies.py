@@ -32,6 +32,7 @@ SERVICE_ACCOUNTS = Kind(plural="serviceaccounts", type=ServiceAccount)
 SLICES = Kind(plural="endpointslices", type=EndpointSlice, group="discovery.k8s.io")
 _ASK_AGAIN = 30.0
 _ASK_AGAIN_SOON = 1.0
+_COALESCE = 0.02
 
 
 class Policies:
@@ -59,6 +60,7 @@ class Policies:
         self._served: Served | None = None
         self._problem = "which kinds of policy there are is not known yet"
         self._complete = False
+        self._looking = False
 
     @property
     def reflectors(self) -> Mapping[str, Reflector[Any]]:
@@ -107,11 +109,23 @@ class Policies:
 
     # Events.
 
+    def _heard(self) -> None:
+        """Look soon, once for many events, whether any of them means something for this node."""
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(_COALESCE, self._look)
+
+    def _look(self) -> None:
+        """Most of what happens in a cluster changes nothing here, and the kernel need not be looked at."""
+        self._looking = False
+        if not self._complete or self._engine.changes() is not None:
+            self._changed()
+
     def pod_changed(self, key: Key | None) -> None:
         """An event of the reflector of pods."""
         if key is not None:
             self._objects.pod(key, self._pods.objects.get(key))
-        self._changed()
+        self._heard()
 
     def pod_found(self, pod: Pod) -> None:
         """A pod that was asked for by name, since it was not in the cache yet."""
@@ -123,27 +137,27 @@ class Policies:
         """An event of the reflector of nodes."""
         if key is not None:
             self._objects.node(key[1], self._nodes.objects.get(key))
-        self._changed()
+        self._heard()
 
     def _namespace_changed(self, key: Key | None) -> None:
         if key is not None:
             self._objects.namespace(key[1], self._namespaces.objects.get(key))
-        self._changed()
+        self._heard()
 
     def _account_changed(self, key: Key | None) -> None:
         if key is not None:
             self._objects.account(key, self._accounts.objects.get(key))
-        self._changed()
+        self._heard()
 
     def _slice_changed(self, key: Key | None) -> None:
         if key is not None and self._slices is not None:
             self._objects.slice(key, self._slices.objects.get(key))
-        self._changed()
+        self._heard()
 
     def _source_changed(self, source: Source, key: Key | None) -> None:
         if key is not None:
             self._objects.policy(source, key, self._sources[source][0].objects.get(key))
-        self._changed()
+        self._heard()
 
     # Following.
 
@@ -178,7 +192,7 @@ class Policies:
                 self._begin(source, kind, tasks)
         if self._served != served:
             self._served = served
-            self._changed()
+            self._heard()
 
     def _begin(self, source: Source, kind: Kind[Raw], tasks: asyncio.TaskGroup) -> None:
         reflector = self._follow(kind, lambda key: self._source_changed(source, key))

@@ -81,7 +81,7 @@ class Decisions:
         if traits is not None:
             for number in self._by_term.keys() & traits.deviant:
                 hits += (clause for clause in self._by_term[number] if family in clause.families)
-            absent = _NONE
+            absent = frozenset(self._ambient.keys() & traits.deviant)
             if self._names:
                 ports = frozenset(port for port in traits.ports if port.name in self._names)
         key = (family, frozenset(clause.number for clause in hits), absent, ports)
@@ -119,7 +119,7 @@ class Decisions:
         return term.ambient
 
     def _cut(self) -> bool:
-        """Number the runs. Whether a number that there was stands for another run now."""
+        """Number the runs. Whether a number that there was stands for another run now, or a tier is other."""
         runs: list[_Run] = []
         tiers: list[Tier] = []
         first: dict[PolicyRules, int] = {}
@@ -132,9 +132,10 @@ class Decisions:
                 if not place:
                     first[rules] = len(runs) - 1
         before = self._first_run
-        moved = runs != self._runs or any(before.get(rules, run) != run for rules, run in first.items())
+        moved = any(before.get(rules, run) != run for rules, run in first.items())
+        other = moved or runs != self._runs or tiers != self._tiers
         self._runs, self._tiers, self._first_run = runs, tiers, first
-        return moved or tiers != self._tiers
+        return other
 
     def _run(self, clause: Clause) -> int:
         return self._first_run[clause.rules] + clause.segment

@@ -58,10 +58,10 @@ class Vocabulary:
     def remove(self, selector: Selector) -> None:
         """It was in use and no longer is."""
         for key, atom in _atoms(selector):
-            asked = self._keys[key]
+            asked = self._keys.setdefault(key, _Key())
             self._count(key, asked, atom, -1)
             if not (asked.has or asked.texts or asked.values):
-                self._keys.pop(key)
+                del self._keys[key]
 
     def add_name(self, name: str) -> None:
         """A port's name comes into use."""
