@@ -35,8 +35,8 @@ def test_reboot(cluster: Installed) -> None:
 
 
 def test_drained_and_removed_then_another_added(cluster: Installed) -> None:
-    # A name of its own: a ReplicaSet that is made again under its old name may wait five minutes for pods that
-    # its predecessor had asked for, and makes none until then.
+    # A name of its own: a ReplicaSet that is made again under its old name may wait five minutes for pods
+    # that its predecessor had asked for, and makes none until then.
     cluster.deploy("mover", 6)
     cidrs = cluster.real.get("node", "n3")["spec"]["podCIDRs"]
     own = cluster.real.machines["n3"].one
