@@ -119,9 +119,11 @@ class Probes:
         self.b = OffloadProbe(InNamespace(pair.b), PORT, first_after=60)
         self.a.update([Device("flannel.1", source, 1450 if source.version == 4 else 1430, {"b": target})])
         self.b.update([Device("flannel.1", target, 1450, {"a": source})])
-        self.task = asyncio.create_task(self.a.run())
+        self.task: asyncio.Task[None] | None = None
 
     async def verdict(self) -> str:
+        """Probing begins here: what a test breaks before is broken from the first probe on."""
+        self.task = self.task or asyncio.create_task(self.a.run())
         async with asyncio.timeout(10):
             while ("flannel.1", "b") not in self.a.verdicts:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -132,8 +134,9 @@ class Probes:
 async def probes(pair: Pair, request: pytest.FixtureRequest) -> AsyncIterator[Probes]:
     made = Probes(pair, *request.param)
     yield made
-    made.task.cancel()
-    await asyncio.gather(made.task, return_exceptions=True)
+    if made.task:
+        made.task.cancel()
+        await asyncio.gather(made.task, return_exceptions=True)
     made.a.close()
     made.b.close()
 
