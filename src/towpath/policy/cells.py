@@ -6,7 +6,7 @@ not matter, so that it is one set of connections, most of which is the same for 
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from towpath.model.net import Family
@@ -19,8 +19,6 @@ from towpath.policy.ir import Action, Tier
 from towpath.policy.verdicts import Step, decided, united
 
 _NO_PORTS: Ports = frozenset()
-_NONE: frozenset[int] = frozenset()
-_MEMO = 4096  # so many answers are kept
 
 
 class Own(NamedTuple):
@@ -35,88 +33,124 @@ class _Run(NamedTuple):
     tier: int
 
 
-class Decisions:
-    """The policies that apply to a subject in one direction, and its own side.
+class _Answers:
+    """What has been worked out, for as long as runs keep their numbers.
 
-    ``watched``: on what of a class the answer may depend; all others are answered as unknown addresses are.
+    ``counts``: by term, family and the peer's ports, what is matched in each run, and by how many clauses.
+    ``matching``: the same, put together.
     """
+
+    __slots__ = ("bases", "counts", "matching", "outcomes")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[tuple[Family, frozenset[int], frozenset[int], Ports], Outcome] = {}
+        self.bases: dict[Family, dict[int, Connections]] = {}
+        self.counts: dict[int, dict[tuple[Family, Ports], dict[int, Counter[Connections]]]] = {}
+        self.matching: dict[tuple[int, Family, Ports], dict[int, Connections]] = {}
+
+    def count(self, clause: Clause, run: int, own: Ports, by: int) -> None:
+        """One clause more or less, where that is known of its term."""
+        self.outcomes = {}
+        for (family, ports), runs in self.counts.get(clause.peer.number, {}).items():
+            self.matching.pop((clause.peer.number, family, ports), None)
+            if family in clause.families and clause.action != "log":
+                connections = clause.connections(family, own, ports)
+                counts = runs.setdefault(run, Counter())
+                counts[connections] += by
+                if not counts[connections]:
+                    del counts[connections]
+
+
+class Decisions:
+    """The policies that apply to a subject in one direction, and its own side."""
 
     def __init__(self, unmatched: Connections, own: Own) -> None:
         self.unmatched = unmatched
         self.own = own
-        self.watched: Counter[Watched] = Counter()
         self._policies: list[PolicyRules] = []
         self._tiers: list[Tier] = []
         self._runs: list[_Run] = []
         self._first_run: dict[PolicyRules, int] = {}
+        self._clauses: dict[int, dict[Clause, None]] = {}  # by term
+        self._ambient: set[int] = set()  # terms that unknown addresses match
         self._names: Counter[str] = Counter()
-        self._by_term: dict[int, dict[Clause, None]] = {}
-        self._ambient: dict[int, dict[Clause, None]] = {}
-        self._ambient_in: dict[int, list[Clause]] | None = None
-        self._bases: dict[Family, dict[int, Connections]] = {}
-        self._memo: dict[object, Outcome] = {}
+        self._logs = 0
+        self._answers = _Answers()
 
-    def replace(self, gone: Iterable[PolicyRules], come: Iterable[PolicyRules]) -> tuple[set[Watched], bool]:
+    def watches(self, what: Watched) -> bool:
+        """Whether answers may depend on it. Those that depend on nothing are as for unknown addresses."""
+        return what in self._clauses or what in self._names
+
+    def watched(self) -> list[Watched]:
+        """All that ``watches``."""
+        return [*self._clauses, *self._names]
+
+    def replace(self, gone: Iterable[PolicyRules], come: Sequence[PolicyRules]) -> tuple[set[Watched], bool]:
         """Other policies. Returns on what they depend, and whether even answers that do not may be others."""
-        touched: set[Watched] = set()
-        ambient = False
+        terms: set[Term] = set()
+        names: set[str] = set()
         leaving = set(gone)
         self._policies = [rules for rules in self._policies if rules not in leaving]
         for rules in leaving:
             for clause in self._relevant(rules):
-                ambient |= self._count(clause, touched, -1)
+                self._count(clause, -1, terms, names)
+                self._answers.count(clause, self._run(clause), self.own.ports, -1)
         for rules in come:
             insort(self._policies, rules, key=lambda r: r.place)
             for clause in self._relevant(rules):
-                ambient |= self._count(clause, touched, 1)
+                self._count(clause, 1, terms, names)
+        ambient = any(term.ambient for term in terms)
         tiers = self._tiers
         if self._cut() or ambient:
-            self._ambient_in, self._bases, self._memo = None, {}, {}
-        return touched, ambient or tiers != self._tiers
+            self._answers = _Answers()
+        else:
+            for rules in come:
+                for clause in self._relevant(rules):
+                    self._answers.count(clause, self._run(clause), self.own.ports, 1)
+        return {term.number for term in terms} | names, ambient or tiers != self._tiers
 
     def outcome(self, family: Family, traits: Traits | None = None) -> Outcome:
         """What peers with these traits may do; without any, those of which nothing is known."""
-        hits: list[Clause] = []
-        absent, ports = _NONE, _NO_PORTS
-        if traits is not None:
-            for number in self._by_term.keys() & traits.deviant:
-                hits += (clause for clause in self._by_term[number] if family in clause.families)
-            absent = frozenset(self._ambient.keys() & traits.deviant)
-            if self._names:
-                ports = frozenset(port for port in traits.ports if port.name in self._names)
-        key = (family, frozenset(clause.number for clause in hits), absent, ports)
-        found = self._memo.get(key)
+        deviant = self._clauses.keys() & traits.deviant if traits is not None else set[int]()
+        absent = frozenset(deviant & self._ambient)
+        present = frozenset(deviant - self._ambient)
+        ports = _NO_PORTS
+        if traits is not None and self._names:
+            ports = frozenset(port for port in traits.ports if port.name in self._names)
+        key = (family, present, absent, ports)
+        found = self._answers.outcomes.get(key)
         if found is None:
-            if len(self._memo) >= _MEMO:
-                self._memo.clear()
-            found = self._memo[key] = self._evaluate(family, hits, absent, ports)
+            found = self._answers.outcomes[key] = self._evaluate(family, present, absent, ports)
         return found
 
-    def _relevant(self, rules: PolicyRules) -> list[Clause]:
-        """Those whose own side is this subject's."""
-        return [clause for clause in rules.clauses if clause.own is None or clause.own in self.own.terms]
+    def _relevant(self, rules: PolicyRules) -> Iterator[Clause]:
+        """Those that may concern this subject's own side."""
+        for clause in rules.clauses:
+            if clause.own is None or clause.own in self.own.terms:
+                yield clause
 
-    def _count(self, clause: Clause, touched: set[Watched], by: int) -> bool:
-        """One clause more or less. Whether it concerns unknown addresses."""
+    def _run(self, clause: Clause) -> int:
+        return self._first_run[clause.rules] + clause.segment
+
+    def _count(self, clause: Clause, by: int, terms: set[Term], names: set[str]) -> None:
+        """A clause more or less."""
         term = clause.peer
-        place = self._ambient if term.ambient else self._by_term
+        terms.add(term)
         if by > 0:
-            place.setdefault(term.number, {})[clause] = None
+            self._clauses.setdefault(term.number, {})[clause] = None
+            if term.ambient:
+                self._ambient.add(term.number)
         else:
-            del place[term.number][clause]
-            if not place[term.number]:
-                del place[term.number]
+            del self._clauses[term.number][clause]
+            if not self._clauses[term.number]:
+                del self._clauses[term.number]
+                self._ambient.discard(term.number)
+        self._logs += by * (clause.action == "log")
         for name in clause.peer_names:
+            names.add(name)
             self._names[name] += by
             if not self._names[name]:
                 del self._names[name]
-        watched: tuple[Watched, ...] = (term.number, *clause.peer_names)
-        for what in watched:
-            touched.add(what)
-            self.watched[what] += by
-            if not self.watched[what]:
-                del self.watched[what]
-        return term.ambient
 
     def _cut(self) -> bool:
         """Number the runs. Whether a number that there was stands for another run now, or a tier is other."""
@@ -137,72 +171,63 @@ class Decisions:
         self._runs, self._tiers, self._first_run = runs, tiers, first
         return other
 
-    def _run(self, clause: Clause) -> int:
-        return self._first_run[clause.rules] + clause.segment
-
-    def _ambient_runs(self) -> dict[int, list[Clause]]:
-        """The clauses that unknown addresses match, by run."""
-        if self._ambient_in is None:
-            self._ambient_in = {}
-            for clauses in self._ambient.values():
-                for clause in clauses:
-                    self._ambient_in.setdefault(self._run(clause), []).append(clause)
-        return self._ambient_in
+    def _evaluate(
+        self, family: Family, present: frozenset[int], absent: frozenset[int], ports: Ports
+    ) -> Outcome:
+        """Tier by tier from the last, each knowing what becomes of what it passes on."""
+        sets: dict[int, list[Connections]] = {}
+        if absent or ports:
+            parts = [self._matching(number, family, ports) for number in (*present, *self._ambient - absent)]
+        else:
+            parts = [self._base(family), *(self._matching(number, family, ports) for number in present)]
+        for part in parts:
+            for run, connections in part.items():
+                sets.setdefault(run, []).append(connections)
+        found = [(run, Step(self._runs[run].action, united(several))) for run, several in sets.items()]
+        if self._logs:
+            found += self._logging((*present, *self._ambient - absent), family, ports)
+        steps: list[list[Step]] = [[] for _ in self._tiers]
+        for run, step in sorted(found, key=lambda one: one[0]):
+            steps[self._runs[run].tier].append(step)
+        outcome: Outcome = self.unmatched
+        for place in reversed(range(len(self._tiers))):
+            outcome = decided(steps[place], self._tiers[place].default, outcome)
+        return outcome
 
     def _base(self, family: Family) -> dict[int, Connections]:
         """What unknown addresses match, by run."""
-        if family not in self._bases:
-            self._bases[family] = {
-                run: united(
-                    [
-                        clause.connections(family, self.own.ports, _NO_PORTS)
-                        for clause in clauses
-                        if family in clause.families
-                    ]
-                )
-                for run, clauses in self._ambient_runs().items()
-                if self._runs[run].action != "log"
-            }
-        return self._bases[family]
-
-    def _evaluate(self, family: Family, hits: list[Clause], absent: frozenset[int], ports: Ports) -> Outcome:
-        matching = {run: [found] for run, found in self._base(family).items()}
-        logging: dict[int, list[Clause]] = {}
-        anew = self._differing(absent, ports)
-        for run in anew:
-            matching.pop(run, None)
-        ambient = (
-            clause
-            for run, clauses in self._ambient_runs().items()
-            if run in anew or self._runs[run].action == "log"
-            for clause in clauses
-            if family in clause.families and clause.peer.number not in absent
-        )
-        for clause in (*ambient, *hits):
-            run = self._run(clause)
-            if clause.action == "log":
-                logging.setdefault(run, []).append(clause)
-            else:
-                found = clause.connections(family, self.own.ports, ports)
-                matching.setdefault(run, []).append(found)
-        steps: list[list[Step]] = [[] for _ in self._tiers]
-        for run in sorted({*matching, *logging}):
-            action, tier = self._runs[run]
-            if run in matching:
-                steps[tier].append(Step(action, united(matching[run])))
-            for clause in sorted(logging.get(run, ()), key=lambda c: (c.rules.place, c.number)):
-                found = clause.connections(family, self.own.ports, ports)
-                steps[tier].append(Step("log", found, clause.prefix))
-        outcome: Outcome = self.unmatched
-        for tier in reversed(range(len(self._tiers))):
-            outcome = decided(steps[tier], self._tiers[tier].default, outcome)
-        return outcome
-
-    def _differing(self, absent: frozenset[int], ports: Ports) -> set[int]:
-        """The runs of which peers do not match the same of the ambient clauses as unknown addresses."""
-        found = {self._run(clause) for number in absent for clause in self._ambient[number]}
-        if ports:
-            for run, clauses in self._ambient_runs().items():
-                if any(clause.peer_names for clause in clauses):
-                    found.add(run)
+        found = self._answers.bases.get(family)
+        if found is None:
+            sets: dict[int, list[Connections]] = {}
+            for number in self._ambient:
+                for run, connections in self._matching(number, family, _NO_PORTS).items():
+                    sets.setdefault(run, []).append(connections)
+            found = self._answers.bases[family] = {run: united(several) for run, several in sets.items()}
         return found
+
+    def _matching(self, number: int, family: Family, ports: Ports) -> dict[int, Connections]:
+        """What addresses that match a term match of its rules, by run."""
+        found = self._answers.matching.get((number, family, ports))
+        if found is None:
+            known = self._answers.counts.setdefault(number, {})
+            if (family, ports) not in known:
+                runs = known[family, ports] = {}
+                for clause in self._clauses[number]:
+                    if family in clause.families and clause.action != "log":
+                        counts = runs.setdefault(self._run(clause), Counter())
+                        counts[clause.connections(family, self.own.ports, ports)] += 1
+            found = {run: united(list(counts)) for run, counts in known[family, ports].items() if counts}
+            self._answers.matching[number, family, ports] = found
+        return found
+
+    def _logging(self, numbers: Iterable[int], family: Family, ports: Ports) -> Iterator[tuple[int, Step]]:
+        """What is logged of addresses that match these terms, by run, in the order of the rules."""
+        clauses = [
+            clause
+            for number in numbers
+            for clause in self._clauses[number]
+            if clause.action == "log" and family in clause.families
+        ]
+        for clause in sorted(clauses, key=lambda clause: (clause.rules.place, clause.number)):
+            connections = clause.connections(family, self.own.ports, ports)
+            yield self._run(clause), Step("log", connections, clause.prefix)

@@ -29,6 +29,7 @@ class Clause:
 
     __slots__ = (
         "_known",
+        "_named",
         "action",
         "direction",
         "families",
@@ -57,12 +58,16 @@ class Clause:
         source, destination = names_of(rule)
         inward = rules.direction == "ingress"
         self.peer_names, self.own_names = (source, destination) if inward else (destination, source)
+        self._named = bool(source or destination)
         self._known: dict[tuple[Family, Ports, Ports], Connections] = {}
 
     def connections(self, family: Family, own: Ports, peer: Ports) -> Connections:
         """What it is about, where the subject and the peer have these named ports."""
-        own = frozenset(port for port in own if port.name in self.own_names) if self.own_names else _NONE
-        peer = frozenset(port for port in peer if port.name in self.peer_names) if self.peer_names else _NONE
+        if not self._named:
+            own = peer = _NONE
+        else:
+            own = frozenset(port for port in own if port.name in self.own_names)
+            peer = frozenset(port for port in peer if port.name in self.peer_names)
         found = self._known.get((family, own, peer))
         if found is None:
             source, destination = (peer, own) if self.direction == "ingress" else (own, peer)

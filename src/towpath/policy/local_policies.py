@@ -76,7 +76,8 @@ class LocalPolicies:
         self._program = program
         self._endpoint_behind: dict[str, str] = {}
         self._interfaces_of: dict[str, list[str]] = {}
-        self._replugged: dict[str, None] = {}
+        self._replugged: dict[str, None] = {}  # interfaces
+        self._renamed: set[str] = set()  # endpoints that come here, or go
         self._locals: dict[str, _Local] = {}
         self._applied: dict[frozenset[PolicyKey], _Applied] = {}
         self._stale: dict[str, None] = {}  # endpoints whose subjects are to be worked out anew
@@ -88,8 +89,10 @@ class LocalPolicies:
         """Which endpoint is behind which interface, all of them."""
         before, self._endpoint_behind = self._endpoint_behind, dict(interfaces)
         for interface in (*before, *interfaces):
-            if before.get(interface) != interfaces.get(interface):
+            names = before.get(interface), interfaces.get(interface)
+            if names[0] != names[1]:
                 self._replugged[interface] = None
+                self._renamed.update(name for name in names if name is not None)
         self._interfaces_of = {}
         for interface, name in interfaces.items():
             self._interfaces_of.setdefault(name, []).append(interface)
@@ -98,15 +101,15 @@ class LocalPolicies:
         """First step: which policies apply. ``changed``: endpoints that are new, other or gone."""
         policies = tuple(self._book.changed)
         touched = dict.fromkeys(policies)
-        wanted = {name: one for name in self._interfaces_of if (one := endpoint(name)) is not None}
-        others = wanted.keys() & changed | self._locals.keys() ^ wanted.keys()
+        here = self._interfaces_of.keys()
+        others = here & changed | self._locals.keys() & changed | self._renamed
         old = set(self._applied.values())
-        if 0 < len(policies) <= _FEW:
-            self._follow(policies, [local for name, local in self._locals.items() if name not in others])
+        if len(policies) > _FEW:
+            others |= here
         elif policies:
-            others.update(wanted)
+            self._follow(policies, [local for name, local in self._locals.items() if name not in others])
         for name in sorted(others):
-            self._renew(name, wanted.get(name))
+            self._renew(name, endpoint(name) if name in here else None)
         self._count(old, touched)
         self._book.refresh(touched)
         fresh = {
@@ -116,7 +119,9 @@ class LocalPolicies:
         }
         for applied in fresh:
             applied.prepare(self._book)
-        self._stale.update((n, None) for n, local in self._locals.items() if local.applied in fresh)
+        if fresh:
+            self._stale.update((n, None) for n, local in self._locals.items() if local.applied in fresh)
+        self._renamed = set()
 
     def judge(self, traits_at: Callable[[Addr], Traits | None]) -> None:
         """Second step: the subjects, and where the packets of each interface go."""
@@ -142,7 +147,9 @@ class LocalPolicies:
         for local in locals_:
             step = (local.applied, self._book.selects(policies, local.endpoint.labels))
             if step not in known:
-                known[step] = self._obtain(step[0].keys - gone | step[1])
+                applied, selecting = step
+                same = applied.keys & gone == selecting
+                known[step] = applied if same else self._obtain(applied.keys - gone | selecting)
             self._move(local, known[step])
 
     def _renew(self, name: str, endpoint: Endpoint | None) -> None:

@@ -121,7 +121,7 @@ class Subjects:
         subject.key = key
         self._by_key[key] = subject
         if before[2:] != key[2:]:
-            self._watch(subject, set(subject.decisions.watched), watching=False)
+            self._watch(subject, subject.decisions.watched(), watching=False)
             subject.decisions = _decisions(key)
             before = before._replace(policies=frozenset())
         self._revise(subject, before.policies)
@@ -138,7 +138,7 @@ class Subjects:
     def _dispose(self, subject: Subject) -> None:
         del self._by_key[subject.key]
         self._names.discard(subject.chain)
-        self._watch(subject, set(subject.decisions.watched), watching=False)
+        self._watch(subject, subject.decisions.watched(), watching=False)
         for outcome in (*subject.rows.values(), *subject.defaults.values()):
             self._chains.release(outcome)
         self._program.set_chain(subject.chain, None)
@@ -151,9 +151,9 @@ class Subjects:
         touched, everything = subject.decisions.replace(
             sorted(before - after, key=_place), sorted(after - before, key=_place)
         )
-        watched = subject.decisions.watched
-        self._watch(subject, {what for what in touched if what not in watched}, watching=False)
-        self._watch(subject, {what for what in touched if what in watched}, watching=True)
+        watched = subject.decisions.watched()
+        for what in touched:
+            self._watch(subject, (what,), watching=subject.decisions.watches(what))
         everything |= not subject.defaults
         numbers: dict[int, None] = {}
         if everything:

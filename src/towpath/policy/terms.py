@@ -26,6 +26,8 @@ ANYONE = Asked(None, None, None, (), None)
 
 def narrowed(peer: Peer, family: Family) -> Asked | None:
     """What the peer asks of this family's addresses; None if none can match. Its service is not looked at."""
+    if peer.nets is None and not peer.not_nets:
+        return Asked(peer.selector, peer.not_selector, None, (), None)
     nets = None if peer.nets is None else collapsed(peer.nets, family)
     not_nets = collapsed(peer.not_nets, family)
     whole = ((0, 0),)

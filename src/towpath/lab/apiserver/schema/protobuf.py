@@ -47,8 +47,10 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def wire_fields(data: memoryview) -> Iterator[tuple[int, Any]]:
+def wire_fields(data: Any) -> Iterator[tuple[int, Any]]:
     """Number and value (int or memoryview) of each field. Raises Malformed."""
+    if not isinstance(data, memoryview):
+        raise Malformed("a message is a number")
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -71,9 +73,15 @@ def wire_fields(data: memoryview) -> Iterator[tuple[int, Any]]:
 
 def _text(value: Any) -> str:
     try:
-        return bytes(value).decode()
-    except (UnicodeDecodeError, TypeError) as e:
+        return bytes(_octets(value)).decode()
+    except UnicodeDecodeError as e:
         raise Malformed("a string is not UTF-8") from e
+
+
+def _octets(value: Any) -> memoryview | bytes:
+    if not isinstance(value, memoryview | bytes):
+        raise Malformed("bytes are a number")
+    return value
 
 
 def _signed(value: Any) -> int:
@@ -106,7 +114,7 @@ def _int_or_string(value: Any) -> int | str:
 def _raw(value: Any) -> Any:
     body = _numbered(value).get(1)
     try:
-        return msgspec.json.decode(body) if body else None
+        return msgspec.json.decode(_octets(body)) if body else None
     except msgspec.DecodeError as e:
         raise Malformed(f"embedded JSON: {e}") from e
 
@@ -116,7 +124,7 @@ _SCALARS: dict[str, Callable[[Any], Any]] = {
     "bool": lambda v: bool(_signed(v)),
     "int": _signed,
     "long": _signed,
-    "bytes": lambda v: base64.b64encode(v).decode(),
+    "bytes": lambda v: base64.b64encode(_octets(v)).decode(),
     "time": lambda v: _time(v, 0),
     "micro": lambda v: _time(v, 6),
     "quantity": lambda v: _text(_numbered(v).get(1, b"")),
