@@ -6,7 +6,7 @@ from itertools import count
 from towpath.model.net import Family
 from towpath.policy.connections import Connections
 from towpath.policy.facts import Term
-from towpath.policy.ir import Action, Direction, NamedPort, Policy, Rule, Tier
+from towpath.policy.ir import Action, Direction, NamedPort, Peer, Policy, Rule, Tier
 from towpath.policy.rule_connections import names_of, rule_connections
 from towpath.policy.terms import ANYONE, Asked, Terms, narrowed
 
@@ -128,18 +128,26 @@ def _clauses(rules: PolicyRules, rule: Rule, prefix: str, terms: Terms) -> list[
     )
     if rule.action == "allow" and (peer.service is not None or own.service is not None):
         return []  # one that was never resolved
-    sides: dict[tuple[Asked, Asked], tuple[Family, ...]] = {}
-    for family in _FAMILIES:
-        asked, asked_own = narrowed(peer, family), narrowed(own, family)
-        if rule.family in (None, family) and asked is not None and asked_own is not None:
-            sides[asked, asked_own] = (*sides.get((asked, asked_own), ()), family)
     found = []
-    for (asked, asked_own), families in sides.items():
+    for (asked, asked_own), families in _sides(rule, peer, own).items():
         clause = Clause(rules, rule, families, prefix)
         clause.peer = terms.acquire(asked)
         clause.own = terms.acquire(asked_own) if asked_own != ANYONE else None
         found.append(clause)
     return found
+
+
+def _sides(rule: Rule, peer: Peer, own: Peer) -> dict[tuple[Asked, Asked], tuple[Family, ...]]:
+    """What is asked of both sides, and of which families."""
+    families = _FAMILIES if rule.family is None else (rule.family,)
+    sides: dict[tuple[Asked, Asked], tuple[Family, ...]] = {}
+    for family in families:
+        asked, asked_own = narrowed(peer, family), narrowed(own, family)
+        if asked is not None and asked_own is not None:
+            if not any(side.nets is not None or side.not_nets for side in (peer, own)):
+                return {(asked, asked_own): families}
+            sides[asked, asked_own] = (*sides.get((asked, asked_own), ()), family)
+    return sides
 
 
 def _prefix(policy: Policy, direction: Direction, index: int, rule: Rule) -> str:

@@ -16,6 +16,9 @@ from towpath.policy.connections import (
 )
 from towpath.policy.ir import ICMP, ICMPV6, PORT_PROTOCOLS, Icmp, NamedPort, Ports, Rule
 
+_NO_CRITERIA = (None, None, None, None)
+_NO_NAMES: frozenset[str] = frozenset()
+
 
 def rule_connections(
     rule: Rule, family: Family, source: Iterable[NamedPort], destination: Iterable[NamedPort]
@@ -34,15 +37,18 @@ def rule_connections(
         found = Connections(protocols) & _icmp(rule, ICMP if family == 4 else ICMPV6)
     else:
         found = Connections(protocols)
-    if any(ports is not None for ports in _criteria(rule)):
+    if _criteria(rule) != _NO_CRITERIA:
         found &= _ports(rule, tuple(source), tuple(destination))
     return found
 
 
 def names_of(rule: Rule) -> tuple[frozenset[str], frozenset[str]]:
     """The port names that it asks of the source, and of the destination."""
+    criteria = _criteria(rule)
+    if criteria == _NO_CRITERIA:
+        return _NO_NAMES, _NO_NAMES
     source, not_source, destination, not_destination = (
-        frozenset(ports.names if ports is not None else ()) for ports in _criteria(rule)
+        frozenset(ports.names if ports is not None else ()) for ports in criteria
     )
     return source | not_source, destination | not_destination
 

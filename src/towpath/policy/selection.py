@@ -9,8 +9,7 @@ from functools import reduce
 from operator import and_, or_
 
 from towpath.model.net import Net
-from towpath.policy.connections import Ranges, normalised
-from towpath.policy.ir import KIND, Action, Peer, Ports, World
+from towpath.policy.ir import KIND, Action, NamedPort, Peer, World
 from towpath.policy.places import Places, ones
 from towpath.policy.selector import All, And, Has, In, Not, Or, Selector, Text, keys_of
 
@@ -32,8 +31,8 @@ class Selection:
         self._values: dict[str, dict[str, int]] = {key: {} for key in self._keys}
         self._peers: list[int] = []
         self._own: list[dict[int, int]] = []
-        self._named: dict[tuple[str, int], dict[int, set[int]]] = {}
-        self._name_answers: dict[tuple[tuple[str, ...], int], list[tuple[frozenset[int], int]]] = {}
+        self._named: dict[str, dict[int, set[NamedPort]]] = {}
+        self._name_answers: dict[frozenset[str], list[tuple[frozenset[NamedPort], int]]] = {}
         self._answers: dict[Selector, int] = {}
         self._peer_answers: dict[Selector, int] = {}
         self._net_answers: dict[Net, int] = {}
@@ -47,8 +46,7 @@ class Selection:
             for number in dict.fromkeys(map(self._places.at, endpoint.addresses)):
                 self._peers[group] |= 1 << number
                 for named in endpoint.ports:
-                    at = self._named.setdefault((named.name, named.protocol), {})
-                    at.setdefault(number, set()).add(named.port)
+                    self._named.setdefault(named.name, {}).setdefault(number, set()).add(named)
                 if endpoint.labels.get(KIND) != "node":
                     self._judge(number, group, endpoint.unmatched == "deny")
 
@@ -91,28 +89,20 @@ class Selection:
         # As evaluate has it: one that was never resolved allows nothing, and denies everything.
         return 0 if peer.service is not None and action == "allow" else found
 
-    def ports(self, ports: Ports, protocol: int) -> dict[Ranges, int]:
-        """The port numbers meant, at each place: together the values are everywhere."""
-        answer: dict[Ranges, int] = {}
-        for numbers, at in self._numbers(ports.names, protocol):
-            ranges = normalised((*ports.ranges, *((number, number) for number in numbers)))
-            answer[ranges] = answer.get(ranges, 0) | at
-        return answer
-
-    def _numbers(self, names: tuple[str, ...], protocol: int) -> list[tuple[frozenset[int], int]]:
-        """What the names mean, and where."""
-        if (names, protocol) not in self._name_answers:
-            meant: dict[int, set[int]] = {}
+    def named(self, names: frozenset[str]) -> list[tuple[frozenset[NamedPort], int]]:
+        """The ports of these names that there are at a place, and all places where they are these."""
+        if names not in self._name_answers:
+            ports: dict[int, set[NamedPort]] = {}
             for name in names:
-                for place, found in self._named.get((name, protocol), {}).items():
-                    meant.setdefault(place, set()).update(found)
-            answer: dict[frozenset[int], int] = {}
-            for place, numbers in meant.items():
-                key = frozenset(numbers)
-                answer[key] = answer.get(key, 0) | 1 << place
+                for number, found in self._named.get(name, {}).items():
+                    ports.setdefault(number, set()).update(found)
+            answer: dict[frozenset[NamedPort], int] = {}
+            for number, those in ports.items():
+                key = frozenset(those)
+                answer[key] = answer.get(key, 0) | 1 << number
             answer[frozenset()] = self.everywhere & ~reduce(or_, answer.values(), 0)
-            self._name_answers[names, protocol] = list(answer.items())
-        return self._name_answers[names, protocol]
+            self._name_answers[names] = list(answer.items())
+        return self._name_answers[names]
 
     def _in_nets(self, nets: tuple[Net, ...]) -> int:
         for net in nets:

@@ -1,6 +1,6 @@
 """Tiers of runs evaluated from the last to the first, each into the connections that come out allowed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from towpath.policy.conn_rules import Outcome, Steps, log, matches
@@ -19,7 +19,9 @@ class Step(NamedTuple):
 def decided(steps: Sequence[Step], default: Default, rest: Outcome) -> Outcome:
     """The steps, in order, of a tier in which a policy applies. ``rest``: what later tiers make of it."""
     if any(step.action == "log" for step in steps):
-        return _logged(steps, default, rest)
+        steps = list(_reached(steps))
+        if any(step.action == "log" for step in steps):
+            return _logged(steps, default, rest)
     allowed, passed = _sorted(steps, default)
     if isinstance(rest, Connections):
         return allowed | passed & rest if passed else allowed
@@ -73,3 +75,14 @@ def _logged(steps: Sequence[Step], default: Default, rest: Outcome) -> Outcome:
             else:
                 rules.append((match, then[step.action]))
     return Steps((*rules, ("", then[default])))
+
+
+def _reached(steps: Sequence[Step]) -> Iterator[Step]:
+    """Of each step what no earlier one has decided."""
+    undecided = ALL
+    for step in steps:
+        hit = step.connections & undecided
+        if hit:
+            yield step._replace(connections=hit)
+            if step.action != "log":
+                undecided -= hit
