@@ -13,17 +13,24 @@ Raw = Mapping[str, Any]
 NamespaceLabels = Mapping[str, Mapping[str, str]]
 """By namespace, what ``endpoints.namespace_labels`` says."""
 
-_CALICO_GROUPS = ("crd.projectcalico.org", "projectcalico.org")
+# Stored as custom resources of the first group; the second is what Calico's own API server serves.
+STORED, SERVED = "crd.projectcalico.org", "projectcalico.org"
+_CALICO_VERSIONS = {STORED: "v1", SERVED: "v3"}
 
 
-class Source(msgspec.Struct, frozen=True):
-    """A kind. ``versions`` the newest first; ``inherits``: it depends on its namespace's labels."""
+class Resource(msgspec.Struct, frozen=True):
+    """A kind, and where it is served. ``versions`` the newest first."""
 
     group: str
     versions: tuple[str, ...]
     plural: str
     kind: str
     namespaced: bool
+
+
+class Source(Resource, frozen=True):
+    """A kind that is enforced. ``inherits``: it depends on its namespace's labels."""
+
     read: Callable[[Raw, NamespaceLabels], Converted]
     inherits: bool = False
 
@@ -40,11 +47,9 @@ def _admin(convert: Callable[[Raw], Converted]) -> Callable[[Raw, NamespaceLabel
 def _calico(
     plural: str, kind: str, namespaced: bool, read: Callable[[Raw, NamespaceLabels], Converted]
 ) -> tuple[Source, ...]:
-    """Stored as custom resources of the first group; the second is what Calico's own API server serves."""
-    versions = {"crd.projectcalico.org": "v1", "projectcalico.org": "v3"}
     return tuple(
-        Source(group, (versions[group],), plural, kind, namespaced, read, plural == "networksets")
-        for group in _CALICO_GROUPS
+        Source(group, (version,), plural, kind, namespaced, read, plural == "networksets")
+        for group, version in _CALICO_VERSIONS.items()
     )
 
 
@@ -75,6 +80,18 @@ SOURCES: tuple[Source, ...] = (
     ),
 )  # fmt: skip
 """Host endpoints are not among them: what protects a node itself is not enforced yet."""
+
+SHOWN = tuple(
+    Resource(group, (version,), plural, kind, plural not in ("hostendpoints", "stagedglobalnetworkpolicies"))
+    for group, version in _CALICO_VERSIONS.items()
+    for plural, kind in (
+        ("hostendpoints", "HostEndpoint"),
+        ("stagednetworkpolicies", "StagedNetworkPolicy"),
+        ("stagedglobalnetworkpolicies", "StagedGlobalNetworkPolicy"),
+        ("stagedkubernetesnetworkpolicies", "StagedKubernetesNetworkPolicy"),
+    )
+)
+"""What the command line tells of and no agent enforces."""
 
 
 def source_of(group: str, plural: str) -> Source:

@@ -32,14 +32,13 @@ from towpath.policy.converted import Converted
 from towpath.policy.endpoints import namespace_labels, node_endpoint, pod_endpoint, service_account_labels
 from towpath.policy.ir import Endpoint, Policy, World
 from towpath.policy.services import resolve, services, unresolved
+from towpath.policy.sources import SERVED, STORED
 
 T = TypeVar("T")
 Raw = Mapping[str, Any]
 
 OBJECT_UNREADABLE = "TP5130"
 
-CALICO = "projectcalico.org"
-_STORED = "crd.projectcalico.org"
 _POLICY_GROUP = "policy.networking.k8s.io"
 _DISCOVERY = "discovery.k8s.io"
 
@@ -54,7 +53,7 @@ class ObjectKey(NamedTuple):
 
     def __str__(self) -> str:
         """As findings and policies name it: ``Kind/namespace/name``."""
-        kind = NETWORK_POLICY if self[:2] == (CALICO, "NetworkPolicy") else self.kind
+        kind = NETWORK_POLICY if self[:2] == (SERVED, "NetworkPolicy") else self.kind
         return "/".join(part for part in (kind, self.namespace, self.name) if part)
 
 
@@ -91,12 +90,12 @@ _CONVERTERS: dict[tuple[str, str], _Convert] = {
     (_POLICY_GROUP, "ClusterNetworkPolicy"): _alone(convert_cluster_network_policy),
     (_POLICY_GROUP, "AdminNetworkPolicy"): _alone(convert_admin_network_policy),
     (_POLICY_GROUP, "BaselineAdminNetworkPolicy"): _alone(convert_baseline_admin_network_policy),
-    (CALICO, "NetworkPolicy"): _ordered(convert_network_policy),
-    (CALICO, "GlobalNetworkPolicy"): _ordered(convert_global_network_policy),
-    (CALICO, "Tier"): _alone(convert_tier),
-    (CALICO, "NetworkSet"): _placed(convert_network_set),
-    (CALICO, "GlobalNetworkSet"): _alone(convert_global_network_set),
-    (CALICO, "HostEndpoint"): _placed(convert_host_endpoint),
+    (SERVED, "NetworkPolicy"): _ordered(convert_network_policy),
+    (SERVED, "GlobalNetworkPolicy"): _ordered(convert_global_network_policy),
+    (SERVED, "Tier"): _alone(convert_tier),
+    (SERVED, "NetworkSet"): _placed(convert_network_set),
+    (SERVED, "GlobalNetworkSet"): _alone(convert_global_network_set),
+    (SERVED, "HostEndpoint"): _placed(convert_host_endpoint),
 }
 STAGED_KINDS = ("StagedNetworkPolicy", "StagedGlobalNetworkPolicy", "StagedKubernetesNetworkPolicy")
 _CORE = {"Pod", "Namespace", "Node", "ServiceAccount"}
@@ -121,15 +120,15 @@ def key_of(raw: Raw) -> ObjectKey | None:
     namespace, name = (
         text if isinstance(text, str) else "" for text in map(place.get, ("namespace", "name"))
     )
-    if group == _STORED:
-        group = CALICO
+    if group == STORED:
+        group = SERVED
         if kind.endswith("Policy"):
             name = name.removeprefix("default.")
     known = (
         (group, kind) in _CONVERTERS
         or (group == "" and kind in _CORE)
         or (group, kind) == (_DISCOVERY, "EndpointSlice")
-        or (group == CALICO and kind in STAGED_KINDS)
+        or (group == SERVED and kind in STAGED_KINDS)
     )
     return ObjectKey(group, kind, "" if kind in _CLUSTER_WIDE else namespace, name or "?") if known else None
 
