@@ -15,6 +15,7 @@ from towpath.cli.exit import EXIT_CODES_HELP, INTERNAL, INTERRUPTED, CliError
 VERBS = {
     "status": "one screen: nodes, agents, addresses, findings",
     "verify": "kernel against desired state on every node; who reaches whom",
+    "releases": "RKE2's releases, and what an upgrade between two changes for the network",
     "policy": "what policies allow and why, what is wrong with them, what a change would change",
     "explain": "what a finding's code means and what to do",
     "install": "Towpath's manifests: print them, compare a cluster with them",

@@ -6,6 +6,7 @@ networks, TP7nnn upgrade, TP8nnn images, TP9nnn lab.
 
 from towpath.model.code import Code
 from towpath.model.codes_policy import POLICY
+from towpath.model.codes_upgrade import UPGRADE
 
 __all__ = ["CODES", "Code"]
 
@@ -230,6 +231,7 @@ CODES: dict[str, Code] = {
         fix="Delete the pod it belongs to; the DEL frees the address.",
     ),
     **POLICY,
+    **UPGRADE,
     "TP5150": Code(
         title="A new pod's policy could not be put in force",
         cause=(

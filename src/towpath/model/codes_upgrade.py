@@ -1,0 +1,60 @@
+"""Codes of upgrades: TP7nnn."""
+
+from towpath.model.code import Code
+
+UPGRADE: dict[str, Code] = {
+    "TP7010": Code(
+        "The target is older than what runs",
+        "Kubernetes does not support going back a minor, and the network's custom resources may not go back.",
+        "Choose a newer release; to go back, restore etcd as RKE2's documentation of rollbacks says.",
+    ),
+    "TP7011": Code(
+        "A Kubernetes minor is skipped",
+        "Kubernetes supports upgrades from one minor to the next only.",
+        "Upgrade to a release of the next minor first.",
+    ),
+    "TP7012": Code(
+        "The target was made before the release that runs",
+        "Releases of several minors are made side by side. An older one of the next minor holds older "
+        "components: of RKE2's possible steps to a next minor a quarter would take Calico back.",
+        "Choose a release of that minor made on the same day or later.",
+    ),
+    "TP7013": Code(
+        "The upgrade takes a component back to an older version",
+        "The target holds an older one than the release that runs. What the newer one has written (rules, "
+        "sets, custom resources) may be unreadable to the older one.",
+        "Choose a release made no earlier than the one that runs.",
+    ),
+    "TP7014": Code(
+        "The target has no such chart",
+        "RKE2 has dropped or renamed it.",
+        "Find out what takes its place before you upgrade.",
+    ),
+    "TP7015": Code(
+        "The chart drops a custom resource",
+        "The definitions are ordinary templates of the chart, not marked to be kept: helm deletes what the "
+        "new chart has no more, and Kubernetes then deletes every object of that kind.",
+        "Save the objects and convert them to what takes their place; annotate the definition with "
+        "helm.sh/resource-policy: keep if they must stay.",
+    ),
+    "TP7017": Code(
+        "Others met a problem on this way",
+        "The releases or components meet the condition of an entry of the catalogue; its issue tells more.",
+        "Read the issue and do what the entry says.",
+    ),
+    "TP7018": Code(
+        "It is not known which custom resources the chart drops",
+        "The catalogue has no list of one of the two charts.",
+        "Compare the charts' own manifests (helm template).",
+    ),
+    "TP7019": Code(
+        "Sources disagree on a version",
+        "The release's notes and the images it lists say different things; the catalogue takes the images.",
+        "Look at the image that runs.",
+    ),
+    "TP7020": Code(
+        "A chart mixes versions of one program",
+        "Two of its images hold different versions of Calico.",
+        "Choose another chart.",
+    ),
+}
