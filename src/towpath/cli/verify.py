@@ -1,4 +1,4 @@
-"""``towpath verify``: the kernel against the desired state on every node, and who reaches whom."""
+"""``towpath verify``: what runs where, the kernel against the desired state, and who reaches whom."""
 
 import asyncio
 import secrets
@@ -10,6 +10,7 @@ import msgspec
 
 from towpath.api.core import Node, Pod
 from towpath.api.report import VERIFY, agent_report
+from towpath.cli import verify_rollout
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE, CliError
 from towpath.cli.output import emit, mark, output_option, progress, progress_done, table
@@ -105,7 +106,7 @@ def cell_text(cell: matrix.Cell) -> str:
 
 
 def screen(kernels: list[NodeVerdict], verdicts: tuple[matrix.Verdict, ...] | None) -> str:
-    """All of it for a person."""
+    """Kernels and reachability for a person."""
     states = {"ok": "ok", "differs": "error", "silent": "warning"}
     words = {"ok": "kernel equals desired", "silent": f"no answer within {ANSWER_WITHIN:.0f} s"}
     lines = []
@@ -143,23 +144,35 @@ def as_data(kernels: list[NodeVerdict], verdicts: tuple[matrix.Verdict, ...] | N
 
 @click.command()
 @cluster_options
+@click.option(
+    "--expect", default="", metavar="RELEASE", help="Every node must run this RKE2 release's images."
+)
 @output_option
 @click.pass_context
-def command(ctx: click.Context, kubeconfig: str, context: str, output: str) -> None:
-    """Kernel against desired state on every node; who reaches whom.
+def command(ctx: click.Context, kubeconfig: str, context: str, expect: str, output: str) -> None:
+    """What runs on every node, the kernel against desired state, who reaches whom.
+
+    On any cluster: the network's DaemonSets, and the images that run, not those that merely lie there. Where
+    Towpath's agents run, they compare their kernels as well; in a lab, every pair of pods is tried.
 
     Exit code 3 when something differs or cannot be reached, 6 when an agent gave no answer.
     """
 
-    async def gather(client: Client) -> tuple[list[NodeVerdict], list[Node], list[Pod]]:
-        kernels = await compare_kernels(client)
-        return kernels, (await client.list(NODES)).items, (await client.list(PODS)).items
+    async def gather(
+        client: Client,
+    ) -> tuple[verify_rollout.Rollout, list[NodeVerdict], list[Node], list[Pod]]:
+        rollout = await verify_rollout.gather(client, expect)
+        kernels = await compare_kernels(client) if rollout.has_agents else []
+        return rollout, kernels, (await client.list(NODES)).items, (await client.list(PODS)).items
 
-    kernels, nodes, pods = ClusterOptions(kubeconfig, context).run(gather)
+    rollout, kernels, nodes, pods = ClusterOptions(kubeconfig, context).run(gather)
     lab = lab_of(kubeconfig, context)
     verdicts = reach(lab, nodes, pods) if lab else None
-    emit(as_data(kernels, verdicts), output, lambda: screen(kernels, verdicts))
+    data = {"rollout": verify_rollout.as_data(rollout), **as_data(kernels, verdicts)}
+    emit(data, output, lambda: f"{verify_rollout.screen(rollout)}\n\n{screen(kernels, verdicts)}")
     if any(k.state == "differs" for k in kernels) or any(v.why for v in verdicts or ()):
         ctx.exit(FINDING)
-    if not kernels or any(k.state == "silent" for k in kernels):
+    if any(finding.severity == "error" for finding in rollout.findings):
+        ctx.exit(FINDING)
+    if not rollout.parts or any(k.state == "silent" for k in kernels):
         ctx.exit(INCONCLUSIVE)
