@@ -72,13 +72,14 @@ def pod(on: str, release: str, **changed: Any) -> dict[str, Any]:
 
     def status(one: dict[str, Any]) -> dict[str, Any]:
         image_id = f"docker.io/{one['image'].split(':')[0]}@sha256:{release}"
-        found = {
+        found: dict[str, Any] = {
             "name": one["name"],
             "image": f"docker.io/{one['image']}",
             "imageID": image_id,
             "ready": True,
         }
-        return found | {"state": {"running": {}}} | changed.get(one["name"], {})
+        found |= {"state": {"running": {}}} | changed.get(one["name"], {})
+        return found
 
     return {
         "metadata": {
