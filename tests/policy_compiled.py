@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from policy_interpreter import judged, table_of
 from policy_worlds import ADDRESSES, KEYS, NAMES, OUTSIDE, PORTS, VALUES, rules, selectors, worlds
 from towpath.model.nft import NftTable
-from towpath.policy.engine import Engine
+from towpath.policy.engine import Batch, Engine
 from towpath.policy.evaluate import Decision, Flow, walk
 from towpath.policy.ir import (
     ICMP,
@@ -22,7 +22,10 @@ from towpath.policy.ir import (
     Direction,
     Endpoint,
     NamedPort,
+    Peer,
     Policy,
+    Ports,
+    Rule,
     World,
 )
 from towpath.policy.selector import All
@@ -73,6 +76,21 @@ def assert_same(world: World, table: NftTable, plugs: dict[str, str], tried: lis
                         assert all(map(str.startswith, seen.logged, logged))
 
 
+def between(before: World, now: World) -> Batch:
+    """The events that make one world of the other."""
+    return Batch(
+        removed_endpoints=tuple({e.name for e in before.endpoints} - {e.name for e in now.endpoints}),
+        removed_network_sets=tuple(
+            {s.name for s in before.network_sets} - {s.name for s in now.network_sets}
+        ),
+        removed_policies=tuple({p.key for p in before.policies} - {p.key for p in now.policies}),
+        endpoints=now.endpoints,
+        network_sets=now.network_sets,
+        policies=now.policies,
+        tiers=now.tiers,
+    )
+
+
 flows = st.builds(
     Flow,
     source=st.just(EVERY_ADDRESS[0]),
@@ -80,7 +98,7 @@ flows = st.builds(
     protocol=st.sampled_from((TCP, TCP, TCP, UDP, SCTP, ICMP, ICMPV6, UDPLITE, 47)),
     source_port=st.sampled_from(PORTS),
     destination_port=st.sampled_from(PORTS),
-    icmp_type=st.sampled_from((0, 3, 8)),
+    icmp_type=st.sampled_from((0, 3, 8, 128)),
     icmp_code=st.sampled_from((0, 1)),
 )
 labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES))
@@ -96,11 +114,44 @@ several_flows = st.lists(flows, min_size=4, max_size=8)
 _tiers = ("default", "default", "first", "last", "missing")
 
 
-@st.composite
-def dense_worlds(draw: st.DrawFn) -> World:
+def dense_worlds() -> st.SearchStrategy[World]:
     """``worlds`` in which policies apply: most select everything, speak of both directions and have rules."""
+    return _dense(rules())
+
+
+def named_worlds() -> st.SearchStrategy[World]:
+    """Rules are about ports that have names, on either side, and every endpoint has some."""
+    names = st.lists(st.sampled_from(NAMES), min_size=1, max_size=2, unique=True).map(tuple)
+    about = st.builds(Ports, ranges=st.sampled_from(((), (), ((90, 90),))), names=names)
+    sides = (
+        "destination_ports",
+        "destination_ports",
+        "source_ports",
+        "not_destination_ports",
+        "not_source_ports",
+    )
+    named = st.builds(
+        lambda rule, protocol, side, ports: replace(rule, protocol=protocol, **{side: ports}),
+        _portless,
+        st.sampled_from((TCP, TCP, UDP)),
+        st.sampled_from(sides),
+        about,
+    )
+    return _dense(named, min_ports=1)
+
+
+_portless = st.builds(
+    Rule,
+    action=st.sampled_from(("allow", "allow", "deny", "pass")),
+    source=st.builds(Peer, selector=st.one_of(st.none(), selectors)),
+    destination=st.builds(Peer, selector=st.one_of(st.none(), selectors)),
+)
+
+
+@st.composite
+def _dense(draw: st.DrawFn, rules: st.SearchStrategy[Rule], min_ports: int = 0) -> World:
     sparse = draw(worlds())
-    lists = st.lists(rules(), min_size=1, max_size=4).map(tuple)
+    lists = st.lists(rules, min_size=1, max_size=4).map(tuple)
     return replace(
         sparse,
         policies=tuple(
@@ -120,7 +171,7 @@ def dense_worlds(draw: st.DrawFn) -> World:
                 name=f"{kind}/{number}",
                 labels={**draw(labels), KIND: kind},
                 addresses=tuple(draw(st.lists(st.sampled_from(OWNED), min_size=1, max_size=2, unique=True))),
-                ports=tuple(draw(st.lists(named_ports, max_size=2))),
+                ports=tuple(draw(st.lists(named_ports, min_size=min_ports, max_size=2))),
                 unmatched=draw(st.sampled_from(("allow", "deny"))),
             )
             for number, kind in enumerate(("pod", "pod", "hostendpoint", "node")[: draw(st.integers(2, 4))])

@@ -150,7 +150,7 @@ _peers = st.builds(
     nets=_maybe(_nets),
     not_nets=st.one_of(st.just(()), st.just(()), _nets),
 )
-_icmp = st.sampled_from((Icmp(), Icmp(8), Icmp(8, 0), Icmp(3, 1)))
+_icmp = st.sampled_from((Icmp(), Icmp(8), Icmp(8, 0), Icmp(3, 1), Icmp(128), Icmp(128, 0)))
 
 
 @st.composite

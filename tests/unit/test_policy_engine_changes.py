@@ -15,6 +15,7 @@ from policy_compiled import (
     EVERY_ADDRESS,
     OWNED,
     assert_same,
+    between,
     compiled,
     dense_worlds,
     interfaces,
@@ -24,7 +25,7 @@ from policy_interpreter import applied, check, class_of, judged, table_of
 from policy_worlds import KEYS, NAMES, NETS, VALUES
 from towpath.model.nft import NftTable
 from towpath.model.policy import POD_FROM, POD_TO
-from towpath.policy.engine import Batch, Engine
+from towpath.policy.engine import Engine
 from towpath.policy.evaluate import Flow
 from towpath.policy.ir import (
     ICMP,
@@ -281,21 +282,6 @@ def test_after_a_thousand_events_all_is_as_if_begun_now(seed: int) -> None:
             assert shape(table) == shape(other)
             tried = samples(events.random)
             assert behaviour(table, tried) == behaviour(other, tried)
-
-
-def between(before: World, now: World) -> Batch:
-    """The events that make one world of the other."""
-    return Batch(
-        removed_endpoints=tuple({e.name for e in before.endpoints} - {e.name for e in now.endpoints}),
-        removed_network_sets=tuple(
-            {s.name for s in before.network_sets} - {s.name for s in now.network_sets}
-        ),
-        removed_policies=tuple({p.key for p in before.policies} - {p.key for p in now.policies}),
-        endpoints=now.endpoints,
-        network_sets=now.network_sets,
-        policies=now.policies,
-        tiers=now.tiers,
-    )
 
 
 @settings(max_examples=40, deadline=None)
