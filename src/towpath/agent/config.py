@@ -65,6 +65,12 @@ SETTINGS = (
     ),
     Setting("iface", text, "", "underlay interface, by name or address (default: the InternalIP's)"),
     Setting("masquerade", flag, True, "masquerade what pods send out of the cluster (flannel's --ip-masq)"),
+    Setting(
+        "own_table",
+        flag,
+        True,
+        "own the nftables table where the kernel can (6.9): others' flush passes it by",
+    ),
     Setting("pod_mtu", whole_number(0, 65535), 0, "MTU of pod interfaces, 0 to compute it from the underlay"),
     Setting("health_address", host_port, ("127.0.0.1", 9109), "where /healthz, /readyz, /metrics are served"),
     Setting("health_tls_cert", optional_file, None, "PEM certificate for them"),
@@ -101,6 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Path
     iface: str
     masquerade: bool
+    own_table: bool
     pod_mtu: int
     health_address: tuple[str, int]
     health_tls_cert: Path | None

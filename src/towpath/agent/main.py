@@ -18,6 +18,7 @@ from towpath.agent.config import ConfigError, Settings, load
 from towpath.agent.daemon import Agent
 from towpath.agent.lock import AlreadyRunning, StateLock
 from towpath.api.netconf import NetConfError, parse_net_conf
+from towpath.kernel import nft_owner
 from towpath.kernel.port import KernelRefused
 from towpath.kube import config as kube_config
 from towpath.kube.client import Client
@@ -53,7 +54,7 @@ def run(flags: Mapping[str, str]) -> None:
     except OSError as e:
         raise AgentFailed(f"{e.filename or settings.state_dir}: {e.strerror}; check owner and mode") from e
     try:
-        asyncio.run(_main(settings, network, client))
+        asyncio.run(_main(settings, _owning(settings, network), client))
     except (OSError, KernelRefused, KubeConfigError) as e:
         raise AgentFailed(_words(e)) from e
     finally:
@@ -80,6 +81,11 @@ def cluster_network(settings: Settings) -> ClusterNetwork:
     else:
         network = parse_net_conf(settings.net_conf)
     return msgspec.structs.replace(network, masquerade=settings.masquerade, pod_mtu=settings.pod_mtu)
+
+
+def _owning(settings: Settings, network: ClusterNetwork) -> ClusterNetwork:
+    """``network``, with the table owned if that is wanted and this kernel can. Raises OSError."""
+    return msgspec.structs.replace(network, own_table=settings.own_table and nft_owner.ownable())
 
 
 def prepare_folders(settings: Settings) -> None:

@@ -28,7 +28,7 @@ from towpath.desired.policy_chains import (
 from towpath.model.attachment import Attachment
 from towpath.model.net import Net
 from towpath.model.network import ClusterNetwork
-from towpath.model.nft import Hook, Key, NftChain, NftSet, NftTable
+from towpath.model.nft import Hook, Key, NftChain, NftSet, NftTable, Owner
 from towpath.model.op import NftUpdate
 from towpath.model.policy import Program
 
@@ -130,12 +130,12 @@ def ruleset(
             for key, data in more.items():
                 elements[name].setdefault(key, data)
     sets = {name: replace(decl, elements=elements[name]) for name, decl in SETS.items()}
+    owner: Owner = "own" if network.own_table else "free"
     static = chains(network, clustered=peering is not None, judged=policy is not None)
     if policy is None:
-        return NftTable(name=TABLE, sets=sets, chains=static)
-    return NftTable(
-        name=TABLE, sets={**sets, **POLICY_SETS, **policy.sets}, chains={**static, **policy.chains}
-    )
+        return NftTable(name=TABLE, owner=owner, sets=sets, chains=static)
+    sets |= {**POLICY_SETS, **policy.sets}
+    return NftTable(name=TABLE, owner=owner, sets=sets, chains={**static, **policy.chains})
 
 
 def chains(network: ClusterNetwork, *, clustered: bool = False, judged: bool = False) -> dict[str, NftChain]:

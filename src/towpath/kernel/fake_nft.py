@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 from msgspec.structs import replace
 
 from towpath.kernel.nft_text import commands
-from towpath.model.nft import Hook, Key, NftChain, NftSet, NftTable
+from towpath.model.nft import Hook, Key, NftChain, NftSet, NftTable, Owner
 from towpath.model.op import NftUpdate
 
 _SET_NAME = re.compile(r"@([A-Za-z_][\w.\-]*)")
@@ -46,7 +46,8 @@ class FakeNft:
         removed_chains = {name for name in update.del_chains if chains.pop(name, None) is not None}
         removed_sets = {name for name in update.del_sets if sets.pop(name, None) is not None}
         _check(sets, chains, removed_sets, removed_chains)
-        self.tables[update.table] = NftTable(name=update.table, sets=sets, chains=chains)
+        owner: Owner = "own" if update.own else before.owner
+        self.tables[update.table] = NftTable(name=update.table, owner=owner, sets=sets, chains=chains)
 
 
 def _declare_set(sets: dict[str, NftSet], decl: NftSet) -> None:

@@ -4,13 +4,17 @@ import ctypes
 import errno
 import os
 import re
+import socket
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 from towpath.kernel.port import KernelRefused
 
 STATELESS, HANDLES, JSON, NUMERIC_PROTO, TERSE = 1 << 2, 1 << 3, 1 << 4, 1 << 7, 1 << 11
+
+_NETLINK_NETFILTER = 12
 
 # libnftables tells errors in words only: the C library's for the kernel's, its own for what it finds itself.
 _ERRNOS = {
@@ -35,6 +39,10 @@ _ERRNOS = {
 } | {"element does not exist": errno.ENOENT, "interval overlaps": errno.EEXIST}
 
 
+# Which socket a new context has opened is told by looking before and after.
+_OPENING = threading.Lock()
+
+
 class NftError(Exception):
     """A transaction, or listing, that was not carried out. Nothing of it is in force.
 
@@ -45,6 +53,21 @@ class NftError(Exception):
     def __init__(self, reason: str, command: str, errno: int) -> None:
         super().__init__(f"{reason}: {command}" if command else reason)
         self.reason, self.command, self.errno = reason, command, errno
+
+
+def _netfilter_sockets() -> set[int]:
+    """This process' sockets of netfilter netlink."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            if not str(entry.readlink()).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(entry.name))) as one:
+                if one.family == socket.AF_NETLINK and one.proto == _NETLINK_NETFILTER:
+                    found.add(int(entry.name))
+        except OSError:  # the listing's own descriptor
+            continue
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -78,9 +101,14 @@ class NftContext:
 
     def __init__(self) -> None:
         self._lib = _library()
-        self._ctx = self._lib.nft_ctx_new(0)
+        with _OPENING:
+            before = _netfilter_sockets()
+            self._ctx = self._lib.nft_ctx_new(0)
+            opened = _netfilter_sockets() - before
         if not self._ctx:
             raise KernelRefused("open nftables", 0, "libnftables could not make a context")
+        self.descriptor = opened.pop() if len(opened) == 1 else -1
+        """The socket the library talks to the kernel by; -1 if it cannot be told. It is the library's."""
         self._lock = threading.Lock()
         self._lib.nft_ctx_buffer_output(self._ctx)
         self._lib.nft_ctx_buffer_error(self._ctx)

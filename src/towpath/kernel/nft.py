@@ -1,6 +1,7 @@
 """Our nftables table: updates as transactions, listings as values."""
 
 import contextlib
+import os
 import re
 from collections.abc import Collection, Sequence
 from errno import EEXIST, EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP, EPERM
@@ -8,7 +9,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from towpath.kernel import nft_dump
+from towpath.kernel import nft_dump, nft_owner
 from towpath.kernel.libnftables import HANDLES, STATELESS, TERSE, NftContext, NftError
 from towpath.kernel.nft_elements import messages
 from towpath.kernel.nft_known import Known, listed_key
@@ -27,8 +28,10 @@ _LISTINGS = 10
 _FEW = 20
 _TABLE_LINE = re.compile(r"^table inet (?P<table>\S+) \{")
 _RULE_LINE = re.compile(r"^\t\t(?P<rule>.*?)(?: comment \"(?P<comment>[^\"]*)\")? # handle (?P<handle>\d+)$")
+# Behind the name of a table's double (``Nft._replace``).
+_DOUBLE = "_next"
 _HINTS = {
-    EPERM: "nftables needs NET_ADMIN in the namespace's own user namespace",
+    EPERM: "it takes NET_ADMIN in the namespace's own user namespace, and a table that nobody else owns",
     EEXIST: "an element with another value, or a set of another type, is there under this name",
     EOPNOTSUPP: "a chain cannot be moved to another hook or priority, or the kernel lacks an expression",
     EMSGSIZE: "a chain exceeds the socket's buffer: raise net.core.wmem_max, or spread the rules over chains",
@@ -48,7 +51,7 @@ class Nft:
     def __init__(self) -> None:
         """Raises KernelRefused if libnftables is missing, OSError."""
         self._nft = NftContext()
-        self._socket = NftSocket()
+        self._socket = NftSocket(self._nft.descriptor)
         self._known = Known()
         # By the table's handle and the rule's print.
         self._texts: dict[tuple[int, bytes], str] = {}
@@ -66,6 +69,14 @@ class Nft:
         first, unseen by any rule, then additions, then chains, each refilled at once, then removals. A
         recreation is never cut: half of it would let everything through. Raises KernelRefused.
         """
+        if update.own and update.recreate:
+            self._replace(update)
+            return
+        transactions = self._take(update) if update.own else 0
+        self._change(replace(update, own=False), transactions)
+
+    def _change(self, update: NftUpdate, before: int) -> None:
+        """Execute an update that is not about the owner; ``before`` transactions belong to it already."""
         transactions = 0
         for attempt in range(_ATTEMPTS):
             last = attempt == _ATTEMPTS - 1
@@ -76,7 +87,7 @@ class Nft:
                 update = smaller
                 continue
             try:
-                transactions = self._send(commands(update), whole=update.recreate)
+                transactions = self._send(self._commands(update), whole=update.recreate)
                 break
             except ValueError as error:
                 raise KernelRefused(update.describe(), EINVAL, str(error)) from error
@@ -87,7 +98,8 @@ class Nft:
                     raise KernelRefused(op, error.errno, error.reason, _HINTS.get(error.errno, "")) from error
                 update = smaller
         self._learn(update)
-        self._known.moved(update, transactions, self._socket.generation())
+        moved = replace(update, own=before > 0)
+        self._known.moved(moved, before + transactions, self._socket.generation())
 
     def observe(self, table: str) -> NftTable | None:
         """Table ``inet TABLE``, None if there is none. Raises KernelRefused."""
@@ -115,6 +127,43 @@ class Nft:
             raise _not_listed(table, ENOENT, f"there is no set {name}")
         return nft_dump.counters(found[name], self._elements(table, name))
 
+    def _take(self, update: NftUpdate) -> int:
+        """Become the owner of the table, which is made if it is not there. Raises KernelRefused."""
+        try:
+            return self._socket.execute([[nft_owner.take(update.table)]])
+        except (Refused, OSError) as error:
+            number = error.errno or 0
+            found = self._tables().get(update.table)
+            whose = f"port {found.port} (mostly its process' ID) owns it" if found is not None else ""
+            told = f"{os.strerror(number)}{f': {whose}' if number == EPERM else ''}"
+            raise KernelRefused(update.describe(), number, told, _HINTS.get(number, "")) from error
+
+    def _replace(self, update: NftUpdate) -> None:
+        """Make the table anew and own it, which one transaction of libnftables' cannot do.
+
+        Its double is in force first, so that no packet ever meets less than one of them; whoever dies on the
+        way leaves both, and the next one does it all again. Counters are lost. Raises KernelRefused.
+        """
+        double, fresh = update.table + _DOUBLE, replace(update, recreate=False, own=False)
+        listed = self._tables()
+        self._change(replace(fresh, table=double, recreate=double in listed), 0)
+        step = [nft_owner.remove(update.table)] if update.table in listed else []
+        try:
+            self._socket.execute([[*step, nft_owner.take(update.table)]])
+            self._change(fresh, 0)
+            self._socket.execute([[nft_owner.remove(double)]])
+        except (Refused, OSError) as error:
+            number = error.errno or 0
+            raise KernelRefused(
+                update.describe(), number, os.strerror(number), _HINTS.get(number, "")
+            ) from error
+
+    def _commands(self, update: NftUpdate) -> list[Step]:
+        listed = self._tables()
+        double = update.table + _DOUBLE
+        also = [(f"delete table inet {double}",)] if update.recreate and double in listed else []
+        return [*commands(update, present=update.table in listed), *also]
+
     def _straight(self, update: NftUpdate) -> tuple[int, int]:
         """Without libnftables, as far as possible: an error (0: done), and how many transactions it took.
 
@@ -128,13 +177,13 @@ class Nft:
                 return EINVAL, 0
             before, elements, after = parts or (nothing, update, nothing)
             steps = messages(elements)
-            transactions = self._send(commands(before)) if before != nothing else 0
+            transactions = self._send(self._commands(before)) if before != nothing else 0
             try:
                 transactions += self._socket.execute(steps)
             except (Refused, OSError):
                 self._undo(before)
                 raise
-            transactions += self._send(commands(after)) if after != nothing else 0
+            transactions += self._send(self._commands(after)) if after != nothing else 0
         except Refused as refused:
             return refused.errno, 0
         except (NotPlain, NftError, ValueError, OSError, KernelRefused):
@@ -158,6 +207,8 @@ class Nft:
 
     def _send(self, steps: Sequence[Step], *, whole: bool = False) -> int:
         """Through libnftables; returns how many transactions it took."""
+        if not steps:
+            return 0
         try:
             self._nft.run(*(command for step in steps for command in step))
         except NftError as error:
@@ -184,9 +235,11 @@ class Nft:
         )
 
     def _listed(self, table: str) -> NftTable | None:
-        handle = self._handle(table)
-        if handle is None:
-            return None
+        tables = self._tables()
+        doubled = table + _DOUBLE in tables
+        if table not in tables:
+            return NftTable(name=table, doubled=True) if doubled else None
+        handle, owner, _ = tables[table]
         chains = {
             c.name: c for c in nft_dump.chains(self._socket.dump(nft_dump.GET_CHAIN, nft_dump.INET), table)
         }
@@ -204,6 +257,8 @@ class Nft:
             sets[decl.name] = replace(decl, elements=known)
         return NftTable(
             name=table,
+            owner=owner,
+            doubled=doubled,
             sets=sets,
             chains={
                 name: NftChain(name=name, hook=chain.hook, rules=tuple(texts[name]))
@@ -226,16 +281,17 @@ class Nft:
     def _learn(self, update: NftUpdate) -> None:
         """Remember what the kernel has made of the texts just written."""
         written = [chain for chain in update.set_chains if chain.rules]
-        if not written or (handle := self._handle(update.table)) is None:
+        if not written or (found := self._tables().get(update.table)) is None:
             return
+        handle = found.handle
         anonymous = nft_dump.anonymous_sets(self._dump(nft_dump.GET_SET, update.table), update.table)
-        found: dict[str, list[nft_dump.Rule]] = {}
+        rules_of: dict[str, list[nft_dump.Rule]] = {}
         for chain in [chain.name for chain in written] if len(written) <= _FEW else [""]:
             listing = self._dump(nft_dump.GET_RULE, update.table, chain)
             for rule in nft_dump.rules(listing, update.table, anonymous):
-                found.setdefault(rule.chain, []).append(rule)
+                rules_of.setdefault(rule.chain, []).append(rule)
         for changed in written:
-            rules = found.get(changed.name, [])
+            rules = rules_of.get(changed.name, [])
             if [rule.comment for rule in rules] != [comment_of(text) for text in changed.rules]:
                 continue  # somebody was faster: what he did is not to be taken for ours
             for text, rule in zip(changed.rules, rules, strict=True):
@@ -258,8 +314,8 @@ class Nft:
                 printed[int(m["handle"])] = text if ours else f'{text} comment "{comment}"'
         return printed
 
-    def _handle(self, table: str) -> int | None:
-        return nft_dump.table_handle(self._socket.dump(nft_dump.GET_TABLE, nft_dump.INET), table)
+    def _tables(self) -> dict[str, nft_owner.Listed]:
+        return nft_owner.listed(self._socket.dump(nft_dump.GET_TABLE, nft_dump.INET), self._socket.port)
 
     def _dump(self, kind: int, table: str, chain: str = "") -> list[bytes]:
         return self._socket.dump(kind, nft_dump.of_table(table, chain))

@@ -20,7 +20,6 @@ GET_TABLE, GET_CHAIN, GET_RULE, GET_SET, GET_ELEMENTS = (10 << 8 | n for n in (1
 INET = bytes((1, 0, 0, 0))
 _BODY = 4
 _TABLE, _NAME = 1, 2
-_TABLE_HANDLE = 4
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_USERDATA = 3, 4, 7
@@ -66,15 +65,6 @@ def of_chain(table: str, name: str) -> bytes:
 def of_set(table: str, name: str) -> bytes:
     """The body of a request for a set's elements."""
     return INET + text(_TABLE, table) + text(_NAME, name)
-
-
-def table_handle(messages: Iterable[bytes], table: str) -> int | None:
-    """None: there is no such table. One made anew has another handle."""
-    for message in messages:
-        found = attributes(message, _BODY)
-        if string(found.get(_TABLE, b"")) == table:
-            return _number(found.get(_TABLE_HANDLE, b""))
-    return None
 
 
 def chains(messages: Iterable[bytes], table: str) -> Iterator[Chain]:

@@ -23,8 +23,12 @@ class Known:
         self._digests: dict[str, tuple[bytes, dict[Key, Key]]] = {}
 
     def at(self, name: str, generation: int) -> bool:
-        """Whether ``table`` tells what table ``name`` is at ``generation``."""
-        return name == self._name and generation == self._generation >= 0
+        """Whether ``table`` tells what table ``name`` is at ``generation``.
+
+        Of one that somebody else owns it never does: that owner's end moves no generation.
+        """
+        foreign = self._table is not None and self._table.owner == "foreign"
+        return name == self._name and generation == self._generation >= 0 and not foreign
 
     def table(self) -> NftTable | None:
         """The table; None: there is none."""
@@ -88,7 +92,7 @@ def applied(table: NftTable, update: NftUpdate) -> NftTable:
         del chains[name]
     for name in update.del_sets:
         del sets[name]
-    return NftTable(name=table.name, sets=sets, chains=chains)
+    return replace(table, sets=sets, chains=chains, owner="own" if update.own else table.owner)
 
 
 def listed_key(decl: NftSet, key: Key) -> Key:

@@ -1,6 +1,7 @@
 """nftables' own netlink: batches of messages as transactions, and dumps of what there is."""
 
 import contextlib
+import os
 import socket
 from errno import EMSGSIZE, ENOENT
 from struct import Struct
@@ -38,11 +39,18 @@ class Refused(Exception):
 
 
 class NftSocket:
-    """The namespace of the thread that makes it. Not to be shared between threads. Raises OSError."""
+    """The namespace of the thread that makes it. Not to be shared between threads. Raises OSError.
 
-    def __init__(self) -> None:
+    ``shared`` is a socket of nftables' to send transactions by (a copy of the descriptor is kept): a table
+    has one owner, and that is a socket. Whoever else sends by it must have had its answers.
+    """
+
+    def __init__(self, shared: int = -1) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        self._sock = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+        if shared >= 0:
+            self._sock = socket.socket(fileno=os.dup(shared))
+        else:
+            self._sock = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
         self._sock.settimeout(_SECONDS)
         # Without this an error comes with the whole message it is about.
         self._sock.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
@@ -54,6 +62,12 @@ class NftSocket:
         """Close the sockets."""
         self._sock.close()
         self._ask.close()
+
+    @property
+    def port(self) -> int:
+        """What the kernel knows the socket by that transactions are sent by; 0 before the first."""
+        port: int = self._sock.getsockname()[0]
+        return port
 
     def generation(self) -> int:
         """The number of the ruleset's last change, by anybody and in any table."""

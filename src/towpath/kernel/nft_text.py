@@ -29,13 +29,18 @@ def comment_of(rule: str) -> str:
     return f"tp:{hashlib.sha256(rule.encode()).hexdigest()[:16]}"
 
 
-def commands(update: NftUpdate) -> list[Step]:
-    """The update's steps, in order. Raises ValueError for a name, key or value that nft must not see."""
+def commands(update: NftUpdate, *, present: bool = False) -> list[Step]:
+    """The update's steps, in order. Raises ValueError for a name, key or value that nft must not see.
+
+    ``present``: the table is there. To add it once more would ask for its flags to be taken away, which the
+    kernel refuses where it is owned or persists.
+    """
     table = f"inet {name(update.table)}"
     hidden = {chain for chain, hook in update.add_chains if hook is None}
-    # Deleting what may be absent is an error; what has just been added is not absent.
-    again = (f"delete table {table}", f"add table {table}") if update.recreate else ()
-    script: list[Step] = [(f"add table {table}", *again)]
+    script: list[Step] = [] if present else [(f"add table {table}",)]
+    if update.recreate:  # deleting what may be absent is an error; what has just been added is not absent
+        anew = f"delete table {table}", f"add table {table}"
+        script = [anew if present else (f"add table {table}", *anew)]
     script += [(f"add {'map' if s.data else 'set'} {table} {_declaration(s)}",) for s in update.add_sets]
     script += [(f"add chain {table} {_chain(chain, hook)}",) for chain, hook in update.add_chains]
     script += [_fill(table, chain) for chain in update.set_chains if chain.name in hidden]

@@ -12,7 +12,8 @@ class ClusterNetwork(msgspec.Struct, frozen=True, kw_only=True):
     ``ipv4``/``ipv6`` the pod networks, None for a family that is off. ``backend`` "vxlan" or "host-gw".
     ``port`` UDP (flannel's 0 means 8472). ``mtu`` of the underlay as configured, 0 to take the NIC's.
     ``direct_routing``: peers on the same link are reached without encapsulation.
-    ``masquerade``: flannel's ``--ip-masq``. ``pod_mtu`` 0 to compute it from the underlay.
+    ``masquerade``: flannel's ``--ip-masq``. ``pod_mtu`` 0 to compute it from the underlay. ``own_table``: the
+    agent owns its nftables table, where the kernel knows owners that end and leave it.
     """
 
     ipv4: IPv4Network | None = None
@@ -27,6 +28,7 @@ class ClusterNetwork(msgspec.Struct, frozen=True, kw_only=True):
     masquerade: bool = True
     random_fully: bool = True
     pod_mtu: int = 0
+    own_table: bool = False
 
     @property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -9,6 +9,10 @@ from typing import Literal
 
 import msgspec
 
+# Who may change a table: everybody with NET_ADMIN, if it is "free" (no flags) or "kept" (the flag persist,
+# left by an owner that ended); the asking process alone, its "own"; another process, so that it is "foreign".
+Owner = Literal["free", "kept", "own", "foreign"]
+
 # One field of a set key or of map data, by nft type:
 #   ifname -> str; ipv4_addr/ipv6_addr -> address, or network in interval sets; inet_proto -> str ("tcp");
 #   inet_service, mark -> int, or (low, high) in interval sets; classid -> int (nft prints 0x10005 as "1:5");
@@ -52,8 +56,14 @@ class NftChain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NftTable(msgspec.Struct, frozen=True, kw_only=True):
-    """The table ``inet NAME`` with all it holds, by name."""
+    """The table ``inet NAME`` with all it holds, by name.
+
+    ``owner`` desired: "own", or "free" where it does not matter. ``doubled``: the table ``NAME_next`` is in
+    force too, because an update (``NftUpdate.recreate``) was cut off.
+    """
 
     name: str
+    owner: Owner = "free"
+    doubled: bool = False
     sets: dict[str, NftSet] = {}
     chains: dict[str, NftChain] = {}

@@ -95,11 +95,17 @@ class NftUpdate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     before an element or another chain leads there: a large update is cut with that in mind.
 
     ``recreate``: the table is deleted first, in the same transaction. Nothing else can change a set's type or
-    a base chain's hook; needed only where a foreign hand or another release has left such a thing.
+    a base chain's hook; needed only where a foreign hand or another release has left such a thing. Nor can
+    anything else give a table without flags an owner.
+
+    ``own``: this process becomes the table's owner, with the flags owner and persist (Linux 6.9): nobody else
+    can change or flush it from then on, and it outlives the process. With ``recreate`` it takes several
+    transactions, and the table's double stands in meanwhile.
     """
 
     table: str
     recreate: bool = False
+    own: bool = False
     add_sets: tuple[NftSet, ...] = ()
     add_chains: tuple[tuple[str, Hook | None], ...] = ()
     add_elements: tuple[tuple[NftSet, dict[Key, Key]], ...] = ()
@@ -111,6 +117,7 @@ class NftUpdate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     def describe(self) -> str:
         """One line for people."""
         parts = ["recreate"] if self.recreate else []
+        parts += ["own"] if self.own else []
         parts += [f"+set {s.name}" for s in self.add_sets]
         parts += [f"-{len(e)} of {s.name}" for s, e in self.del_elements]
         parts += [f"+{len(e)} in {s.name}" for s, e in self.add_elements]

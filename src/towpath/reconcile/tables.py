@@ -17,11 +17,13 @@ def diff_table(observed: NftTable | None, desired: NftTable | None) -> NftUpdate
     """
     if desired is None:
         return None
+    wanted = desired.owner == "own"
     if observed is None:
-        return _update(NftTable(name=desired.name), desired)
-    if _misfit(observed, desired):
-        return replace(_update(NftTable(name=desired.name), desired), recreate=True)
-    update = _update(observed, desired)
+        return replace(_update(NftTable(name=desired.name), desired), own=wanted)
+    unownable = wanted and observed.owner == "free"
+    if observed.doubled or unownable or _misfit(observed, desired):
+        return replace(_update(NftTable(name=desired.name), desired), recreate=True, own=wanted)
+    update = replace(_update(observed, desired), own=wanted and observed.owner != "own")
     return update if update != NftUpdate(table=desired.name) else None
 
 
