@@ -23,7 +23,8 @@ _MATCH = re.compile(
 )
 _END = re.compile(
     r"(?P<counter>counter )?(?P<verdict>return|goto (?P<goto>[\w-]+)|jump (?P<jump>[\w-]+)"
-    r"|meta priority vmap @(?P<vmap>[\w-]+))|log prefix \"(?P<prefix>[^\"]*)\" group (?P<group>\d+)"
+    r"|meta priority vmap @(?P<vmap>[\w-]+))"
+    r"|limit rate \S+ burst \d+ packets log prefix \"(?P<prefix>[^\"]*)\" group (?P<group>\d+)"
 )
 
 

@@ -76,7 +76,7 @@ class Agent:
         self._around: Surroundings = Standalone(network)
         if client is not None:
             changes = self._kernel_runner.poke, self._own_changed
-            self._around = Cluster(settings, network, client, *changes)
+            self._around = Cluster(settings, network, client, self._metrics, *changes)
         probing = client is not None and settings.offload_probe
         self._probe = OffloadProbe(SystemOffload(), settings.offload_port) if probing else None
 

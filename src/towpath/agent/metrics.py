@@ -41,6 +41,12 @@ METRICS = {
     "towpath_api_up": Described("gauge", "Whether the API server can be followed now", ("kind",)),
     "towpath_api_events": Described("counter", "Watch events received", ("kind",)),
     "towpath_api_lists": Described("counter", "Complete lists received", ("kind",)),
+    "towpath_policy_log_records": Described(
+        "counter", "Packets of which a line was logged, by what became of them", ("action",)
+    ),
+    "towpath_policy_log_unsampled": Described("counter", "Denied packets that came too fast to be told"),
+    "towpath_policy_log_lost": Described("counter", "Messages of the kernel's that could not be taken"),
+    "towpath_policy_log_overruns": Described("counter", "Times the kernel's queue of them was full"),
     "towpath_offload_verdict": Described(
         "gauge", "Checksum offload towards a peer: constant 1 for the verdict", ("device", "peer", "verdict")
     ),

@@ -21,7 +21,8 @@ from towpath.kube.reflector import Reflector, Selection
 from towpath.log import get_logger
 from towpath.model.attachment import Attachment
 from towpath.model.finding import Finding
-from towpath.model.policy import Program
+from towpath.model.net import Addr
+from towpath.model.policy import Program, Sampling
 from towpath.policy.engine import Engine
 from towpath.policy.objects import Objects
 from towpath.policy.sources import Source
@@ -48,10 +49,13 @@ class Policies:
         nodes: Reflector[Node],
         changed: Callable[[], None],
         silence: float,
+        sampling: Sampling,
     ) -> None:
         self._client, self._changed, self._silence = client, changed, silence
         self._pods, self._nodes = pods, nodes
-        self._engine = Engine()
+        self._engine = Engine(sampling=sampling)
+        self.local: dict[Addr, str] = {}
+        """This node's pods, by address, as endpoints are named."""
         self._objects = Objects(self._engine)
         self._namespaces: Reflector[Namespace] = self._follow(NAMESPACES, self._namespace_changed)
         self._accounts: Reflector[ServiceAccount] = self._follow(SERVICE_ACCOUNTS, self._account_changed)
@@ -93,16 +97,23 @@ class Policies:
         """Where policies are stricter than what was written."""
         return self._objects.findings()
 
+    def judge(self) -> Engine | None:
+        """The policies, to be asked about single packets; None while not everything is known."""
+        return None if self.problem() else self._engine
+
     def program(self, attachments: Iterable[Attachment]) -> Program | None:
         """What the kernel should hold for these pods; None while not everything is known."""
         if self.problem():
             return None
         local: dict[str, str] = {}
         wired = {}
+        self.local = {}
         for att in attachments:
             if att.pod is not None:
                 wired[att.pod.namespace, att.pod.name] = att.addresses
-                local[att.host_ifname] = f"Pod/{att.pod.namespace}/{att.pod.name}"
+                name = f"Pod/{att.pod.namespace}/{att.pod.name}"
+                local[att.host_ifname] = name
+                self.local.update(dict.fromkeys(att.addresses, name))
         self._objects.wired(wired)
         self._engine.set_local(local)
         return self._engine.program()

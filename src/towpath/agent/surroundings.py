@@ -4,12 +4,15 @@ from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic
 from typing import Any, Protocol
 
+from towpath.agent.address_book import AddressBook
 from towpath.agent.attach_pods import PodDirectory
 from towpath.agent.config import Settings
 from towpath.agent.directory import ApiPodDirectory
 from towpath.agent.interest import relevant_to
+from towpath.agent.metrics import Metrics
 from towpath.agent.planning import ClusterPlanner, Planner, StandalonePlanner
 from towpath.agent.policies import Policies
+from towpath.agent.policy_log import PolicyLog
 from towpath.agent.report import Publisher
 from towpath.api.core import Node, Pod
 from towpath.api.report import AgentReport
@@ -21,6 +24,7 @@ from towpath.kube.reflector import Reflector, Selection
 from towpath.model.attachment import Attachment
 from towpath.model.finding import Finding
 from towpath.model.network import ClusterNetwork
+from towpath.model.policy import Sampling
 
 
 class Surroundings(Protocol):
@@ -109,6 +113,7 @@ class Cluster:
         settings: Settings,
         network: ClusterNetwork,
         client: Client,
+        metrics: Metrics,
         changed: Callable[[], None],
         own_changed: Callable[[], None],
     ) -> None:
@@ -123,7 +128,12 @@ class Cluster:
         self._pods: Reflector[Pod] = Reflector(
             client, Selection(kind=PODS), self._pod_changed, silence=silence
         )
-        self._policies = Policies(client, self._pods, self._nodes, changed, silence)
+        group = settings.policy_log_group
+        sampling = Sampling(group=group, denials=settings.policy_log_denials)
+        self._policies = Policies(client, self._pods, self._nodes, changed, silence, sampling)
+        book = AddressBook(lambda: self._pods.objects, lambda: self._nodes.objects, monotonic)
+        known = self._policies
+        self._log = PolicyLog(self._name, group, known.judge, lambda: known.local, book, metrics)
         self.pods: PodDirectory | None = ApiPodDirectory(client, self._pods, self._policies.pod_found)
         self.planner: Planner = ClusterPlanner(
             network, settings.node_name, settings.iface, self._by_name, self._policies.program
@@ -162,11 +172,11 @@ class Cluster:
     def findings(self) -> list[Finding]:
         """Nodes that cannot be read, policies that are stricter than what was written."""
         nodes = [_strange(f"Node/{name}", why) for (_, name), why in self._nodes.undecodable.items()]
-        return nodes + self._policies.findings()
+        return nodes + self._policies.findings() + self._log.findings()
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
-        """The reflectors."""
-        return [self._nodes.run(), self._pods.run(), self._policies.run()]
+        """The reflectors, and what listens to the kernel."""
+        return [self._nodes.run(), self._pods.run(), self._policies.run(), self._log.run()]
 
     async def publish(self, annotations: dict[str, str], report: AgentReport, *, network_up: bool) -> bool:
         """Write it to the own Node, if there is one and it says something else."""

@@ -1,10 +1,11 @@
-"""``towpath policy …``: what policies allow and why, what is wrong with them, what a change would change."""
+"""``towpath policy …``: what policies allow and why, what is wrong with them, or what they did."""
 
 import click
 
 from towpath.cli.policy_check import check
 from towpath.cli.policy_diff import diff
 from towpath.cli.policy_explain import explain
+from towpath.cli.policy_log import log
 from towpath.cli.policy_matrix import matrix
 
 
@@ -16,5 +17,5 @@ def command() -> None:
     """
 
 
-for verb in (explain, check, diff, matrix):
+for verb in (explain, check, diff, matrix, log):
     command.add_command(verb)

@@ -21,6 +21,7 @@ from towpath.model.policy import (
     NET_CLASS6,
     SRC_CLASS,
     Program,
+    Sampling,
 )
 
 # What a pod's sending and receiving is judged by; None: by nothing yet, and so it is dropped.
@@ -31,6 +32,10 @@ NO_POLICY: Key = ("return",)
 NO_POLICIES: Verdicts = (NO_POLICY, NO_POLICY)
 
 POLICY_SETS = {decl.name: decl for decl in (CLASS4, CLASS6, NET_CLASS4, NET_CLASS6)}
+
+# How log lines of denied packets begin; which rule it was is worked out from the packet.
+DENIAL_MARK = "tp-denied"
+_BURST = 50
 
 _POD = f'"{POD_PREFIX}*"'
 # Before pods' chains: a pod always reaches itself. The address it sends from, which was checked, is that of
@@ -50,9 +55,9 @@ def verdicts_of(policy: Program, att: Attachment) -> Verdicts:
     return policy.from_pod.get(att.host_ifname), policy.to_pod.get(att.host_ifname)
 
 
-def policy_chains() -> dict[str, NftChain]:
+def policy_chains(sampling: Sampling) -> dict[str, NftChain]:
     """Exact addresses come first: their classes contain what is true of their networks."""
-    chains = [NftChain(name=DENIED, rules=("counter drop",))]
+    chains = [NftChain(name=DENIED, rules=(*_sampled(sampling), "counter drop"))]
     for name, side in ((SRC_CLASS, "saddr"), (DST_CLASS, "daddr")):
         rules = (
             f"meta priority set {family} {side} map @{kind}{version} return"
@@ -61,3 +66,11 @@ def policy_chains() -> dict[str, NftChain]:
         )
         chains.append(NftChain(name=name, rules=(*rules, "meta priority set none")))
     return {chain.name: chain for chain in chains}
+
+
+def _sampled(sampling: Sampling) -> tuple[str, ...]:
+    """What comes too fast is denied without a word; both are counted."""
+    if not sampling.denials:
+        return ()
+    limit = f"limit rate {sampling.denials}/second burst {max(sampling.denials, _BURST)} packets"
+    return (f'{limit} counter log prefix "{DENIAL_MARK}" group {sampling.group}',)

@@ -131,22 +131,24 @@ def ruleset(
                 elements[name].setdefault(key, data)
     sets = {name: replace(decl, elements=elements[name]) for name, decl in SETS.items()}
     owner: Owner = "own" if network.own_table else "free"
-    static = chains(network, clustered=peering is not None, judged=policy is not None)
+    static = chains(network, clustered=peering is not None, policy=policy)
     if policy is None:
         return NftTable(name=TABLE, owner=owner, sets=sets, chains=static)
     sets |= {**POLICY_SETS, **policy.sets}
     return NftTable(name=TABLE, owner=owner, sets=sets, chains={**static, **policy.chains})
 
 
-def chains(network: ClusterNetwork, *, clustered: bool = False, judged: bool = False) -> dict[str, NftChain]:
+def chains(
+    network: ClusterNetwork, *, clustered: bool = False, policy: Program | None = None
+) -> dict[str, NftChain]:
     """The static part. It depends on the cluster's settings only, never on pods or nodes.
 
-    ``clustered``: there are peers to tell from others. ``judged``: there may be policies.
+    ``clustered``: there are peers to tell from others. ``policy``: there may be policies, set up so.
     """
     postrouting, masq = masquerade_rules(network)
     incoming, forwarded = protection.before_judging(network) if clustered else ((), ())
-    forwarded += HAIRPIN if judged else ()
-    restored = RESTORED if judged else ()
+    forwarded += HAIRPIN if policy is not None else ()
+    restored = RESTORED if policy is not None else ()
     hooked = (
         _base("prerouting", "filter", "prerouting", -300, _PREROUTING),
         _base("nat_prerouting", "nat", "prerouting", -90, ("fib daddr type local jump hostports",)),
@@ -165,7 +167,7 @@ def chains(network: ClusterNetwork, *, clustered: bool = False, judged: bool = F
     found = {chain.name: chain for chain in (*called, *hooked)}
     if clustered:
         found |= protection.chains(network)
-    return found | policy_chains() if judged else found
+    return found | policy_chains(policy.sampling) if policy is not None else found
 
 
 def pod_elements(att: Attachment, verdicts: Verdicts = NO_POLICIES) -> dict[str, dict[Key, Key]]:

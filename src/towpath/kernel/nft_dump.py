@@ -189,6 +189,21 @@ def counters(decl: NftSet, messages: Sequence[bytes]) -> dict[Key, tuple[int, in
     return found
 
 
+def counted(messages: Iterable[bytes], table: str, chain: str) -> list[int | None]:
+    """Packets that each rule of a chain has counted, in order; None of one that does not count."""
+    found: list[int | None] = []
+    for message in messages:
+        rule = attributes(message, _BODY)
+        if string(rule.get(_TABLE, b"")) == table and string(rule.get(_NAME, b"")) == chain:
+            packets = None
+            for _, expression in listed(rule.get(_RULE_EXPRESSIONS, b"")):
+                parts = attributes(expression)
+                if parts.get(_EXPR_NAME) == b"counter\0":
+                    packets = _number(attributes(parts.get(_EXPR_DATA, b"")).get(_COUNTER_PACKETS, b""))
+            found.append(packets)
+    return found
+
+
 class _Element(msgspec.Struct, gc=False):
     """``data`` is the whole attribute's payload; ``end`` of a concatenation of intervals."""
 

@@ -117,4 +117,13 @@ POLICY: dict[str, Code] = {
         cause="No container's port has the name and protocol that the rule asks for: it matches nothing.",
         fix="Correct the name, name the container's port, or write the number.",
     ),
+    "TP5160": Code(
+        title="The agent hears nothing of denied packets",
+        cause=(
+            "The kernel lets one process listen to a group of NFLOG, and another one has this group, or the "
+            "kernel has no nfnetlink_log. Policies are enforced all the same; `towpath policy log` shows "
+            "nothing of this node."
+        ),
+        fix="End the other listener (ulogd, Calico's Felix with flow logs), or give the agent another group.",
+    ),
 }

@@ -22,14 +22,25 @@ POD_TO = NftSet(name="pod_to", key=("ifname",), data=("verdict",))
 SRC_CLASS, DST_CLASS, DENIED = "src_class", "dst_class", "denied"
 
 
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a policy's doings is told through NFLOG, and to which group. ``denials``: at most so many a
+    second, 0 for none.
+    """
+
+    group: int = 4
+    denials: int = 10
+
+
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """All that policy puts into the table. ``sets``: the four above, and a verdict map for each policy chain.
 
     ``from_pod`` and ``to_pod``: the elements of ``pod_from`` and ``pod_to`` by interface: ``("return",)``
     where no policy applies, ``("goto pe-…",)``, or ``("goto denied",)`` for a pod that is not known yet.
+    ``sampling`` is how ``denied`` and the rules that log tell of it.
     """
 
     sets: dict[str, NftSet] = {}
     chains: dict[str, NftChain] = {}
     from_pod: dict[str, Key] = {}
     to_pod: dict[str, Key] = {}
+    sampling: Sampling = Sampling()

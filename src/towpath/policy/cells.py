@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from towpath.model.net import Family
 from towpath.policy.classes import Watched
-from towpath.policy.clauses import Clause, PolicyRules, Ports
+from towpath.policy.clauses import Clause, Place, PolicyRules, Ports
 from towpath.policy.conn_rules import Outcome
 from towpath.policy.connections import Connections
 from towpath.policy.facts import Term, Traits
@@ -123,6 +123,29 @@ class Decisions:
             found = self._answers.outcomes[key] = self._evaluate(family, present, absent, ports)
         return found
 
+    def deciding(
+        self, family: Family, traits: Traits | None, protocol: int, first: int, second: int
+    ) -> Iterator[tuple[Tier, Clause | None]]:
+        """Tier by tier, the first rule that matches a packet and does not only log; None: the tier's default.
+
+        ``traits`` of the peer; ``first`` and ``second``: source and destination port, or type and code.
+        """
+        deviant = self._clauses.keys() & traits.deviant if traits is not None else set[int]()
+        known = traits.ports if traits is not None else _NO_PORTS
+        ports = frozenset(port for port in known if port.name in self._names)
+        matching: dict[str, Clause] = {}
+        for number in deviant ^ self._ambient:
+            for clause in self._clauses[number]:
+                if clause.action == "log" or family not in clause.families:
+                    continue
+                best = matching.get(clause.rules.tier.name)
+                if best is not None and _place(best) < _place(clause):
+                    continue
+                if clause.connections(family, self.own.ports, ports).contains(protocol, first, second):
+                    matching[clause.rules.tier.name] = clause
+        for tier in self._tiers:
+            yield tier, matching.get(tier.name)
+
     def _relevant(self, rules: PolicyRules) -> Iterator[Clause]:
         """Those that may concern this subject's own side."""
         for clause in rules.clauses:
@@ -231,3 +254,7 @@ class Decisions:
         for clause in sorted(clauses, key=lambda clause: (clause.rules.place, clause.number)):
             connections = clause.connections(family, self.own.ports, ports)
             yield self._run(clause), Step("log", connections, clause.prefix)
+
+
+def _place(clause: Clause) -> tuple[Place, int]:
+    return clause.rules.place, clause.number

@@ -1,5 +1,6 @@
 """A policy's rules of one direction, made ready: peers as terms, ports as sets of connections."""
 
+import hashlib
 import re
 from itertools import count
 
@@ -15,6 +16,7 @@ Place = tuple[tuple[float, str], tuple[float, str, str, str, str]]
 Ports = frozenset[NamedPort]
 
 _FAMILIES: tuple[Family, ...] = (4, 6)
+LOG_MARK = "tp:"
 _PREFIX_LENGTH = 127  # what NFLOG takes, in bytes
 _UNPRINTABLE = re.compile(r"[^A-Za-z0-9 ._/:\[\]-]")
 _numbers = count()
@@ -23,8 +25,8 @@ _numbers = count()
 class Clause:
     """A rule, or its part for one family. ``peer`` is the far side, ``own`` the subject's, None if not asked.
 
-    ``segment``: how often the action changes before it within the policy. ``prefix``: what a log line begins
-    with.
+    ``segment``: how often the action changes before it within the policy. ``index``: the rule's place among
+    the policy's. ``prefix``: what a log line begins with.
     """
 
     __slots__ = (
@@ -33,6 +35,7 @@ class Clause:
         "action",
         "direction",
         "families",
+        "index",
         "number",
         "own",
         "own_names",
@@ -44,9 +47,12 @@ class Clause:
         "segment",
     )
 
-    def __init__(self, rules: "PolicyRules", rule: Rule, families: tuple[Family, ...], prefix: str) -> None:
+    def __init__(
+        self, rules: "PolicyRules", index: int, families: tuple[Family, ...], rule: Rule, prefix: str
+    ) -> None:
         self.number = next(_numbers)
         self.rules = rules
+        self.index = index
         self.rule = rule
         self.action: Action = rule.action
         self.direction: Direction = rules.direction
@@ -81,12 +87,14 @@ _NONE: Ports = frozenset()
 class PolicyRules:
     """All clauses of one direction. ``segments`` are the actions of consecutive clauses, each once.
 
-    None at all stands for any policy of its tier that says nothing: that there is one is all that counts.
+    None at all stands for any policy of its tier that says nothing: that there is one is all that counts, and
+    ``policy``, its name, is empty.
     """
 
-    __slots__ = ("clauses", "direction", "own_names", "own_terms", "place", "segments", "tier")
+    __slots__ = ("clauses", "direction", "own_names", "own_terms", "place", "policy", "segments", "tier")
 
-    def __init__(self, direction: Direction, tier: Tier, place: Place) -> None:
+    def __init__(self, direction: Direction, tier: Tier, place: Place, policy: str = "") -> None:
+        self.policy = policy
         self.direction = direction
         self.tier = tier
         self.place = place
@@ -98,11 +106,11 @@ class PolicyRules:
 
 def compiled(policy: Policy, direction: Direction, tier: Tier, terms: Terms) -> PolicyRules:
     """The policy's rules, their terms acquired; ``released`` gives them back."""
-    rules = PolicyRules(direction, tier, (tier.sort_key, policy.sort_key))
+    rules = PolicyRules(direction, tier, (tier.sort_key, policy.sort_key), str(policy))
     clauses: list[Clause] = []
     segments: list[Action] = []
     for index, rule in enumerate(policy.rules(direction) or ()):
-        for clause in _clauses(rules, rule, _prefix(policy, direction, index, rule), terms):
+        for clause in _clauses(rules, index, rule, _prefix(policy, direction, index, rule), terms):
             if not segments or segments[-1] != clause.action:
                 segments.append(clause.action)
             clause.segment = len(segments) - 1
@@ -121,7 +129,12 @@ def released(rules: PolicyRules, terms: Terms) -> None:
             terms.release(clause.own)
 
 
-def _clauses(rules: PolicyRules, rule: Rule, prefix: str, terms: Terms) -> list[Clause]:
+def log_identity(policy: Policy, direction: Direction, index: int) -> str:
+    """What a rule's log lines end with, and where it is found by: names can be longer than a line."""
+    return hashlib.sha256(f"{policy} {direction} {index}".encode()).hexdigest()[:12]
+
+
+def _clauses(rules: PolicyRules, index: int, rule: Rule, prefix: str, terms: Terms) -> list[Clause]:
     """One for both families where they are asked the same, else one each; none where nothing can match."""
     peer, own = (
         (rule.source, rule.destination) if rules.direction == "ingress" else (rule.destination, rule.source)
@@ -130,7 +143,7 @@ def _clauses(rules: PolicyRules, rule: Rule, prefix: str, terms: Terms) -> list[
         return []  # one that was never resolved
     found = []
     for (asked, asked_own), families in _sides(rule, peer, own).items():
-        clause = Clause(rules, rule, families, prefix)
+        clause = Clause(rules, index, families, rule, prefix)
         clause.peer = terms.acquire(asked)
         clause.own = terms.acquire(asked_own) if asked_own != ANYONE else None
         found.append(clause)
@@ -153,5 +166,6 @@ def _sides(rule: Rule, peer: Peer, own: Peer) -> dict[tuple[Asked, Asked], tuple
 def _prefix(policy: Policy, direction: Direction, index: int, rule: Rule) -> str:
     if rule.action != "log":
         return ""
-    text = f"tp:{policy} {rule.path or f'{direction}[{index}]'}"
-    return _UNPRINTABLE.sub("_", text)[:_PREFIX_LENGTH]
+    text = f"{LOG_MARK}{policy} {rule.path or f'{direction}[{index}]'}"
+    identity = f" #{log_identity(policy, direction, index)}"
+    return _UNPRINTABLE.sub("_", text)[: _PREFIX_LENGTH - len(identity)] + identity

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from towpath.policy.conn_rules import GOTO_DENIED, RETURN, Outcome, Steps, rules_of
+from towpath.policy.conn_rules import GOTO_DENIED, RETURN, Logged, Outcome, Steps, rules_of
 from towpath.policy.connections import ALL, NOTHING
 from towpath.policy.live import LiveProgram
 
@@ -19,8 +19,9 @@ class _Chain:
 class ConnectionChains:
     """Chains ``cs-HASH`` by what they decide. Each use is released once; ``sweep`` removes the idle."""
 
-    def __init__(self, program: LiveProgram) -> None:
+    def __init__(self, program: LiveProgram, log_group: int) -> None:
         self._program = program
+        self._log_group = log_group
         self._chains: dict[Outcome, _Chain] = {}
         self._idle: dict[Outcome, None] = {}
 
@@ -64,9 +65,9 @@ class ConnectionChains:
         then = tuple(
             target
             for _, target in (outcome.rules if isinstance(outcome, Steps) else ())
-            if target is not None
+            if not isinstance(target, Logged)
         )
-        rules = rules_of(outcome, self.acquire)
+        rules = rules_of(outcome, self.acquire, self._log_group)
         name = f"cs-{digest(*rules)}"
         while name in self._program.chains:
             name += "-"

@@ -13,28 +13,39 @@ from towpath.policy.connections import ALL, EVERY_PROTOCOL, Connections, Ranges,
 from towpath.policy.ir import ICMP, ICMPV6
 
 RETURN, GOTO_DENIED = "return", f"goto {DENIED}"
-LOG_GROUP = 4  # of NFLOG
+_LOGGED_PER_SECOND = 100  # of each rule: a flood of first packets is not to become one of messages
 
 _TYPED = {ICMP: "icmp", ICMPV6: "icmpv6"}
 
 
+class Logged(msgspec.Struct, frozen=True):
+    """A copy of the packet goes to whoever listens, with these words."""
+
+    prefix: str
+
+
 class Steps(msgspec.Struct, frozen=True):
-    """Rules in order: what to match, and what is then decided; None for a statement that decides nothing.
+    """Rules in order: what to match, and what is then decided, or said without deciding anything.
 
     Only where something is logged on the way: a set of connections says all else.
     """
 
-    rules: tuple[tuple[str, Union[Connections, "Steps", None]], ...]
+    rules: tuple[tuple[str, Union[Connections, "Steps", Logged]], ...]
 
 
 Outcome = Connections | Steps
 """Which connections are allowed."""
 
 
-def rules_of(outcome: Outcome, verdict: Callable[[Outcome], str]) -> tuple[str, ...]:
-    """The chain that decides so. ``verdict`` of what a step leads to: ``goto`` another chain, mostly."""
+def rules_of(outcome: Outcome, verdict: Callable[[Outcome], str], group: int) -> tuple[str, ...]:
+    """The chain that decides so. ``verdict`` of what a step leads to: ``goto`` another chain, mostly;
+    ``group`` of NFLOG.
+    """
     if isinstance(outcome, Steps):
-        return tuple(text if then is None else final(verdict(then), text) for text, then in outcome.rules)
+        return tuple(
+            _log(text, then.prefix, group) if isinstance(then, Logged) else final(verdict(then), text)
+            for text, then in outcome.rules
+        )
     allowed, denied = matches(outcome), matches(ALL - outcome)
     if len(denied) < len(allowed):
         return (*(final(GOTO_DENIED, text) for text in denied), RETURN)
@@ -47,9 +58,9 @@ def final(verdict: str, match: str = "") -> str:
     return " ".join(part for part in parts if part)
 
 
-def log(match: str, prefix: str) -> str:
-    """A rule that passes a copy to whoever listens, and goes on."""
-    return f'{match} log prefix "{prefix}" group {LOG_GROUP}'.lstrip()
+def _log(match: str, prefix: str, group: int) -> str:
+    limit = f"limit rate {_LOGGED_PER_SECOND}/second burst {_LOGGED_PER_SECOND} packets"
+    return f'{match} {limit} log prefix "{prefix}" group {group}'.lstrip()
 
 
 def matches(connections: Connections) -> list[str]:

@@ -13,22 +13,34 @@ them is worked out when somebody asks, so that many events at once cost no more 
 from collections.abc import Iterator, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from towpath.model.net import Addr, Family
 from towpath.model.nft import NftSet
 from towpath.model.op import NftUpdate
-from towpath.model.policy import CLASS4, CLASS6, NET_CLASS4, NET_CLASS6, POD_FROM, POD_TO, Program
+from towpath.model.policy import (
+    CLASS4,
+    CLASS6,
+    NET_CLASS4,
+    NET_CLASS6,
+    POD_FROM,
+    POD_TO,
+    Program,
+    Sampling,
+)
 from towpath.policy.addresses import Addresses
+from towpath.policy.causes import Cause, LogRule, Packet, cause
 from towpath.policy.class_maps import ClassMaps
 from towpath.policy.classes import Classes
 from towpath.policy.conn_chains import ConnectionChains
+from towpath.policy.connections import Connections
 from towpath.policy.facts import Cohort, Traits
-from towpath.policy.ir import Endpoint, NetworkSet, Policy, Tier, World
+from towpath.policy.ir import Direction, Endpoint, NetworkSet, Policy, Tier, World
 from towpath.policy.live import LiveProgram
 from towpath.policy.local_policies import LocalPolicies
 from towpath.policy.policy_book import PolicyBook, PolicyKey
 from towpath.policy.population import Population
-from towpath.policy.subjects import Subjects
+from towpath.policy.subjects import Subject, Subjects
 from towpath.policy.terms import Terms, traits_of
 from towpath.policy.vocabulary import Vocabulary
 
@@ -52,7 +64,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 class Engine:
     """Synchronous and deterministic. Removing what is not there, and putting what is, changes nothing."""
 
-    def __init__(self, table: str = TABLE) -> None:
+    def __init__(self, table: str = TABLE, sampling: Sampling = Sampling()) -> None:  # noqa: B008 (a value)
         self._program = LiveProgram(table, (CLASS4, CLASS6, NET_CLASS4, NET_CLASS6), apart=(POD_FROM, POD_TO))
         maps, vocabulary = self._program.maps, Vocabulary()
         self._terms = Terms()
@@ -63,10 +75,11 @@ class Engine:
             ClassMaps(self._addresses[family], self._classes, maps[single.name], maps[intervals.name])
             for family, (single, intervals) in _MAPS.items()
         )
-        self._chains = ConnectionChains(self._program)
+        self._chains = ConnectionChains(self._program, sampling.group)
         self._subjects = Subjects(self._classes, self._chains, self._program)
         self._book = PolicyBook(self._terms, vocabulary)
         self._locals = LocalPolicies(self._book, self._subjects, self._program)
+        self._sampling = sampling
         self._noted = True
 
     def apply(self, batch: Batch) -> None:
@@ -156,6 +169,7 @@ class Engine:
             chains=dict(self._program.chains),
             from_pod={str(key[0]): data for key, data in apart[POD_FROM.name].elements.items()},
             to_pod={str(key[0]): data for key, data in apart[POD_TO.name].elements.items()},
+            sampling=self._sampling,
         )
 
     def changes(self) -> NftUpdate | None:
@@ -200,3 +214,44 @@ class Engine:
         family: Family = 4 if address.version == 4 else 6
         cohort = self._addresses[family].cohort_of.get(int(address))
         return cohort.traits if cohort is not None else None
+
+    # Asked about single packets.
+
+    def allows(self, endpoint: str, direction: Direction, packet: Packet) -> bool | None:
+        """Whether the program lets a local endpoint send, or get, a packet; None: it is not known."""
+        self._settle()
+        found = self._locals.judging(endpoint, direction, packet.own)
+        if not isinstance(found, Subject):
+            return found
+        outcome = found.decisions.outcome(packet.family, self._peer(packet.peer))
+        if isinstance(outcome, Connections):
+            return outcome.contains(packet.protocol, packet.first, packet.second)
+        return self._cause(found, packet).allowed
+
+    def cause(self, endpoint: str, direction: Direction, packet: Packet) -> Cause | None:
+        """Why, or why not; None: the endpoint is not known."""
+        self._settle()
+        found = self._locals.judging(endpoint, direction, packet.own)
+        if found is None:
+            return None
+        if not isinstance(found, Subject):
+            return Cause(allowed=found)
+        why = self._cause(found, packet)
+        if why.policy or not why.tier:
+            return why
+        return replace(why, policies=self._book.names(self._locals.applied(endpoint), direction, why.tier))
+
+    def logged(self, identity: str) -> LogRule | None:
+        """The rule in force whose log lines end with this; None: there is none any more."""
+        self._settle()
+        return self._book.logged(identity)
+
+    def _cause(self, subject: Subject, packet: Packet) -> Cause:
+        return cause(subject.decisions, packet, self._peer(packet.peer))
+
+    def _peer(self, address: Addr) -> Traits | None:
+        """Of any address: as the networks around it make it where nobody has it."""
+        addresses = self._addresses[4 if address.version == 4 else 6]
+        number = int(address)
+        cohort = addresses.cohort_of.get(number) or addresses.tree.find(number).atom
+        return cohort.traits

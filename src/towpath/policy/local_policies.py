@@ -14,7 +14,7 @@ from towpath.policy.facts import Term, Traits
 from towpath.policy.ir import Direction, Endpoint
 from towpath.policy.live import LiveProgram
 from towpath.policy.policy_book import DIRECTIONS, PolicyBook, PolicyKey
-from towpath.policy.subjects import Slot, SubjectKey, Subjects
+from towpath.policy.subjects import Slot, Subject, SubjectKey, Subjects
 from towpath.policy.terms import matches
 
 _TABLES: dict[Direction, str] = {"egress": POD_FROM.name, "ingress": POD_TO.name}
@@ -139,6 +139,24 @@ class LocalPolicies:
         for interface in self._replugged:
             self._plug(interface)
         self._stale, self._left, self._replugged = {}, {}, {}
+
+    def judging(self, name: str, direction: Direction, own: Addr) -> Subject | bool | None:
+        """What judges an endpoint at one of its addresses; a verdict where nothing does; None: not known."""
+        local = self._locals.get(name)
+        if local is None:
+            return None
+        of = self._subjects.of
+        subject = of.get(Slot(name, direction)) or of.get(Slot(name, direction, own))
+        if subject is not None:
+            return subject
+        if any(slot.direction == direction for slot in local.slots):
+            return False  # by an address it is not known to have
+        return local.endpoint.unmatched == "allow"
+
+    def applied(self, name: str) -> frozenset[PolicyKey]:
+        """The policies that apply to a local endpoint."""
+        local = self._locals.get(name)
+        return local.applied.keys if local is not None else frozenset()
 
     def _follow(self, policies: tuple[PolicyKey, ...], locals_: list[_Local]) -> None:
         """A few policies have changed, and the endpoints have not."""

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from towpath.policy.clauses import PolicyRules, compiled, released
+from towpath.policy.causes import LogRule
+from towpath.policy.clauses import PolicyRules, compiled, log_identity, released
 from towpath.policy.ir import BUILTIN_TIERS, Direction, Policy, Tier
 from towpath.policy.label_index import LabelIndex
 from towpath.policy.selector import Labels, Selector
@@ -13,6 +14,7 @@ from towpath.policy.vocabulary import Vocabulary
 PolicyKey = tuple[str, str, str]
 
 DIRECTIONS: tuple[Direction, ...] = ("ingress", "egress")
+_NAMED = 5
 _FIRST = (float("-inf"), "", "", "", "")
 
 
@@ -121,6 +123,20 @@ class PolicyBook:
                 del self._uses[key]
             for direction in DIRECTIONS:
                 self._refresh(key, direction)
+
+    def logged(self, identity: str) -> LogRule | None:
+        """The rule in force whose log lines end with this."""
+        for (_, direction), (policy, rules) in self._ready.items():
+            for clause in rules.clauses:
+                if clause.action == "log" and log_identity(policy, direction, clause.index) == identity:
+                    return LogRule(policy.tier, str(policy), direction, clause.rule.path, clause.index)
+        return None
+
+    def names(self, keys: Iterable[PolicyKey], direction: Direction, tier: str) -> tuple[str, ...]:
+        """Of those of the tier that speak of the direction, in order; some, if there are many."""
+        policies = (self.policies[key] for key in keys)
+        spoken = [one for one in policies if one.tier == tier and one.rules(direction) is not None]
+        return tuple(str(one) for one in sorted(spoken, key=lambda one: one.sort_key)[:_NAMED])
 
     def _refresh(self, key: PolicyKey, direction: Direction) -> None:
         policy = self.policies.get(key) if key in self._uses else None

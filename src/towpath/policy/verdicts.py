@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from towpath.policy.conn_rules import Outcome, Steps, log, matches
+from towpath.policy.conn_rules import Logged, Outcome, Steps, matches
 from towpath.policy.connections import ALL, NOTHING, Connections
 from towpath.policy.ir import Action, Default
 
@@ -29,7 +29,7 @@ def decided(steps: Sequence[Step], default: Default, rest: Outcome) -> Outcome:
         return allowed
     if passed == ALL:
         return rest
-    rules: list[tuple[str, Outcome | None]] = [(match, ALL) for match in matches(allowed)]
+    rules: list[tuple[str, Outcome | Logged]] = [(match, ALL) for match in matches(allowed)]
     rules += ((match, rest) for match in matches(passed))
     return Steps((*rules, ("", NOTHING)))
 
@@ -67,11 +67,11 @@ def _sorted(steps: Sequence[Step], default: Default) -> tuple[Connections, Conne
 def _logged(steps: Sequence[Step], default: Default, rest: Outcome) -> Outcome:
     """In the order in which it is looked at, since what is logged depends on it."""
     then: dict[str, Outcome] = {"allow": ALL, "deny": NOTHING, "pass": rest}
-    rules: list[tuple[str, Outcome | None]] = []
+    rules: list[tuple[str, Outcome | Logged]] = []
     for step in steps:
         for match in matches(step.connections):
             if step.action == "log":
-                rules.append((log(match, step.prefix), None))
+                rules.append((match, Logged(step.prefix)))
             else:
                 rules.append((match, then[step.action]))
     return Steps((*rules, ("", then[default])))
