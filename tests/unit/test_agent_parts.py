@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -274,7 +274,7 @@ async def fetch(
     return (int(top.split()[1]) if top else 0), body
 
 
-async def fine() -> Page:
+async def fine(_: Mapping[str, str]) -> Page:
     return Page(200, "ok\n")
 
 

@@ -9,9 +9,11 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from towpath.api.inquiry import Enforcement, Found
 from towpath.cli.cluster import ClusterOptions
 from towpath.cli.exit import CliError
 from towpath.cli.policy import command
+from towpath.cli.policy_enforced import OnNode
 from towpath.cli.policy_explain import as_data, judgements, screen
 from towpath.cli.policy_input import Input
 from towpath.cli.policy_live import gather
@@ -191,8 +193,13 @@ def test_what_the_kernel_does_is_a_section_where_there_is_a_kernel(folder: Path)
     asked = given.asked(given.objects())
     judged = judgements(asked, "web", "db", "80", "shop")
     assert all("kernel" not in side for side in as_data(asked, judged)["flows"][0]["sides"])
-    found = as_data(asked, judged, lambda flow, side: [f"{side.direction} to {flow.destination}: 7 packets"])
-    assert "kernel: ingress to 10.0.0.2: 7 packets" in screen(found)
+    hit = Found(kind="element", name="pi-1", text="0:1 : goto denied", packets=7, bytes=420)
+    kernel = OnNode("n1", Enforcement(allowed=False, hits=(hit,)))
+    shown = screen(as_data(asked, judged, lambda flow, side: kernel))
+    assert "kernel of n1:\n      element { 0:1 : goto denied } of pi-1 [7 packets, 420 bytes]" in shown
+    assert "the kernel denies it" in shown  # what it should allow
+    silent = OnNode("n1", Enforcement(problem="its agent sleeps"))
+    assert "kernel of n1: its agent sleeps" in screen(as_data(asked, judged, lambda flow, side: silent))
 
 
 # -- input ----------------------------------------------------------------------------------------------
@@ -354,7 +361,8 @@ async def test_the_cluster_with_files_on_top(folder: Path) -> None:
         args = ("explain", "shop/web", "shop/db", "--port", "5432", *cluster)
         live = policy(*args)
         assert live.exit_code == 0, (live.output, live.exception)
-        assert "(spec.ingress[0].from[1])" in live.stdout
+        assert "allowed by spec.ingress[0].from[1] of NetworkPolicy/shop/db\n" in live.stdout
+        assert "kernel: Pod/shop/db is on no node" in live.stdout
         (folder / "policy.yml").write_text(POLICY_YAML.replace("port: pg", "port: 80"))
         on_top = policy(*args, "--live", "-f", folder / "policy.yml")
         assert on_top.exit_code == 3

@@ -70,7 +70,7 @@ def test_all_that_was_looked_at_is_told_in_order() -> None:
         ("default", "web", "spec.ingress[1]", "no match"),
         ("default", "web", "spec.ingress[2]", "allow"),
     ]
-    assert side.steps[1].reasons == ('Pod/x/b is not selected by app == "a"',)
+    assert side.steps[1].reasons == ('Pod/x/b is not among endpoints with app == "a"',)
     assert side.steps[5].reasons == ("destination port 81 is not 80",)
     assert side.verdict.policy == ("Policy", "", "web")
     assert side.verdict.path == "spec.ingress[2]"
@@ -92,9 +92,9 @@ def test_reasons_name_every_criterion_that_fails() -> None:
     ) == (
         "it is for IPv6 only",
         "it is for udp only",
-        'source Pod/x/a (10.0.0.1) is not selected by app == "b"',
+        'source Pod/x/a (10.0.0.1) is not among endpoints with app == "b"',
         "source Pod/x/a (10.0.0.1) is not in 10.1.0.0/16 or 10.2.0.0/16",
-        'destination Pod/x/b (10.0.0.2) is selected by app == "b", which it leaves out',
+        'destination Pod/x/b (10.0.0.2) is among endpoints with app == "b", which it leaves out',
         "destination Pod/x/b (10.0.0.2) is in 10.0.0.0/24, which it leaves out",
         "source port 49152 is not 1-9 or 11",
         "destination port 81 is not 80 or http",
@@ -132,7 +132,7 @@ def test_the_default_of_a_tier_names_the_policies_that_applied() -> None:
 def test_an_endpoint_that_no_policy_selects() -> None:
     found = explain(world(), TO_B).sides[0].verdict
     assert found.allowed
-    assert found.text == "allowed: Pod/x/a does so with what no tier decides"
+    assert found.text == "allowed: no policy applies to the egress of Pod/x/a"
 
 
 def test_why_a_side_is_not_asked() -> None:

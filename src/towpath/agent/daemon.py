@@ -7,9 +7,8 @@ both stop, calls under way are finished, and all that is in the kernel stays: th
 import asyncio
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from typing import Any
 
 from towpath import __version__
 from towpath.agent import gauges
@@ -18,7 +17,8 @@ from towpath.agent.attach_setup import attachments as make_attachments
 from towpath.agent.attachments import Attachments, AttachSettings
 from towpath.agent.config import Settings
 from towpath.agent.ethtool import SystemOffload
-from towpath.agent.health import HealthServer, Page, server_tls
+from towpath.agent.health import Handler, HealthServer, Page, server_tls
+from towpath.agent.inquiries import Inquiries
 from towpath.agent.interest import relevant_link_event
 from towpath.agent.measured import MeasuredHandler
 from towpath.agent.metrics import Metrics, Sample
@@ -42,6 +42,7 @@ from towpath.kube.client import Client
 from towpath.log import get_logger
 from towpath.model.finding import Finding
 from towpath.model.network import ClusterNetwork
+from towpath.model.nft import NftTable
 from towpath.model.state import NetState
 
 log = get_logger("towpath.agent")
@@ -115,6 +116,7 @@ class Agent:
         self._reconciler = Reconciler(
             kernel, self._around.planner, self._lock, self._attachments.current, self._metrics
         )
+        self._inquiries = Inquiries(kernel, self._lock, self._in_force, self._attachments.current)
         self._gate = GatedHandler(self._attachments, self._attach)
         serving = await server.serve(settings.cni_socket, MeasuredHandler(self._gate, self._metrics))
         stack.push_async_callback(serving.close)
@@ -169,6 +171,9 @@ class Agent:
 
     def _desired(self) -> NetState | None:
         return self._step.plan.desired.state if self._step is not None else None
+
+    def _in_force(self) -> NftTable | None:
+        return self._step.plan.desired.state.nft if self._step is not None and self._step.firewall else None
 
     async def _collect(self) -> None:
         """Every resync interval, free leases whose DEL never came, on two proofs."""
@@ -229,6 +234,7 @@ class Agent:
         )
         annotations = self._step.annotations if self._step else {}
         up = bool(annotations) and self._step is not None and self._step.firewall
+        annotations |= await self._inquiries.annotations(self._around.own)
         return await self._around.publish(annotations, report, network_up=up)
 
     # What is known.
@@ -277,25 +283,25 @@ class Agent:
             self._findings,
         )
 
-    def _pages(self) -> dict[str, Any]:
-        async def healthz() -> Page:
+    def _pages(self) -> dict[str, Handler]:
+        async def healthz(_: Mapping[str, str]) -> Page:
             silent = asyncio.get_running_loop().time() - self._kernel_runner.finished_at
             if self._kernel_runner.runs and silent > self._settings.resync_seconds + _STUCK_AFTER:
                 return Page(503, f"the kernel has not been looked at for {silent:.0f} s\n")
             return Page(200, "ok\n")
 
-        async def readyz() -> Page:
+        async def readyz(_: Mapping[str, str]) -> Page:
             self._judge()
             return Page(200 if self._readiness.ready else 503, self._readiness.text())
 
-        async def metrics() -> Page:
+        async def metrics(_: Mapping[str, str]) -> Page:
             return Page(
                 200,
                 await asyncio.to_thread(self._metrics.render, list(self._gauges())),
                 "text/plain; version=0.0.4",
             )
 
-        return {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+        return {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics, "/policy": self._inquiries.page}
 
 
 async def _until(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:

@@ -1,6 +1,6 @@
-"""/healthz, /readyz and /metrics over HTTP: on loopback as they are, elsewhere behind TLS or a bearer token.
+"""/healthz, /readyz, /metrics and /policy: on loopback as they are, elsewhere behind TLS or a bearer token.
 
-A few lines on asyncio streams instead of a web framework: three GETs do not justify its memory.
+A few lines on asyncio streams instead of a web framework: a few GETs do not justify its memory.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 from towpath.log import get_logger
 
@@ -17,7 +18,14 @@ log = get_logger("towpath.health")
 _HEAD_LIMIT = 8192
 _SECONDS_TO_ASK = 5.0
 _MOST_AT_ONCE = 32
-_REASONS = {200: "OK", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed", 503: "Unavailable"}
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Unavailable",
+}
 
 
 class Page(NamedTuple):
@@ -28,7 +36,8 @@ class Page(NamedTuple):
     content_type: str = "text/plain; charset=utf-8"
 
 
-Handler = Callable[[], Awaitable[Page]]
+Handler = Callable[[Mapping[str, str]], Awaitable[Page]]
+"""Gets what is asked for after the ``?``, of a name the last."""
 
 
 class HealthServer:
@@ -76,10 +85,11 @@ class HealthServer:
             return Page(405, "only GET\n")
         if not self._allowed(lines[1:]):
             return Page(401, "a bearer token is needed\n")
-        handler = self._pages.get(rest.split(" ")[0].split("?")[0])
+        path, _, query = rest.split(" ")[0].partition("?")
+        handler = self._pages.get(path)
         if handler is None:
             return Page(404, "\n".join(sorted(self._pages)) + "\n")
-        return await handler()
+        return await handler(dict(parse_qsl(query)))
 
     def _allowed(self, headers: list[str]) -> bool:
         if self._token_file is None:

@@ -8,8 +8,11 @@ from typing import Any
 import click
 import msgspec
 
+from towpath.api.inquiry import Asked as Question
+from towpath.api.inquiry import Enforcement, Found
 from towpath.cli.exit import FINDING, USAGE, CliError
 from towpath.cli.output import emit, formats_option, mark, table
+from towpath.cli.policy_enforced import OnNode, ask, asked_about, node_of
 from towpath.cli.policy_input import Asked, Input, input_options
 from towpath.model.net import Addr
 from towpath.policy.evaluate import Flow
@@ -22,10 +25,8 @@ SHOWN_ASIDE = 20  # policies that do not apply, on a screen
 _ECHO = {4: (ICMP, 8), 6: (ICMPV6, 128)}
 _ASIDE = ("not selected", "other direction", "not for tracked flows")
 
-Enforced = Callable[[Flow, SideExplained], Sequence[str]]
-"""What of the kernel implements a side's judgement, with counters, a line each. Asked where there is a kernel
-to ask: its lines are the section ``kernel`` of a side.
-"""
+Enforced = Callable[[Flow, SideExplained], OnNode]
+"""What of the kernel implements a side's judgement, with counters, where there is a kernel to ask."""
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -152,7 +153,10 @@ def _side(asked: Asked, flow: Flow, side: SideExplained, enforced: Enforced | No
         **_place(asked, verdict.policy, verdict.path),
         "steps": [_step(asked, step) for step in side.steps],
     }
-    return data if enforced is None else {**data, "kernel": list(enforced(flow, side))}
+    if enforced is None:
+        return data
+    found = enforced(flow, side)
+    return {**data, "kernel": {"node": found.node, **msgspec.to_builtins(found.enforcement)}}
 
 
 def _step(asked: Asked, step: Step) -> dict[str, Any]:
@@ -196,16 +200,51 @@ def _side_lines(side: dict[str, Any]) -> list[str]:
     hidden = set(aside[SHOWN_ASIDE:])
     rows = [_row(step) for number, step in enumerate(side["steps"]) if number not in hidden]
     if rows:
-        text = table(["TIER", "POLICY", "RULE", "WHERE", "OUTCOME", "WHY"], rows)
+        text = _steps_table(rows)
         lines += [f"    {line}" for line in text.splitlines()]
     if hidden:
         lines.append(f"    and {len(hidden)} policies that do not apply (-o json shows them)")
-    return lines + [f"    kernel: {line}" for line in side.get("kernel", ())]
+    return lines + (_kernel_lines(side["kernel"], allowed=side["allowed"]) if "kernel" in side else [])
+
+
+def _kernel_lines(kernel: dict[str, Any], *, allowed: bool) -> list[str]:
+    where = f"kernel of {kernel['node']}" if kernel["node"] else "kernel"
+    lines = [f"    {where}: {kernel['problem']}" if kernel["problem"] else f"    {where}:"]
+    lines += [f"      {msgspec.convert(hit, Found)}" for hit in kernel["hits"]]
+    if kernel["allowed"] not in (None, allowed):
+        does = "allows" if kernel["allowed"] else "denies"
+        warning = f"the kernel {does} it: the node has not caught up yet, or its agent differs; ask again"
+        lines.append(f"    {mark('!', 'error')} {warning}")
+    return lines
+
+
+def enforcement(given: Input, asked: Asked, judged: Sequence[Judged]) -> Enforced:
+    """What the nodes answer, all asked at once."""
+    wanted: dict[str, dict[Question, None]] = {}
+    for one in judged:
+        for side in one.explanation.sides:
+            if node := node_of(asked, side):
+                wanted.setdefault(node, {})[asked_about(one.flows[0], side)] = None
+    answers = given.cluster.run(lambda client: ask(client, wanted))
+
+    def found(flow: Flow, side: SideExplained) -> OnNode:
+        node = node_of(asked, side)
+        nobody = Enforcement(problem=f"{side.endpoint} is on no node")
+        return OnNode(node, answers.get((node, asked_about(flow, side)), nobody))
+
+    return found
+
+
+def _steps_table(rows: list[list[str]]) -> str:
+    """WHERE and WHY only if there is any."""
+    heads = ["TIER", "POLICY", "RULE", "WHERE", "OUTCOME", "WHY"]
+    shown = [n for n, head in enumerate(heads) if head not in ("WHERE", "WHY") or any(row[n] for row in rows)]
+    return table([heads[n] for n in shown], [[row[n] for n in shown] for row in rows])
 
 
 def _row(step: dict[str, Any]) -> list[str]:
-    rule = (step["path"], step["where"]) if step["path"] else ("-", "-")
-    return [step["tier"], step["policy"], *rule, step["outcome"], "; ".join(step["reasons"])]
+    reasons = "; ".join(step["reasons"])
+    return [step["tier"], step["policy"], step["path"] or "-", step["where"], step["outcome"], reasons]
 
 
 @click.command()
@@ -218,18 +257,27 @@ def _row(step: dict[str, Any]) -> list[str]:
     metavar="PORT[/PROTOCOL]",
     help="A number or a name of TO's ports, with tcp, udp or sctp; or icmp.",
 )
+@click.option(
+    "--kernel/--no-kernel",
+    default=True,
+    help="Ask the deciding nodes (by an annotation) what their kernels hold and have counted.",
+)
 @input_options
 @formats_option("table", "json", "yaml")
 @click.pass_context
-def explain(ctx: click.Context, source: str, target: str, port: str, given: Input, output: str) -> None:
+def explain(
+    ctx: click.Context, source: str, target: str, port: str, kernel: bool, given: Input, output: str
+) -> None:
     """Whether FROM reaches TO: every tier, policy and rule that is looked at and why; when denied, every edit
-    that would have to happen.
+    that would have to happen. Of a live cluster also what implements it in the kernel, with its counters.
 
     FROM and TO are NAMESPACE/POD, POD, node/NAME or an address. A flow is judged as it is after a service's
     address translation. Exit code 0 when allowed, 3 when denied.
     """
     asked = given.asked(given.objects())
-    data = as_data(asked, judgements(asked, source, target, port, given.namespace))
+    judged = judgements(asked, source, target, port, given.namespace)
+    live = kernel and not given.files
+    data = as_data(asked, judged, enforcement(given, asked, judged) if live else None)
     emit(data, output, lambda: screen(data))
     if not data["allowed"]:
         ctx.exit(FINDING)

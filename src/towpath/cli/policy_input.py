@@ -43,9 +43,9 @@ class Origin(msgspec.Struct, frozen=True):
     document: yaml.Node | None = None
 
     def where(self, path: str) -> str:
-        """``FILE:LINE`` of a field of the object, or of what is nearest above it; live, the field."""
+        """``FILE:LINE`` of a field of the object, or of what is nearest above it; live, nothing."""
         if self.document is None:
-            return path
+            return ""
         return f"{self.file}:{_line(self.document, '.'.join(filter(None, (self.path, path))))}"
 
 
@@ -68,7 +68,7 @@ class Asked(msgspec.Struct, frozen=True):
     def where(self, name: str, path: str) -> str:
         """Of a field of an object that a finding or a policy names."""
         key = self.assembled.keys.get(name)
-        return self.objects[key].origin.where(path) if key in self.objects else path
+        return self.objects[key].origin.where(path) if key in self.objects else ""
 
 
 class Input(msgspec.Struct, frozen=True):

@@ -19,12 +19,13 @@ def _set(decl: NftSet) -> str:
     if decl.counter:
         lines.append("\t\tcounter")
     if decl.elements:
-        members = sorted(_element(decl, key, value) for key, value in decl.elements.items())
+        members = sorted(element(decl, key, value) for key, value in decl.elements.items())
         lines.append("\t\telements = { " + ",\n\t\t\t     ".join(members) + " }")
     return "\n".join([*lines, "\t}", ""])
 
 
-def _element(decl: NftSet, key: Key, data: Key) -> str:
+def element(decl: NftSet, key: Key, data: Key) -> str:
+    """As it stands between the braces of ``elements = { … }``."""
     return f"{_fields(decl.key, key)} : {_fields(decl.data, data)}" if data else _fields(decl.key, key)
 
 

@@ -17,6 +17,7 @@ from towpath.kernel.nft import Nft
 from towpath.kernel.port import KernelRefused
 from towpath.kernel.sysctl import Sysctls
 from towpath.model.net import Address, Fdb, Link, Neighbour, Redirect, Route, Shaper, Veth
+from towpath.model.nft import Key, NftChain
 from towpath.model.op import (
     Add,
     AddLink,
@@ -109,6 +110,14 @@ class LinuxKernel:
             self._flush(batch)
             self._single(op, pod_netns)
         self._flush(batch)
+
+    def counters(self, table: str, name: str) -> dict[Key, tuple[int, int]]:
+        """Packets and bytes of each element of set ``name`` of ``inet TABLE``. Raises KernelRefused."""
+        return self._nft.counters(table, name) if self._nft is not None else {}
+
+    def rule_counters(self, table: str, chain: NftChain) -> list[tuple[int, int] | None]:
+        """Those of a chain's rules; None where a rule has none, or is not there. Raises KernelRefused."""
+        return self._nft.rule_counters(table, chain) if self._nft is not None else []
 
     def _single(
         self, op: AddLink | DelLink | SetSysctl | NftUpdate | FlushConntrack, pod_netns: int | None

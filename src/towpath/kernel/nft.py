@@ -164,6 +164,13 @@ class Nft:
         also = [(f"delete table inet {double}",)] if update.recreate and double in listed else []
         return [*commands(update, present=update.table in listed), *also]
 
+    def rule_counters(self, table: str, chain: NftChain) -> list[tuple[int, int] | None]:
+        """Packets and bytes of each rule of ``chain``; None for one that counts nothing, or that the kernel
+        does not hold. Raises KernelRefused.
+        """
+        found = nft_dump.rule_counters(self._dump(nft_dump.GET_RULE, table, chain.name), table)
+        return [found.get((chain.name, comment_of(text))) for text in chain.rules]
+
     def _straight(self, update: NftUpdate) -> tuple[int, int]:
         """Without libnftables, as far as possible: an error (0: done), and how many transactions it took.
 

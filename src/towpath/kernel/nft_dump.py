@@ -99,6 +99,28 @@ def rules(messages: Iterable[bytes], table: str, anonymous: Mapping[str, int]) -
             yield Rule(string(found[_NAME]), _number(found[_RULE_HANDLE]), comment, print_)
 
 
+def rule_counters(messages: Iterable[bytes], table: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """Packets and bytes by chain and comment, of the rules that count them."""
+    counted: dict[tuple[str, str], tuple[int, int]] = {}
+    for message in messages:
+        found = attributes(message, _BODY)
+        if string(found.get(_TABLE, b"")) != table:
+            continue
+        for _, expression in listed(found.get(_RULE_EXPRESSIONS, b"")):
+            if (values := _counted(expression)) is not None:
+                counted[string(found[_NAME]), _comment(found.get(_RULE_USERDATA, b""))] = values
+    return counted
+
+
+def _counted(expression: bytes) -> tuple[int, int] | None:
+    """Packets and bytes; None if it is no counter."""
+    expr = attributes(expression)
+    if string(expr.get(_EXPR_NAME, b"")) != "counter":
+        return None
+    values = attributes(expr.get(_EXPR_DATA, b""))
+    return _number(values.get(_COUNTER_PACKETS, b"")), _number(values.get(_COUNTER_BYTES, b""))
+
+
 def _print(expressions: bytes, comment: str, anonymous: Mapping[str, int]) -> bytes:
     """Of the expressions without what they have counted; of a set within the rule, which one it is."""
     state = blake2b(comment.encode(), digest_size=16)
@@ -181,11 +203,8 @@ def counters(decl: NftSet, messages: Sequence[bytes]) -> dict[Key, tuple[int, in
     decoder = Decoder(decl.key)
     found: dict[Key, tuple[int, int]] = {}
     for element in _elements(messages):
-        expr = attributes(element.expr)
-        values = attributes(expr.get(_EXPR_DATA, b""))
-        if string(expr.get(_EXPR_NAME, b"")) == "counter":
-            packets, size = values.get(_COUNTER_PACKETS, b""), values.get(_COUNTER_BYTES, b"")
-            found[decoder.key(element.key)] = (_number(packets), _number(size))
+        if (values := _counted(element.expr)) is not None:
+            found[decoder.key(element.key)] = values
     return found
 
 

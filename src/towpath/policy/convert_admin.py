@@ -29,6 +29,7 @@ from towpath.policy.ir import (
 from towpath.policy.port_matches import ANY_PORT, PROTOCOLS, PortMatches, expand, port_range
 from towpath.policy.reading import POLICY_UNREADABLE, Field, Report, Unreadable, label_selector
 from towpath.policy.selector import All, Selector, conjunction, equal
+from towpath.policy.selector_text import selector_text
 
 _TIERS = {"Admin": KUBE_ADMIN_TIER.name, "Baseline": KUBE_BASELINE_TIER.name}
 _PEERS: dict[Direction, str] = {"ingress": "from", "egress": "to"}
@@ -94,7 +95,9 @@ def _convert(api: _Api, raw: Mapping[str, Any]) -> Converted:
         subject = _pods(spec["subject"])
         understood = True
     except Unreadable as problem:
-        consequence = f"it selects {subject}, stands in tier {tier} at {order:g}, and only denies"
+        consequence = (
+            f"it selects {selector_text(subject)}, stands in tier {tier} at {order:g}, and only denies"
+        )
         report.note(problem, consequence, POLICY_UNREADABLE)
     rules: dict[Direction, tuple[Rule, ...] | None] = {}
     for direction in _PEERS:

@@ -23,6 +23,7 @@ from towpath.policy.ir import (
 from towpath.policy.port_matches import ANY_PORT, PROTOCOLS, Match, PortMatches, expand, port_range
 from towpath.policy.reading import POLICY_UNREADABLE, Field, Report, Unreadable, label_selector
 from towpath.policy.selector import All, Selector, conjunction, equal
+from towpath.policy.selector_text import selector_text
 
 KIND = "NetworkPolicy"
 ORDER = 1000.0
@@ -54,7 +55,9 @@ def convert(raw: Mapping[str, Any]) -> Converted:
                 rule for entry in entries[direction] for rule in _rule(entry, direction, namespace, report)
             )
     except Unreadable as problem:
-        report.note(problem, f"it selects {pods_only(subject)} and allows nothing", POLICY_UNREADABLE)
+        report.note(
+            problem, f"it selects {selector_text(pods_only(subject))} and allows nothing", POLICY_UNREADABLE
+        )
     policy = Policy(
         kind=KIND,
         namespace=report.namespace,

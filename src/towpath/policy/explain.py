@@ -10,7 +10,9 @@ import msgspec
 from towpath.model.net import Addr
 from towpath.policy.connections import protocol_text
 from towpath.policy.evaluate import Decision, Flow, Looked, Side, Unmet, endpoints_at, judged, walk
-from towpath.policy.ir import PORT_PROTOCOLS, Direction, Endpoint, Icmp, Ports, ServiceRef, World
+from towpath.policy.ir import KIND, PORT_PROTOCOLS, Direction, Endpoint, Icmp, Ports, ServiceRef, World
+from towpath.policy.selector import All, And, Has, In, Not, Or, Text
+from towpath.policy.selector_text import selector_text
 
 Key = tuple[str, str, str]
 Outcome = Literal[
@@ -131,7 +133,7 @@ def _side(world: World, endpoint: Endpoint, direction: Direction, flow: Flow) ->
         endpoint=endpoint.name,
         direction=direction,
         steps=steps,
-        verdict=_verdict(endpoint, decisions[0]),
+        verdict=_verdict(endpoint, direction, decisions[0], steps),
         edits=tuple(dict.fromkeys(edits)),
     )
 
@@ -142,7 +144,7 @@ def _step(world: World, endpoint: Endpoint, flow: Flow, looked: Looked) -> Step:
     if looked.rule is None:
         outcome = _SKIPPED[looked.why]
         if looked.why == "selector":
-            reasons = (f"{endpoint.name} is not selected by {looked.policy.selector}",)
+            reasons = (f"{endpoint.name} is not among {selector_text(looked.policy.selector)}",)
     else:
         outcome = "no match" if looked.unmet else looked.rule.action
         reasons = tuple(_reason(world, flow, unmet) for unmet in looked.unmet)
@@ -155,7 +157,9 @@ def _step(world: World, endpoint: Endpoint, flow: Flow, looked: Looked) -> Step:
     )
 
 
-def _verdict(endpoint: Endpoint, decision: Decision) -> Verdict:
+def _verdict(
+    endpoint: Endpoint, direction: Direction, decision: Decision, steps: tuple[Step, ...]
+) -> Verdict:
     word = "allowed" if decision.allowed else "denied"
     policy, rule, tier = decision.policy, decision.rule, decision.tier
     if policy and rule and tier:
@@ -165,9 +169,12 @@ def _verdict(endpoint: Endpoint, decision: Decision) -> Verdict:
         applied = ", ".join(map(str, decision.applied))
         text = f"{word} by the default of tier {tier.name}: no rule of {applied} matches"
         return Verdict(allowed=decision.allowed, tier=tier.name, text=text)
-    return Verdict(
-        allowed=decision.allowed, text=f"{word}: {endpoint.name} does so with what no tier decides"
-    )
+    if not any(step.path for step in steps):
+        text = f"{word}: no policy applies to the {direction} of {endpoint.name}"
+    else:
+        kind = "a pod" if endpoint.labels.get(KIND) == "pod" else "a host endpoint"
+        text = f"{word}: no tier decides, and then {kind} {'allows' if decision.allowed else 'denies'}"
+    return Verdict(allowed=decision.allowed, text=text)
 
 
 def _edit(
@@ -230,8 +237,8 @@ _REASONS = {
     "not_protocol": "it is for any protocol but {asked}",
     "icmp": "it is for ICMP {asked} only",
     "not_icmp": "it is for ICMP but {asked}",
-    "selector": "{side} {end} is not selected by {asked}",
-    "not_selector": "{side} {end} is selected by {asked}, which it leaves out",
+    "selector": "{side} {end} is not among {asked}",
+    "not_selector": "{side} {end} is among {asked}, which it leaves out",
     "nets": "{side} {end} is not in {asked}",
     "not_nets": "{side} {end} is in {asked}, which it leaves out",
     "service": "nothing is known of service {asked}",
@@ -258,6 +265,8 @@ def _reason(world: World, flow: Flow, unmet: Unmet) -> str:
 
 def _asked_text(kind: str, asked: object) -> str:
     match asked:
+        case All() | Has() | In() | Text() | Not() | And() | Or():
+            return selector_text(asked)
         case Ports(ranges, names):
             numbers = (str(first) if first == last else f"{first}-{last}" for first, last in ranges)
             return " or ".join((*numbers, *names)) or "any"

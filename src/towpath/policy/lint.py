@@ -10,6 +10,7 @@ from towpath.policy.connections import protocol_text
 from towpath.policy.convert_networking import KIND as KUBERNETES
 from towpath.policy.ir import BUILTIN_TIERS, KIND, Policy, Rule, World
 from towpath.policy.selector import Selector
+from towpath.policy.selector_text import selector_text
 from towpath.policy.shadow import shadowed
 from towpath.policy.world import Assembled
 
@@ -73,7 +74,7 @@ def _unmatched(world: World) -> Iterator[Finding]:
     labelled = _Labelled(world)
     for policy in world.policies:
         if not labelled.selects(policy):
-            message = f"spec: {policy.selector} selects nothing"
+            message = f"spec: it selects {selector_text(policy.selector)}, and there are none"
             yield _warning(SELECTS_NOTHING, policy, message, "correct the selector or the labels")
         for rule in (*(policy.ingress or ()), *(policy.egress or ())):
             yield from _unmatched_rule(policy, rule, labelled)
@@ -82,7 +83,7 @@ def _unmatched(world: World) -> Iterator[Finding]:
 def _unmatched_rule(policy: Policy, rule: Rule, labelled: _Labelled) -> Iterator[Finding]:
     for side, peer in (("source", rule.source), ("destination", rule.destination)):
         if peer.selector is not None and not labelled.has(peer.selector):
-            message = f"{rule.path}: the {side}, {peer.selector}, is nobody"
+            message = f"{rule.path}: the {side} is {selector_text(peer.selector)}, and there are none"
             yield _warning(PEER_NOTHING, policy, message, "correct the selector or the labels")
     for ports in (rule.source_ports, rule.destination_ports):
         for name in ports.names if ports is not None else ():

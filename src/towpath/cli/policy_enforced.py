@@ -1,0 +1,102 @@
+"""What the kernels of a live cluster hold for a flow, asked of the nodes of the pods that decide."""
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from towpath.api.inquiry import ANSWER, MOST_FLOWS, QUESTION, Answer, Asked, Enforcement, Question, answer_on
+from towpath.cli.policy_input import Asked as World
+from towpath.kube.client import Client
+from towpath.kube.errors import Forbidden, KubeError
+from towpath.kube.kinds import NODES
+from towpath.policy.evaluate import Flow
+from towpath.policy.explain import SideExplained
+from towpath.policy.world import ObjectKey
+
+ANSWER_WITHIN = 5.0
+_ASK_EVERY = 0.05
+
+
+class OnNode(msgspec.Struct, frozen=True):
+    """What one node's kernel does for one side. ``node`` empty: it cannot be told whom to ask."""
+
+    node: str
+    enforcement: Enforcement
+
+
+def asked_about(flow: Flow, side: SideExplained) -> Asked:
+    """What to ask the node of a side's pod."""
+    return Asked(
+        direction=side.direction,
+        source=str(flow.source),
+        destination=str(flow.destination),
+        protocol=flow.protocol,
+        port=flow.destination_port,
+        icmp_type=flow.icmp_type,
+        icmp_code=flow.icmp_code,
+    )
+
+
+def node_of(world: World, side: SideExplained) -> str:
+    """Where the side is judged; empty if its pod has no node, or it is no pod."""
+    kind, _, rest = side.endpoint.partition("/")
+    namespace, _, name = rest.partition("/")
+    sourced = world.objects.get(ObjectKey("", kind, namespace, name))
+    spec = sourced.raw.get("spec") if sourced is not None else None
+    node = spec.get("nodeName") if isinstance(spec, Mapping) else None
+    return node if isinstance(node, str) else ""
+
+
+async def ask(client: Client, wanted: Mapping[str, Iterable[Asked]]) -> dict[tuple[str, Asked], Enforcement]:
+    """The answers by node and question. A node that does not answer has one that says so."""
+    nodes = {node: tuple(flows)[:MOST_FLOWS] for node, flows in wanted.items()}
+    answers = await asyncio.gather(*(_ask_node(client, node, flows) for node, flows in nodes.items()))
+    return {
+        (node, flow): found
+        for (node, flows), answer in zip(nodes.items(), answers, strict=True)
+        for flow, found in zip(flows, answer, strict=True)
+    }
+
+
+async def _ask_node(client: Client, node: str, flows: Sequence[Asked]) -> Sequence[Enforcement]:
+    try:
+        answer = await _answer(client, node, flows)
+    except Forbidden as error:
+        problem = f"it may not be asked, which takes the right to patch nodes: {error}"
+    except KubeError as error:
+        problem = str(error)
+    else:
+        if answer is not None and len(answer.flows) == len(flows):
+            return answer.flows
+        problem = f"its agent did not answer within {ANSWER_WITHIN:.0f} s (see towpath status)"
+    return [Enforcement(problem=problem)] * len(flows)
+
+
+async def _answer(client: Client, node: str, flows: Sequence[Asked]) -> Answer | None:
+    """Put the question on the Node, wait, and take both off again. Somebody else's may have come between:
+    then it is put there once more.
+    """
+    nonce = secrets.token_hex(8)
+    question = msgspec.json.encode(Question(nonce=nonce, flows=tuple(flows))).decode()
+    deadline = asyncio.get_running_loop().time() + ANSWER_WITHIN
+    standing = ""
+    try:
+        while asyncio.get_running_loop().time() < deadline:
+            if standing != question:
+                await _annotate(client, node, question)
+            found = await client.get(NODES, node)
+            answer = answer_on(found)
+            if answer is not None and answer.nonce == nonce:
+                return answer
+            standing = (found.metadata.annotations or {}).get(QUESTION, "")
+            await asyncio.sleep(_ASK_EVERY)
+        return None
+    finally:
+        await _annotate(client, node, None)
+
+
+async def _annotate(client: Client, node: str, question: str | None) -> None:
+    notes = {QUESTION: question, ANSWER: None}
+    await client.patch(NODES, node, {"metadata": {"annotations": notes}})
