@@ -4,18 +4,18 @@ The rules of all policies are cut into runs: neighbours of one tier and one acti
 not matter, so that it is one set of connections, most of which is the same for every class.
 """
 
-from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from towpath.model.net import Family
 from towpath.policy.classes import Watched
-from towpath.policy.clauses import Clause, Place, PolicyRules, Ports
+from towpath.policy.clauses import Asking, Clause, Place, PolicyRules, Ports
 from towpath.policy.conn_rules import Outcome
 from towpath.policy.connections import Connections
 from towpath.policy.facts import Term, Traits
-from towpath.policy.ir import Action, Tier
+from towpath.policy.ir import Tier
+from towpath.policy.runs import Runs
 from towpath.policy.verdicts import Step, decided, united
 
 _NO_PORTS: Ports = frozenset()
@@ -28,16 +28,15 @@ class Own(NamedTuple):
     ports: Ports = frozenset()
 
 
-class _Run(NamedTuple):
-    action: Action
-    tier: int
+_Counts = dict[int, dict[Connections, int]]
+"""By run: what is matched in it, and by how many clauses."""
 
 
 class _Answers:
     """What has been worked out, for as long as runs keep their numbers.
 
-    ``counts``: by term, family and the peer's ports, what is matched in each run, and by how many clauses.
-    ``matching``: the same, put together.
+    ``bases``: what unknown addresses match, by run. ``counts``: what is matched of a term's rules, by family
+    and the peer's ports. ``matching``: the same, put together.
     """
 
     __slots__ = ("bases", "counts", "matching", "outcomes")
@@ -45,20 +44,34 @@ class _Answers:
     def __init__(self) -> None:
         self.outcomes: dict[tuple[Family, frozenset[int], frozenset[int], Ports], Outcome] = {}
         self.bases: dict[Family, dict[int, Connections]] = {}
-        self.counts: dict[int, dict[tuple[Family, Ports], dict[int, Counter[Connections]]]] = {}
+        self.counts: dict[int, dict[tuple[Family, Ports], _Counts]] = {}
         self.matching: dict[tuple[int, Family, Ports], dict[int, Connections]] = {}
 
-    def count(self, clause: Clause, run: int, own: Ports, by: int) -> None:
-        """One clause more or less, where that is known of its term."""
-        self.outcomes = {}
-        for (family, ports), runs in self.counts.get(clause.peer.number, {}).items():
-            self.matching.pop((clause.peer.number, family, ports), None)
-            if family in clause.families and clause.action != "log":
-                connections = clause.connections(family, own, ports)
-                counts = runs.setdefault(run, Counter())
-                counts[connections] += by
-                if not counts[connections]:
-                    del counts[connections]
+    def count(self, number: int, clauses: Iterable[Clause], first: int, own: Ports, by: int) -> bool:
+        """Clauses of a term more or less. Whether that may change anything."""
+        changed = number not in self.counts
+        for (family, ports), runs in self.counts.get(number, {}).items():
+            for clause in clauses:
+                if family in clause.families:
+                    connections = clause.connections(family, own, ports)
+                    counts = runs.setdefault(first + clause.segment, {})
+                    counts[connections] = counts.get(connections, 0) + by
+                    if counts[connections] == (by > 0):
+                        self.matching.pop((number, family, ports), None)
+                        changed = True
+                    if not counts[connections]:
+                        del counts[connections]
+        return changed
+
+
+class Revision(NamedTuple):
+    """What other policies mean for answers. ``touched``: what they ask, which may be watched now or no more;
+    ``changed``: on what answers that may be others depend. ``everything``: all answers may be others.
+    """
+
+    touched: set[Watched]
+    changed: set[Watched]
+    everything: bool
 
 
 class Decisions:
@@ -67,11 +80,9 @@ class Decisions:
     def __init__(self, unmatched: Connections, own: Own) -> None:
         self.unmatched = unmatched
         self.own = own
-        self._policies: list[PolicyRules] = []
-        self._tiers: list[Tier] = []
-        self._runs: list[_Run] = []
-        self._first_run: dict[PolicyRules, int] = {}
-        self._clauses: dict[int, dict[Clause, None]] = {}  # by term
+        self._asked: dict[PolicyRules, Asking] = {}
+        self._runs = Runs()
+        self._by_term: dict[int, dict[PolicyRules, None]] = {}
         self._ambient: set[int] = set()  # terms that unknown addresses match
         self._names: Counter[str] = Counter()
         self._logs = 0
@@ -79,39 +90,38 @@ class Decisions:
 
     def watches(self, what: Watched) -> bool:
         """Whether answers may depend on it. Those that depend on nothing are as for unknown addresses."""
-        return what in self._clauses or what in self._names
+        return what in self._by_term or what in self._names
 
     def watched(self) -> list[Watched]:
         """All that ``watches``."""
-        return [*self._clauses, *self._names]
+        return [*self._by_term, *self._names]
 
-    def replace(self, gone: Iterable[PolicyRules], come: Sequence[PolicyRules]) -> tuple[set[Watched], bool]:
-        """Other policies. Returns on what they depend, and whether even answers that do not may be others."""
-        terms: set[Term] = set()
-        names: set[str] = set()
-        leaving = set(gone)
-        self._policies = [rules for rules in self._policies if rules not in leaving]
-        for rules in leaving:
-            for clause in self._relevant(rules):
-                self._count(clause, -1, terms, names)
-                self._answers.count(clause, self._run(clause), self.own.ports, -1)
-        for rules in come:
-            insort(self._policies, rules, key=lambda r: r.place)
-            for clause in self._relevant(rules):
-                self._count(clause, 1, terms, names)
-        ambient = any(term.ambient for term in terms)
-        tiers = self._tiers
-        if self._cut() or ambient:
+    def replace(self, gone: Iterable[PolicyRules], come: Sequence[PolicyRules]) -> Revision:
+        """Other policies."""
+        revision = Revision(set(), set(), everything=False)
+        ambient = False
+        leaving = [(rules, self._asked.pop(rules), self._runs.first.get(rules, 0)) for rules in gone]
+        arriving = [(rules, rules.asked_by(self.own.terms)) for rules in come]
+        recut = self._runs.replace([rules for rules, _, _ in leaving], come)
+        for rules, asking in arriving:
+            self._asked[rules] = asking
+            self._note(rules, asking)
+            ambient |= bool(asking.ambient)
+            self._count(asking, self._runs.first.get(rules, 0), 1, revision)
+        for rules, asking, first in leaving:
+            self._forget(rules, asking)
+            ambient |= bool(asking.ambient)
+            self._count(asking, first, -1, revision)
+        if recut or ambient:
             self._answers = _Answers()
-        else:
-            for rules in come:
-                for clause in self._relevant(rules):
-                    self._answers.count(clause, self._run(clause), self.own.ports, 1)
-        return {term.number for term in terms} | names, ambient or tiers != self._tiers
+            return revision._replace(everything=True)
+        if revision.changed:
+            self._answers.outcomes = {}
+        return revision
 
     def outcome(self, family: Family, traits: Traits | None = None) -> Outcome:
         """What peers with these traits may do; without any, those of which nothing is known."""
-        deviant = self._clauses.keys() & traits.deviant if traits is not None else set[int]()
+        deviant = self._by_term.keys() & traits.deviant if traits is not None else set[int]()
         absent = frozenset(deviant & self._ambient)
         present = frozenset(deviant - self._ambient)
         ports = _NO_PORTS
@@ -130,75 +140,67 @@ class Decisions:
 
         ``traits`` of the peer; ``first`` and ``second``: source and destination port, or type and code.
         """
-        deviant = self._clauses.keys() & traits.deviant if traits is not None else set[int]()
+        deviant = self._by_term.keys() & traits.deviant if traits is not None else set[int]()
         known = traits.ports if traits is not None else _NO_PORTS
         ports = frozenset(port for port in known if port.name in self._names)
         matching: dict[str, Clause] = {}
-        for number in deviant ^ self._ambient:
-            for clause in self._clauses[number]:
-                if clause.action == "log" or family not in clause.families:
-                    continue
-                best = matching.get(clause.rules.tier.name)
-                if best is not None and _place(best) < _place(clause):
-                    continue
-                if clause.connections(family, self.own.ports, ports).contains(protocol, first, second):
-                    matching[clause.rules.tier.name] = clause
-        for tier in self._tiers:
+        for clause in self._about(deviant ^ self._ambient):
+            if clause.action == "log" or family not in clause.families:
+                continue
+            best = matching.get(clause.rules.tier.name)
+            if best is not None and _place(best) < _place(clause):
+                continue
+            if clause.connections(family, self.own.ports, ports).contains(protocol, first, second):
+                matching[clause.rules.tier.name] = clause
+        for tier in self._runs.tiers:
             yield tier, matching.get(tier.name)
 
-    def _relevant(self, rules: PolicyRules) -> Iterator[Clause]:
-        """Those that may concern this subject's own side."""
-        for clause in rules.clauses:
-            if clause.own is None or clause.own in self.own.terms:
-                yield clause
+    def _about(self, numbers: Iterable[int]) -> Iterator[Clause]:
+        """The clauses of these terms."""
+        for number in numbers:
+            for rules in self._by_term[number]:
+                yield from self._asked[rules].of[number]
 
-    def _run(self, clause: Clause) -> int:
-        return self._first_run[clause.rules] + clause.segment
+    def _count(self, asking: Asking, first: int, by: int, revision: Revision) -> None:
+        for number, clauses in asking.of.items():
+            revision.touched.add(number)
+            if self._answers.count(number, clauses, first, self.own.ports, by) or asking.logs:
+                revision.changed.add(number)
+            if number not in self._by_term:
+                self._answers.counts.pop(number, None)
+        revision.touched.update(asking.names)
+        revision.changed.update(asking.names)
 
-    def _count(self, clause: Clause, by: int, terms: set[Term], names: set[str]) -> None:
-        """A clause more or less."""
-        term = clause.peer
-        terms.add(term)
-        if by > 0:
-            self._clauses.setdefault(term.number, {})[clause] = None
-            if term.ambient:
-                self._ambient.add(term.number)
-        else:
-            del self._clauses[term.number][clause]
-            if not self._clauses[term.number]:
-                del self._clauses[term.number]
-                self._ambient.discard(term.number)
-        self._logs += by * (clause.action == "log")
-        for name in clause.peer_names:
-            names.add(name)
-            self._names[name] += by
+    def _note(self, rules: PolicyRules, asking: Asking) -> None:
+        by_term = self._by_term
+        for number in asking.of:
+            if number in by_term:
+                by_term[number][rules] = None
+            else:
+                by_term[number] = {rules: None}
+        self._ambient |= asking.ambient
+        self._logs += asking.logs
+        self._names.update(asking.names)
+
+    def _forget(self, rules: PolicyRules, asking: Asking) -> None:
+        for number in asking.of:
+            asked = self._by_term[number]
+            del asked[rules]
+            if not asked:
+                del self._by_term[number]
+                self._ambient.discard(number)
+        self._logs -= asking.logs
+        for name in asking.names:
+            self._names[name] -= 1
             if not self._names[name]:
                 del self._names[name]
-
-    def _cut(self) -> bool:
-        """Number the runs. Whether a number that there was stands for another run now, or a tier is other."""
-        runs: list[_Run] = []
-        tiers: list[Tier] = []
-        first: dict[PolicyRules, int] = {}
-        for rules in self._policies:
-            if not tiers or tiers[-1].name != rules.tier.name:
-                tiers.append(rules.tier)
-            for place, action in enumerate(rules.segments):
-                if not runs or runs[-1].action != action or runs[-1].tier != len(tiers) - 1:
-                    runs.append(_Run(action, len(tiers) - 1))
-                if not place:
-                    first[rules] = len(runs) - 1
-        before = self._first_run
-        moved = any(before.get(rules, run) != run for rules, run in first.items())
-        other = moved or runs != self._runs or tiers != self._tiers
-        self._runs, self._tiers, self._first_run = runs, tiers, first
-        return other
 
     def _evaluate(
         self, family: Family, present: frozenset[int], absent: frozenset[int], ports: Ports
     ) -> Outcome:
         """Tier by tier from the last, each knowing what becomes of what it passes on."""
         sets: dict[int, list[Connections]] = {}
+        actions = self._runs.actions
         if absent or ports:
             parts = [self._matching(number, family, ports) for number in (*present, *self._ambient - absent)]
         else:
@@ -206,15 +208,20 @@ class Decisions:
         for part in parts:
             for run, connections in part.items():
                 sets.setdefault(run, []).append(connections)
-        found = [(run, Step(self._runs[run].action, united(several))) for run, several in sets.items()]
+        found = [
+            (run, Step(actions[run], united(several)))
+            for run, several in sets.items()
+            if actions[run] != "log"
+        ]
         if self._logs:
             found += self._logging((*present, *self._ambient - absent), family, ports)
-        steps: list[list[Step]] = [[] for _ in self._tiers]
+        tiers = self._runs.tiers
+        steps: list[list[Step]] = [[] for _ in tiers]
         for run, step in sorted(found, key=lambda one: one[0]):
-            steps[self._runs[run].tier].append(step)
+            steps[self._runs.tier_of[run]].append(step)
         outcome: Outcome = self.unmatched
-        for place in reversed(range(len(self._tiers))):
-            outcome = decided(steps[place], self._tiers[place].default, outcome)
+        for place in reversed(range(len(tiers))):
+            outcome = decided(steps[place], tiers[place].default, outcome)
         return outcome
 
     def _base(self, family: Family) -> dict[int, Connections]:
@@ -234,26 +241,29 @@ class Decisions:
         if found is None:
             known = self._answers.counts.setdefault(number, {})
             if (family, ports) not in known:
-                runs = known[family, ports] = {}
-                for clause in self._clauses[number]:
-                    if family in clause.families and clause.action != "log":
-                        counts = runs.setdefault(self._run(clause), Counter())
-                        counts[clause.connections(family, self.own.ports, ports)] += 1
+                known[family, ports] = self._counted(number, family, ports)
             found = {run: united(list(counts)) for run, counts in known[family, ports].items() if counts}
             self._answers.matching[number, family, ports] = found
         return found
 
+    def _counted(self, number: int, family: Family, ports: Ports) -> _Counts:
+        runs: _Counts = {}
+        own, first = self.own.ports, self._runs.first
+        for rules in self._by_term[number]:
+            begin = first[rules]
+            for clause in self._asked[rules].of[number]:
+                if family in clause.families:
+                    connections = clause.connections(family, own, ports)
+                    counts = runs.setdefault(begin + clause.segment, {})
+                    counts[connections] = counts.get(connections, 0) + 1
+        return runs
+
     def _logging(self, numbers: Iterable[int], family: Family, ports: Ports) -> Iterator[tuple[int, Step]]:
         """What is logged of addresses that match these terms, by run, in the order of the rules."""
-        clauses = [
-            clause
-            for number in numbers
-            for clause in self._clauses[number]
-            if clause.action == "log" and family in clause.families
-        ]
-        for clause in sorted(clauses, key=lambda clause: (clause.rules.place, clause.number)):
+        clauses = [c for c in self._about(numbers) if c.action == "log" and family in c.families]
+        for clause in sorted(clauses, key=_place):
             connections = clause.connections(family, self.own.ports, ports)
-            yield self._run(clause), Step("log", connections, clause.prefix)
+            yield self._runs.of(clause), Step("log", connections, clause.prefix)
 
 
 def _place(clause: Clause) -> tuple[Place, int]:

@@ -2,7 +2,9 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 from itertools import count
+from typing import NamedTuple
 
 from towpath.model.net import Family
 from towpath.policy.connections import Connections
@@ -32,6 +34,7 @@ class Clause:
     __slots__ = (
         "_known",
         "_named",
+        "_plain",
         "action",
         "direction",
         "families",
@@ -65,15 +68,18 @@ class Clause:
         inward = rules.direction == "ingress"
         self.peer_names, self.own_names = (source, destination) if inward else (destination, source)
         self._named = bool(source or destination)
+        self._plain: dict[Family, Connections] = {}
         self._known: dict[tuple[Family, Ports, Ports], Connections] = {}
 
     def connections(self, family: Family, own: Ports, peer: Ports) -> Connections:
         """What it is about, where the subject and the peer have these named ports."""
         if not self._named:
-            own = peer = _NONE
-        else:
-            own = frozenset(port for port in own if port.name in self.own_names)
-            peer = frozenset(port for port in peer if port.name in self.peer_names)
+            found = self._plain.get(family)
+            if found is None:
+                found = self._plain[family] = rule_connections(self.rule, family, (), ())
+            return found
+        own = frozenset(port for port in own if port.name in self.own_names)
+        peer = frozenset(port for port in peer if port.name in self.peer_names)
         found = self._known.get((family, own, peer))
         if found is None:
             source, destination = (peer, own) if self.direction == "ingress" else (own, peer)
@@ -81,27 +87,74 @@ class Clause:
         return found
 
 
-_NONE: Ports = frozenset()
+class Asking(NamedTuple):
+    """What clauses ask of peers. ``of``: the clauses by the number of their peer's term; ``ambient``: the
+    numbers of those terms that unknown addresses match; ``names`` of ports; whether any clause ``logs``.
+    """
+
+    of: dict[int, tuple[Clause, ...]]
+    ambient: frozenset[int]
+    names: frozenset[str]
+    logs: bool
 
 
 class PolicyRules:
-    """All clauses of one direction. ``segments`` are the actions of consecutive clauses, each once.
+    """All clauses of one direction. ``segments`` are the actions of consecutive clauses, each once. ``mark``
+    tells policies apart by their place, whatever their rules.
 
     None at all stands for any policy of its tier that says nothing: that there is one is all that counts, and
     ``policy``, its name, is empty.
     """
 
-    __slots__ = ("clauses", "direction", "own_names", "own_terms", "place", "policy", "segments", "tier")
+    __slots__ = (
+        "_asking",
+        "clauses",
+        "direction",
+        "mark",
+        "own_names",
+        "own_terms",
+        "place",
+        "policy",
+        "segments",
+        "tier",
+    )
 
     def __init__(self, direction: Direction, tier: Tier, place: Place, policy: str = "") -> None:
         self.policy = policy
         self.direction = direction
         self.tier = tier
         self.place = place
+        self.mark = int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=8).digest(), "big")
         self.clauses: tuple[Clause, ...] = ()
         self.segments: tuple[Action, ...] = ()
+        self._asking: Asking | None = None
         self.own_terms: tuple[Term, ...] = ()
         self.own_names: frozenset[str] = frozenset()
+
+    def asked_by(self, own: frozenset[Term]) -> Asking:
+        """What the clauses ask that may concern a subject whose own address matches these terms.
+
+        Call it when terms are settled.
+        """
+        if not self.own_terms:
+            if self._asking is None:
+                self._asking = _asking(self.clauses)
+            return self._asking
+        return _asking(clause for clause in self.clauses if clause.own is None or clause.own in own)
+
+
+def _asking(clauses: Iterable[Clause]) -> Asking:
+    by_term: dict[int, list[Clause]] = {}
+    ambient: set[int] = set()
+    names: frozenset[str] = frozenset()
+    logs = False
+    for clause in clauses:
+        by_term.setdefault(clause.peer.number, []).append(clause)
+        if clause.peer.ambient:
+            ambient.add(clause.peer.number)
+        names |= clause.peer_names
+        logs |= clause.action == "log"
+    return Asking({number: tuple(some) for number, some in by_term.items()}, frozenset(ambient), names, logs)
 
 
 def compiled(policy: Policy, direction: Direction, tier: Tier, terms: Terms) -> PolicyRules:

@@ -5,7 +5,7 @@ UDP and SCTP, of types by codes for ICMP and ICMPv6. Other protocols have no par
 """
 
 from bisect import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -90,7 +90,7 @@ def everything(protocol: int) -> Ranges:
     return ((0, LAST[protocol]),)
 
 
-def normalised(ranges: "list[tuple[int, int]] | Ranges") -> Ranges:
+def normalised(ranges: Iterable[tuple[int, int]]) -> Ranges:
     """The same numbers: overlapping and adjacent ones merged; one that ends before it begins has none."""
     merged: list[tuple[int, int]] = []
     for first, last in sorted(ranges):

@@ -16,6 +16,7 @@ from typing import Literal, cast
 import msgspec
 
 from towpath.model.net import Family, Net
+from towpath.policy.connections import normalised
 from towpath.policy.ir import (
     ICMP,
     ICMPV6,
@@ -36,7 +37,7 @@ from towpath.policy.ir import (
     ServiceRef,
     calico_kinds,
 )
-from towpath.policy.reading import Field, Report, Unreadable, merged
+from towpath.policy.reading import Field, Report, Unreadable
 from towpath.policy.selector import All, Not, Selector, conjunction, equal, one_of
 from towpath.policy.selector_parse import (
     SelectorError,
@@ -358,4 +359,4 @@ def _ports(field: Field) -> Ports | None:
         else:
             port = entry.integer(0, 65535)
             ranges.append((port, port))
-    return Ports(merged(ranges), tuple(sorted(names))) if ranges or names else None
+    return Ports(normalised(ranges), tuple(sorted(names))) if ranges or names else None

@@ -6,62 +6,28 @@ from towpath.model.net import Addr
 from towpath.model.nft import Key
 from towpath.model.policy import POD_FROM, POD_TO
 from towpath.policy.addresses import plain
-from towpath.policy.cells import Own
-from towpath.policy.clauses import PolicyRules
+from towpath.policy.applied import Applied
 from towpath.policy.conn_chains import digest
 from towpath.policy.conn_rules import GOTO_DENIED, RETURN, final
-from towpath.policy.facts import Term, Traits
+from towpath.policy.facts import Traits
 from towpath.policy.ir import Direction, Endpoint
+from towpath.policy.label_bits import LabelBits
 from towpath.policy.live import LiveProgram
+from towpath.policy.numbers import Numbers
+from towpath.policy.places import ones
 from towpath.policy.policy_book import DIRECTIONS, PolicyBook, PolicyKey
 from towpath.policy.subjects import Slot, Subject, SubjectKey, Subjects
-from towpath.policy.terms import matches
 
 _TABLES: dict[Direction, str] = {"egress": POD_FROM.name, "ingress": POD_TO.name}
 # With more changed policies than this, endpoints look their policies up anew.
 _FEW = 32
 
 
-class _Applied:
-    """A set of policies that applies to ``users`` local endpoints, with their rules by direction.
-
-    ``particular``: some rule asks something of the endpoint's own side.
-    """
-
-    __slots__ = ("keys", "own_names", "own_terms", "particular", "rules", "users")
-
-    def __init__(self, keys: frozenset[PolicyKey]) -> None:
-        self.keys = keys
-        self.users = 0
-        self.rules: dict[Direction, frozenset[PolicyRules]] = {}
-        self.own_terms: dict[Direction, list[Term]] = {}
-        self.own_names: dict[Direction, frozenset[str]] = {}
-        self.particular = False
-
-    def prepare(self, book: PolicyBook) -> None:
-        """Take the rules as they are now."""
-        for direction in DIRECTIONS:
-            rules = self.rules[direction] = book.rules(self.keys, direction)
-            terms = dict.fromkeys(term for one in rules for term in one.own_terms)
-            self.own_terms[direction] = list(terms)
-            self.own_names[direction] = frozenset[str]().union(*(one.own_names for one in rules))
-        self.particular = any(self.own_terms.values()) or any(self.own_names.values())
-
-    def own(self, direction: Direction, traits: Traits | None) -> Own:
-        """What counts of the own side, for an address with these traits."""
-        if traits is None:
-            return Own()
-        names = self.own_names[direction]
-        return Own(
-            frozenset(term for term in self.own_terms[direction] if matches(term, traits)),
-            frozenset(port for port in traits.ports if port.name in names),
-        )
-
-
 class _Local:
-    __slots__ = ("applied", "endpoint", "slots")
+    __slots__ = ("applied", "endpoint", "number", "slots")
 
-    def __init__(self, endpoint: Endpoint, applied: _Applied) -> None:
+    def __init__(self, number: int, endpoint: Endpoint, applied: Applied) -> None:
+        self.number = number
         self.endpoint = endpoint
         self.applied = applied
         self.slots: dict[Slot, None] = {}
@@ -79,7 +45,9 @@ class LocalPolicies:
         self._replugged: dict[str, None] = {}  # interfaces
         self._renamed: set[str] = set()  # endpoints that come here, or go
         self._locals: dict[str, _Local] = {}
-        self._applied: dict[frozenset[PolicyKey], _Applied] = {}
+        self._numbers = Numbers[_Local]()
+        self._labels = LabelBits()
+        self._applied: dict[frozenset[PolicyKey], Applied] = {}
         self._stale: dict[str, None] = {}  # endpoints whose subjects are to be worked out anew
         self._left: dict[Slot, None] = {}  # of endpoints that are no more
         self._verdicts: dict[tuple[str, Direction], str] = {}
@@ -100,32 +68,30 @@ class LocalPolicies:
     def apply(self, endpoint: Callable[[str], Endpoint | None], changed: Set[str]) -> None:
         """First step: which policies apply. ``changed``: endpoints that are new, other or gone."""
         policies = tuple(self._book.changed)
-        touched = dict.fromkeys(policies)
         here = self._interfaces_of.keys()
         others = here & changed | self._locals.keys() & changed | self._renamed
         old = set(self._applied.values())
+        turned: dict[PolicyKey, None] = {}
         if len(policies) > _FEW:
             others |= here
         elif policies:
-            self._follow(policies, [local for name, local in self._locals.items() if name not in others])
+            self._follow(policies, turned)
         for name in sorted(others):
             self._renew(name, endpoint(name) if name in here else None)
-        self._count(old, touched)
+        self._count(old, turned)
+        touched = dict.fromkeys((*policies, *turned))
         self._book.refresh(touched)
-        fresh = {
-            applied
-            for applied in self._applied.values()
-            if not applied.rules or not touched.keys().isdisjoint(applied.keys)
-        }
-        for applied in fresh:
-            applied.prepare(self._book)
-        if fresh:
-            self._stale.update((n, None) for n, local in self._locals.items() if local.applied in fresh)
+        for applied in self._applied.values():
+            if applied.prepare(self._book, touched):
+                self._stale.update((self._numbers[n].endpoint.name, None) for n in ones(applied.members))
+        self._book.refreshed()
         self._renamed = set()
 
     def judge(self, traits_at: Callable[[Addr], Traits | None]) -> None:
         """Second step: the subjects, and where the packets of each interface go."""
-        self._stale.update((n, None) for n, local in self._locals.items() if local.applied.particular)
+        for applied in self._applied.values():
+            if applied.particular:
+                self._stale.update((self._numbers[n].endpoint.name, None) for n in ones(applied.members))
         moves: dict[Slot, SubjectKey | None] = dict.fromkeys(self._left)
         for name in self._stale:
             if (local := self._locals.get(name)) is not None:
@@ -158,58 +124,81 @@ class LocalPolicies:
         local = self._locals.get(name)
         return local.applied.keys if local is not None else frozenset()
 
-    def _follow(self, policies: tuple[PolicyKey, ...], locals_: list[_Local]) -> None:
-        """A few policies have changed, and the endpoints have not."""
-        known: dict[tuple[_Applied, frozenset[PolicyKey]], _Applied] = {}
-        gone = frozenset(policies)
-        for local in locals_:
-            step = (local.applied, self._book.selects(policies, local.endpoint.labels))
-            if step not in known:
-                applied, selecting = step
-                same = applied.keys & gone == selecting
-                known[step] = applied if same else self._obtain(applied.keys - gone | selecting)
-            self._move(local, known[step])
+    def _follow(self, policies: tuple[PolicyKey, ...], turned: dict[PolicyKey, None]) -> None:
+        """A few policies have changed; which endpoints do they select now?"""
+        selected = {key: self._labels.answer(self._book.selector(key)) for key in policies}
+        changed = frozenset(policies)
+        for applied in list(self._applied.values()):
+            parts: dict[frozenset[PolicyKey], int] = {frozenset(): applied.members}
+            for key, bits in selected.items():
+                split = ((keys, part & bits, part & ~bits) for keys, part in parts.items())
+                parts = {k: p for keys, yes, no in split for k, p in ((keys | {key}, yes), (keys, no)) if p}
+            for selecting, part in parts.items():
+                if applied.keys & changed != selecting:
+                    self._exchange(applied, part, applied.keys - changed | selecting, turned)
+
+    def _exchange(
+        self, applied: Applied, part: int, keys: frozenset[PolicyKey], turned: dict[PolicyKey, None]
+    ) -> None:
+        """Other policies for some of those that shared them; if for all, they go on sharing."""
+        if part == applied.members and keys not in self._applied:
+            turned.update(dict.fromkeys(self._book.use(keys - applied.keys, 1)))
+            turned.update(dict.fromkeys(self._book.use(applied.keys - keys, -1)))
+            del self._applied[applied.keys]
+            applied.keys = keys
+            self._applied[keys] = applied
+            return
+        after = self._obtain(keys)
+        for number in ones(part):
+            self._move(self._numbers[number], after)
 
     def _renew(self, name: str, endpoint: Endpoint | None) -> None:
         """An endpoint is new here, or other than before; None: gone."""
         local = self._locals.get(name)
+        if local is not None:
+            self._labels.remove(local.number, local.endpoint.labels)
         if endpoint is None:
             if local is not None:
-                local.applied.users -= 1
+                local.applied.members ^= 1 << local.number
                 self._left.update(local.slots)
+                self._numbers.release(local.number)
                 del self._locals[name]
         elif local is None:
-            local = _Local(endpoint, self._obtain(self._book.selecting(endpoint.labels)))
-            local.applied.users += 1
+            number = self._numbers.next
+            local = _Local(number, endpoint, self._obtain(self._book.selecting(endpoint.labels)))
+            self._numbers.take(local)
+            local.applied.members |= 1 << number
             self._locals[name] = local
         else:
             local.endpoint = endpoint
             self._move(local, self._obtain(self._book.selecting(endpoint.labels)))
+        if endpoint is not None and local is not None:
+            self._labels.add(local.number, endpoint.labels.items())
         self._stale[name] = None
 
-    def _obtain(self, keys: frozenset[PolicyKey]) -> _Applied:
+    def _obtain(self, keys: frozenset[PolicyKey]) -> Applied:
         applied = self._applied.get(keys)
         if applied is None:
-            applied = self._applied[keys] = _Applied(keys)
+            applied = self._applied[keys] = Applied(keys)
         return applied
 
-    def _move(self, local: _Local, applied: _Applied) -> None:
+    def _move(self, local: _Local, applied: Applied) -> None:
         if applied is not local.applied:
-            local.applied.users -= 1
-            applied.users += 1
+            local.applied.members ^= 1 << local.number
+            applied.members |= 1 << local.number
             local.applied = applied
             self._stale[local.endpoint.name] = None
 
-    def _count(self, old: set[_Applied], touched: dict[PolicyKey, None]) -> None:
-        """Which policies are in force. ``touched`` gets those of which this has changed."""
+    def _count(self, old: set[Applied], turned: dict[PolicyKey, None]) -> None:
+        """Which policies are in force. ``turned`` gets those of which this has changed."""
         for applied in list(self._applied.values()):
-            if applied.users and applied not in old:
-                touched.update(dict.fromkeys(self._book.use(applied.keys, 1)))
+            if applied.members and applied not in old:
+                turned.update(dict.fromkeys(self._book.use(applied.keys, 1)))
         for applied in list(self._applied.values()):
-            if not applied.users:
+            if not applied.members:
                 del self._applied[applied.keys]
                 if applied in old:
-                    touched.update(dict.fromkeys(self._book.use(applied.keys, -1)))
+                    turned.update(dict.fromkeys(self._book.use(applied.keys, -1)))
 
     def _plug(self, interface: str) -> None:
         """Where its packets go. Those of a pod that is not known go nowhere."""
@@ -250,10 +239,10 @@ def _keys(local: _Local, traits_at: Callable[[Addr], Traits | None]) -> dict[Slo
     name, denies = local.endpoint.name, local.endpoint.unmatched == "deny"
     for direction in DIRECTIONS:
         applied = local.applied
-        rules = applied.rules[direction]
+        rules = applied.rules(direction)
         if not rules:
             continue
-        if local.endpoint.addresses and (applied.own_terms[direction] or applied.own_names[direction]):
+        if local.endpoint.addresses and applied.asks_own(direction):
             for address in local.endpoint.addresses:
                 own = applied.own(direction, traits_at(address))
                 keys[Slot(name, direction, address)] = SubjectKey(direction, rules, denies, own)

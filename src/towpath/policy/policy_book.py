@@ -7,7 +7,7 @@ from towpath.policy.causes import LogRule
 from towpath.policy.clauses import PolicyRules, compiled, log_identity, released
 from towpath.policy.ir import BUILTIN_TIERS, Direction, Policy, Tier
 from towpath.policy.label_index import LabelIndex
-from towpath.policy.selector import Labels, Selector
+from towpath.policy.selector import NOTHING, Labels, Selector
 from towpath.policy.terms import Terms
 from towpath.policy.vocabulary import Vocabulary
 
@@ -40,6 +40,7 @@ class PolicyBook:
         self._index: LabelIndex[_Selecting] = LabelIndex()
         self._uses: Counter[PolicyKey] = Counter()
         self._ready: dict[tuple[PolicyKey, Direction], tuple[Policy, PolicyRules]] = {}
+        self._former: dict[tuple[PolicyKey, Direction], PolicyRules | None] = {}
         self._bare: dict[tuple[Tier, Direction], PolicyRules] = {}
 
     def upsert(self, policy: Policy) -> None:
@@ -86,15 +87,12 @@ class PolicyBook:
         """The policies that select what has these labels."""
         return frozenset(key for selecting in self._index.matching(labels) for key in selecting.keys)
 
-    def selects(self, keys: Iterable[PolicyKey], labels: Labels) -> frozenset[PolicyKey]:
-        """As ``selecting``, of some policies."""
-        return frozenset(
-            key
-            for key in keys
-            if (policy := self.policies.get(key)) is not None
-            and not (policy.do_not_track or policy.pre_dnat)
-            and policy.selector.matches(labels)
-        )
+    def selector(self, key: PolicyKey) -> Selector:
+        """Whom the policy selects; nobody if there is none."""
+        policy = self.policies.get(key)
+        if policy is None or policy.do_not_track or policy.pre_dnat:
+            return NOTHING
+        return policy.selector
 
     def use(self, keys: Iterable[PolicyKey], by: int) -> list[PolicyKey]:
         """Policies are in force for one group of endpoints more (1) or less (-1).
@@ -109,12 +107,20 @@ class PolicyBook:
                 turned.append(key)
         return turned
 
-    def rules(self, keys: Iterable[PolicyKey], direction: Direction) -> frozenset[PolicyRules]:
-        """Those of policies in force that speak of the direction. Call ``refresh`` first."""
-        ready = (self._ready.get((key, direction)) for key in keys)
-        rules = {found[1] for found in ready if found is not None}
-        spoken = {one.tier.name for one in rules if one.clauses}
-        return frozenset(one for one in rules if one.clauses or one.tier.name not in spoken)
+    def ready(self, key: PolicyKey, direction: Direction) -> PolicyRules | None:
+        """The rules of a policy in force, None if it is silent of the direction. ``refresh`` comes first."""
+        found = self._ready.get((key, direction))
+        return found[1] if found is not None else None
+
+    def former(self, key: PolicyKey, direction: Direction) -> PolicyRules | None:
+        """As ``ready`` was before the last ``refresh``, until ``refreshed``."""
+        if (key, direction) in self._former:
+            return self._former[key, direction]
+        return self.ready(key, direction)
+
+    def refreshed(self) -> None:
+        """Nobody asks for former rules any more."""
+        self._former = {}
 
     def refresh(self, keys: Iterable[PolicyKey]) -> None:
         """Make ready what has come into force or changed, and give up what has gone out of it."""
@@ -141,6 +147,7 @@ class PolicyBook:
     def _refresh(self, key: PolicyKey, direction: Direction) -> None:
         policy = self.policies.get(key) if key in self._uses else None
         before = self._ready.pop((key, direction), None)
+        self._former[key, direction] = before[1] if before is not None else None
         if policy is not None and policy.rules(direction) is not None:
             tier = self._tiers.get(policy.tier) or Tier(name=policy.tier)
             if before is not None and _same(before, policy, direction, tier):

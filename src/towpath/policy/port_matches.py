@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
+from towpath.policy.connections import normalised
 from towpath.policy.ir import PORT_PROTOCOLS, SCTP, TCP, UDP, Action, Direction, Peer, Ports, Rule
-from towpath.policy.reading import Field, merged
+from towpath.policy.reading import Field
 
 # As the Kubernetes APIs name them.
 PROTOCOLS = {"TCP": TCP, "UDP": UDP, "SCTP": SCTP}
@@ -46,7 +47,7 @@ class PortMatches:
             if protocol in self._whole:
                 found.append((protocol, None))
             else:
-                ranges = merged(self._ranges.get(protocol, ()))
+                ranges = normalised(self._ranges.get(protocol, ()))
                 found.append((protocol, Ports(ranges, tuple(sorted(self._names.get(protocol, ()))))))
         return tuple(found)
 

@@ -1,16 +1,14 @@
 """Profiles: what the selectors in use can tell apart of what is labelled, and which of them match each.
 
-Selectors are answered for all profiles at once, by integers used as bit sets: bit N is profile number N.
+A new selector is asked of all profiles at once, a new profile of all selectors.
 """
 
-from collections.abc import Iterable, Mapping
-from functools import reduce
-from operator import and_, or_
+from collections.abc import Iterable
 
 from towpath.policy.facts import Profile, Used
+from towpath.policy.label_bits import LabelBits
 from towpath.policy.label_index import LabelIndex
 from towpath.policy.places import ones
-from towpath.policy.selector import All, And, Has, In, Not, Or, Selector, Text
 from towpath.policy.vocabulary import Reduced
 
 
@@ -23,8 +21,7 @@ class Profiles:
         self._by_reduced: dict[Reduced, Profile] = {}
         self._by_number: dict[int, Profile] = {}
         self._free: list[int] = []
-        self._every = 0
-        self._values: dict[str, dict[str, int]] = {}
+        self._bits = LabelBits()
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -42,13 +39,7 @@ class Profiles:
         profile.users -= 1
         if profile.users:
             return
-        bit = 1 << profile.number
-        self._every ^= bit
-        for key, value in profile.labels.items():
-            values = self._values[key]
-            values[value] ^= bit
-            if not values[value]:
-                del values[value]
+        self._bits.remove(profile.number, profile.labels)
         del self._by_reduced[profile.reduced], self._by_number[profile.number]
         self.changed.pop(profile, None)
         self._free.append(profile.number)
@@ -61,7 +52,7 @@ class Profiles:
     def begin(self, selectors: Iterable[Used]) -> None:
         """These, expected before, are asked of the profiles there are. The vocabulary must have them."""
         for used in selectors:
-            for number in ones(answer(used.selector, self._every, self._values)):
+            for number in ones(self._bits.answer(used.selector)):
                 profile = self._by_number[number]
                 if used not in profile.selected:
                     profile.selected.add(used)
@@ -71,7 +62,7 @@ class Profiles:
         """These are in use no longer. The vocabulary must still have them."""
         for used in selectors:
             self._index.remove(used)
-            for number in ones(answer(used.selector, self._every, self._values)):
+            for number in ones(self._bits.answer(used.selector)):
                 profile = self._by_number[number]
                 profile.selected.discard(used)
                 self.changed[profile] = None
@@ -86,31 +77,6 @@ class Profiles:
         number = self._free.pop() if self._free else len(self._by_number)
         profile = Profile(number, reduced)
         self._by_reduced[reduced] = self._by_number[number] = profile
-        bit = 1 << number
-        self._every |= bit
-        for key, value in profile.labels.items():
-            values = self._values.setdefault(key, {})
-            values[value] = values.get(value, 0) | bit
+        self._bits.add(number, profile.labels.items())
         profile.selected.update(self._index.matching(profile.labels))
         return profile
-
-
-def answer(selector: Selector, every: int, values: Mapping[str, Mapping[str, int]]) -> int:
-    """The bits of what it selects. ``values``: who has each value of each label it asks for."""
-    match selector:
-        case All():
-            return every
-        case Has(key):
-            return reduce(or_, values.get(key, {}).values(), 0)
-        case In(key, wanted):
-            have = values.get(key, {})
-            return reduce(or_, (have[value] for value in wanted if value in have), 0)
-        case Text(key, _, _):
-            found = (bits for value, bits in values.get(key, {}).items() if selector.matches({key: value}))
-            return reduce(or_, found, 0)
-        case Not(operand):
-            return every & ~answer(operand, every, values)
-        case And(operands):
-            return reduce(and_, (answer(o, every, values) for o in operands), every)
-        case Or(operands):
-            return reduce(or_, (answer(o, every, values) for o in operands), 0)

@@ -6,7 +6,7 @@ it (a newer version's peer), and so counts as not understood: ``Field.object``.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
@@ -223,17 +223,6 @@ def label_selector(field: Field, prefix: str = "") -> Selector:
     if "matchExpressions" in field.value:
         terms += (_requirement(entry, prefix) for entry in field["matchExpressions"].entries())
     return terms[0] if len(terms) == 1 else conjunction(*terms)
-
-
-def merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """The same ports in the fewest ranges: sorted, disjoint, not adjacent."""
-    result: list[tuple[int, int]] = []
-    for first, last in sorted(ranges):
-        if result and first <= result[-1][1] + 1:
-            result[-1] = (result[-1][0], max(last, result[-1][1]))
-        else:
-            result.append((first, last))
-    return tuple(result)
 
 
 def _requirement(field: Field, prefix: str) -> Selector:

@@ -6,12 +6,13 @@ combining the sets of those that have a label's value: a selector costs its leng
 
 from collections.abc import Iterator
 from functools import reduce
-from operator import and_, or_
+from operator import or_
 
 from towpath.model.net import Net
 from towpath.policy.ir import KIND, Action, NamedPort, Peer, World
+from towpath.policy.label_bits import LabelBits
 from towpath.policy.places import Places, ones
-from towpath.policy.selector import All, And, Has, In, Not, Or, Selector, Text, keys_of
+from towpath.policy.selector import Selector, keys_of
 
 
 class Selection:
@@ -28,7 +29,7 @@ class Selection:
         self.denying: list[int] = []
         self._keys = frozenset[str]().union(*map(keys_of, set(_selectors(world))))
         self._groups: dict[frozenset[tuple[str, str]], int] = {}
-        self._values: dict[str, dict[str, int]] = {key: {} for key in self._keys}
+        self._bits = LabelBits()
         self._peers: list[int] = []
         self._own: list[dict[int, int]] = []
         self._named: dict[str, dict[int, set[NamedPort]]] = {}
@@ -66,8 +67,7 @@ class Selection:
         if asked not in self._groups:
             number = self._groups[asked] = len(self._groups)
             self._peers.append(0)
-            for key, value in asked:
-                self._values[key][value] = self._values[key].get(value, 0) | 1 << number
+            self._bits.add(number, asked)
         return self._groups[asked]
 
     def own(self, selector: Selector, layer: int) -> int:
@@ -119,27 +119,8 @@ class Selection:
     def _answer(self, selector: Selector) -> int:
         """The groups selected."""
         if selector not in self._answers:
-            self._answers[selector] = self._ask(selector)
+            self._answers[selector] = self._bits.answer(selector)
         return self._answers[selector]
-
-    def _ask(self, selector: Selector) -> int:
-        every = (1 << len(self._groups)) - 1
-        match selector:
-            case All():
-                return every
-            case Has(key):
-                return reduce(or_, self._values[key].values(), 0)
-            case In(key, values):
-                return reduce(or_, (self._values[key].get(value, 0) for value in values), 0)
-            case Text(key, _, _):
-                matching = (g for value, g in self._values[key].items() if selector.matches({key: value}))
-                return reduce(or_, matching, 0)
-            case Not(operand):
-                return every & ~self._ask(operand)
-            case And(operands):
-                return reduce(and_, map(self._ask, operands), every)
-            case Or(operands):
-                return reduce(or_, map(self._ask, operands), 0)
 
 
 def _selectors(world: World) -> Iterator[Selector]:

@@ -14,10 +14,10 @@ import msgspec
 from towpath.api.slices import SERVICE_NAME, EndpointSlice
 from towpath.model.finding import Finding
 from towpath.model.net import Addr, Net
+from towpath.policy.connections import normalised
 from towpath.policy.endpoints import addresses_of
 from towpath.policy.ir import Peer, Policy, Ports, Rule, ServiceRef
 from towpath.policy.port_matches import PROTOCOLS
-from towpath.policy.reading import merged
 
 Port = tuple[int, int]  # IP protocol number, port
 
@@ -160,7 +160,7 @@ def _by_protocol(offered: frozenset[Port], rule: Rule) -> list[tuple[int, Ports]
     for protocol, port in offered:
         if rule.protocol in (None, protocol) and rule.not_protocol != protocol:
             by_protocol[protocol].append((port, port))
-    return [(protocol, Ports(merged(ranges))) for protocol, ranges in sorted(by_protocol.items())]
+    return [(protocol, Ports(normalised(ranges))) for protocol, ranges in sorted(by_protocol.items())]
 
 
 def _without_service(peer: Peer, nets: tuple[Net, ...]) -> Peer:

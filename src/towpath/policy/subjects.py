@@ -9,8 +9,8 @@ from towpath.model.nft import NftSet
 from towpath.model.policy import DST_CLASS, SRC_CLASS
 from towpath.policy.cells import Decisions, Own
 from towpath.policy.classes import Change, Classes, Watched
-from towpath.policy.clauses import Place, PolicyRules
-from towpath.policy.conn_chains import ConnectionChains, digest
+from towpath.policy.clauses import PolicyRules
+from towpath.policy.conn_chains import ConnectionChains
 from towpath.policy.conn_rules import Outcome, final
 from towpath.policy.connections import ALL, NOTHING
 from towpath.policy.facts import Traits
@@ -128,8 +128,8 @@ class Subjects:
         return subject
 
     def _create(self, key: SubjectKey) -> Subject:
-        places = sorted(rules.place for rules in key.policies)
-        name = f"{'pi' if key.direction == 'ingress' else 'pe'}-{digest(*map(repr, places))}"
+        mark = sum(rules.mark for rules in key.policies) % (1 << 64)
+        name = f"{'pi' if key.direction == 'ingress' else 'pe'}-{mark:016x}"
         while name in self._names:
             name += "-"
         self._names.add(name)
@@ -148,19 +148,17 @@ class Subjects:
     def _revise(self, subject: Subject, before: frozenset[PolicyRules]) -> None:
         """Other policies than before: new verdicts where they may matter."""
         after = subject.key.policies
-        touched, everything = subject.decisions.replace(
-            sorted(before - after, key=_place), sorted(after - before, key=_place)
-        )
+        revision = subject.decisions.replace(before - after, tuple(after - before))
         watched = subject.decisions.watched()
-        for what in touched:
+        changed = revision.changed
+        for what in revision.touched:
             self._watch(subject, (what,), watching=subject.decisions.watches(what))
-        everything |= not subject.defaults
         numbers: dict[int, None] = {}
-        if everything:
+        if revision.everything or not subject.defaults:
             numbers.update(dict.fromkeys(subject.rows))
-            touched = set(watched)
+            changed = set(watched)
             self._set_defaults(subject)
-        for what in touched:
+        for what in changed:
             numbers.update(dict.fromkeys(self._classes.having(what)))
         if watched and subject.map is None:
             decl = NftSet(name=subject.chain, key=("classid",), data=VERDICT, counter=True)
@@ -220,7 +218,3 @@ class Subjects:
 
 def _decisions(key: SubjectKey) -> Decisions:
     return Decisions(NOTHING if key.denies else ALL, key.own)
-
-
-def _place(rules: PolicyRules) -> Place:
-    return rules.place
