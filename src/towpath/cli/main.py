@@ -16,6 +16,8 @@ VERBS = {
     "status": "one screen: nodes, agents, addresses, findings",
     "verify": "kernel against desired state on every node; who reaches whom",
     "releases": "RKE2's releases, and what an upgrade between two changes for the network",
+    "backup": "save what the pod network was told: policies, networks, charts, settings",
+    "restore": "bring back what a backup holds, all or parts of it",
     "policy": "what policies allow and why, what is wrong with them, what a change would change",
     "explain": "what a finding's code means and what to do",
     "install": "Towpath's manifests: print them, compare a cluster with them",

@@ -39,7 +39,7 @@ def release_of(catalogue: Catalogue, name: str) -> Release:
     try:
         return catalogue.release(name)
     except CatalogueError as e:
-        raise CliError(str(e), USAGE) from e
+        raise CliError(f"TP7001 {e}", USAGE) from e
 
 
 @click.group(invoke_without_command=True)

@@ -45,7 +45,7 @@ def expected_images(release: str) -> dict[str, str]:
         except ValueError:
             if release.removeprefix("v").replace(".", "").isdigit():
                 return {OURS: f"v{release.removeprefix('v')}"}
-        raise CliError(str(unknown), USAGE) from unknown
+        raise CliError(f"TP7001 {unknown}", USAGE) from unknown
 
 
 async def gather(client: Client, expect: str) -> Rollout:

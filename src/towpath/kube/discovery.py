@@ -7,7 +7,7 @@ import msgspec
 
 from towpath.kube.client import Client
 from towpath.kube.errors import Malformed, NotFound
-from towpath.kube.kinds import Kind
+from towpath.kube.kinds import Kind, Raw
 
 T = TypeVar("T")
 
@@ -21,6 +21,7 @@ class _Group(msgspec.Struct, frozen=True):
 
     name: str = ""
     versions: list[_Version] = []
+    preferred: _Version | None = msgspec.field(name="preferredVersion", default=None)
 
 
 class _Groups(msgspec.Struct, frozen=True):
@@ -30,7 +31,12 @@ class _Groups(msgspec.Struct, frozen=True):
 
 
 class _Resource(msgspec.Struct, frozen=True):
+    """``metav1.APIResource``."""
+
     name: str
+    kind: str = ""
+    namespaced: bool = False
+    verbs: list[str] = []
 
 
 class _Resources(msgspec.Struct, frozen=True):
@@ -68,6 +74,36 @@ async def resources(
             continue  # it has gone since
         found[group, version] = frozenset(one.name for one in listed.resources)
     return found
+
+
+async def listable(client: Client, groups: Collection[str]) -> list[tuple[Kind[Raw], str]]:
+    """Every kind that can be listed, of these groups as far as they are served, each in one version.
+
+    The group's preferred version, for kinds that only another one has that one. With the kind's own name.
+    Raises ApiError.
+    """
+    known = await _asked(client, "/apis", _Groups)
+    found: dict[tuple[str, str], tuple[Kind[Raw], str]] = {}
+    for group in known.groups:
+        if group.name not in groups:
+            continue
+        versions = [group.preferred] if group.preferred else []
+        for one in [*versions, *(v for v in group.versions if v not in versions)]:
+            try:
+                listed = await _asked(client, f"/apis/{group.name}/{one.version}", _Resources)
+            except NotFound:
+                continue  # it has gone since
+            for resource in listed.resources:
+                if "/" not in resource.name and "list" in resource.verbs:
+                    kind: Kind[Raw] = Kind(
+                        plural=resource.name,
+                        type=dict,
+                        group=group.name,
+                        version=one.version,
+                        namespaced=resource.namespaced,
+                    )
+                    found.setdefault((group.name, resource.name), (kind, resource.kind))
+    return list(found.values())
 
 
 async def _asked(client: Client, path: str, kind: type[T]) -> T:

@@ -3,6 +3,11 @@
 from towpath.model.code import Code
 
 UPGRADE: dict[str, Code] = {
+    "TP7001": Code(
+        "The release is not known",
+        "It is misspelt, or newer than this version of Towpath.",
+        "Look at `towpath releases`; give a newer catalogue with --catalogue.",
+    ),
     "TP7010": Code(
         "The target is older than what runs",
         "Kubernetes does not support going back a minor, and the network's custom resources may not go back.",
@@ -93,5 +98,15 @@ UPGRADE: dict[str, Code] = {
         "Nodes have pulled the same tag at different times, and it was moved in between, or they differ in "
         "architecture and the registry gives no common index.",
         "Pull it afresh and pin it by digest.",
+    ),
+    "TP7201": Code(
+        "The archive is damaged, or is none",
+        "It was cut off, changed, made by a newer Towpath, or is another file; nothing of it was used.",
+        "Take another copy of it; the message names the part.",
+    ),
+    "TP7202": Code(
+        "The archive is of another cluster",
+        "The UID of its namespace kube-system is not this cluster's; nothing was written.",
+        "Look what would be written with --dry-run; if that is what you want, say --other-cluster.",
     ),
 }

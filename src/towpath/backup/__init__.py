@@ -1,0 +1,1 @@
+"""What a cluster's pod network was told, saved in one file, and brought back from it."""

@@ -1,0 +1,66 @@
+"""``towpath backup FILE``."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import click
+
+from towpath.backup.archive import Archive, pack
+from towpath.backup.saving import save
+from towpath.backup.sections import SECTIONS
+from towpath.cli.cluster import ClusterOptions, cluster_options
+from towpath.cli.exit import FINDING, CliError
+from towpath.cli.output import mark, progress, progress_done, table
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@cluster_options
+@click.pass_context
+def command(ctx: click.Context, file: Path, force: bool, kubeconfig: str, context: str) -> None:
+    """Save what the pod network was told (policies, networks, charts, settings) in the archive FILE.
+
+    Kubernetes has no snapshot over several kinds: everything is read twice, and what changed between the two
+    is named. Exit code 3 when a kind could not be read.
+    """
+    if file.exists() and not force:
+        raise CliError(f"{file} is there already; name another file, or use --force")
+    archive = ClusterOptions(kubeconfig, context).run(lambda client: save(client, progress))
+    progress_done()
+    _write(file, pack(archive))
+    click.echo(summary(archive))
+    click.echo(f"\n{len(archive.objects)} objects of {archive.manifest.server} in {file}")
+    if archive.manifest.left_out:
+        ctx.exit(FINDING)
+
+
+def summary(archive: Archive) -> str:
+    """How much of what is in an archive, and what to know about it."""
+    counts = dict.fromkeys(SECTIONS, 0)
+    for one in archive.objects:
+        counts[one.entry.section] += 1
+    rows = [[name, str(counts[name]), SECTIONS[name]] for name in SECTIONS]
+    lines = [table(["SECTION", "OBJECTS", ""], rows)]
+    if archive.manifest.moved:
+        lines.append(
+            f"{mark('!', 'warning')} changed while it was saved: {', '.join(archive.manifest.moved)}"
+        )
+    lines += [f"{mark('✗', 'error')} left out: {why}" for why in archive.manifest.left_out]
+    return "\n".join(lines)
+
+
+def _write(file: Path, data: bytes) -> None:
+    """Whole or not at all, and readable by its owner only: configurations may hold secrets."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise CliError(f"{file} cannot be written: {e.strerror}") from e
