@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,10 +106,65 @@ def test_what_cannot_be_read_denies_and_is_told(lab: LabClient, kubectl: Kubectl
     # A kind that was not there when the agent started is noticed within half a minute.
     eventually(lambda: reaches(lab, kubectl, "near") == SHUT, seconds=45, pause=1)
     eventually(lambda: "10.42.0.999/32" in status(lab), seconds=10, pause=0.5)
+    (event,) = eventually(lambda: events(kubectl), seconds=10, pause=0.5)
+    assert event["involvedObject"]["name"] == "broken"
+    told = kubectl("get", "events", "-n", SPACE, "--field-selector", "reason=TP5001")
+    for part in ("Warning", "networkpolicy/broken", "spec.ingress[0].source.nets[1]: '10.42.0.999/32' is no"):
+        assert part in told
     rule["source"] = {"nets": ["10.42.0.0/16"]}
     kubectl("apply", "-f", "-", stdin=json.dumps(body))
     eventually(lambda: reaches(lab, kubectl, "near") == [True, False], seconds=5)
     kubectl("delete", "crd", str(DEFINITION["metadata"]["name"]), "--timeout=20s")
+
+
+def events(kubectl: Kubectl) -> list[dict[str, Any]]:
+    """Of the cluster's nodes, one tells of a finding."""
+    found = get(kubectl, "events", "-n", SPACE, "--field-selector", "reason=TP5001")["items"]
+    assert len(found) < 2
+    return list(found)
+
+
+def test_a_denial_is_explained_down_to_a_counter_that_rises(lab: LabClient, kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", stdin=policy("only"))
+    eventually(lambda: reaches(lab, kubectl, "far") == SHUT, seconds=5)
+    before = explained(lab)
+    assert not before["allowed"]
+    (ingress,) = [side for side in before["flows"][0]["sides"] if side["direction"] == "ingress"]
+    kernel = ingress["kernel"]
+    assert (kernel["node"], kernel["allowed"], kernel["problem"]) == ("n1", False, "")
+    assert reaches(lab, kubectl, "far") == SHUT
+    assert counted(explained(lab)) > counted(before) > 0
+    for name in ("n1", "n2"):  # nothing of the question stays
+        notes = get(kubectl, "node", name)["metadata"]["annotations"]
+        assert not any(key.startswith("towpath.dev/policy") for key in notes)
+    page = towpath(
+        *("exec", "--name", lab.name, "n1", "--", sys.executable, "-c", PAGE),
+        before["flows"][0]["addresses"][0]["from"],
+        before["flows"][0]["addresses"][0]["to"],
+    )
+    assert "counter goto denied" in page.stdout
+
+
+PAGE = """
+import sys, urllib.request
+url = "http://127.0.0.1:9109/policy?from=%s&to=%s&port=8080" % tuple(sys.argv[1:])
+print(urllib.request.urlopen(url).read().decode())
+"""
+
+
+def explained(lab: LabClient) -> Any:
+    """What ``policy explain`` says of far and server, both families in one if they are alike."""
+    command = [*TOWPATH, "policy", "explain", f"{SPACE}/far", f"{SPACE}/server", "--port", "8080"]
+    command += ["-o", "json", "--kubeconfig", lab.kubeconfig]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    return json.loads(done.stdout)
+
+
+def counted(explanation: Any) -> int:
+    """Packets at what decided on the server's side."""
+    (side,) = [side for side in explanation["flows"][0]["sides"] if side["direction"] == "ingress"]
+    return int(side["kernel"]["hits"][-1]["packets"])
 
 
 DEFINITION: dict[str, Any] = {

@@ -25,6 +25,7 @@ from towpath.model.net import Addr
 from towpath.model.policy import Program, Sampling
 from towpath.policy.engine import Engine
 from towpath.policy.objects import Objects
+from towpath.policy.reported import Reported
 from towpath.policy.sources import Source
 
 log = get_logger("towpath.policy")
@@ -96,6 +97,10 @@ class Policies:
     def findings(self) -> list[Finding]:
         """Where policies are stricter than what was written."""
         return self._objects.findings()
+
+    def reported(self) -> Iterable[Reported]:
+        """The same, with the objects."""
+        return self._objects.reported()
 
     def judge(self) -> Engine | None:
         """The policies, to be asked about single packets; None while not everything is known."""

@@ -12,6 +12,7 @@ from towpath.agent.interest import relevant_to
 from towpath.agent.metrics import Metrics
 from towpath.agent.planning import ClusterPlanner, Planner, StandalonePlanner
 from towpath.agent.policies import Policies
+from towpath.agent.policy_events import PolicyEvents
 from towpath.agent.policy_log import PolicyLog
 from towpath.agent.report import Publisher
 from towpath.api.core import Node, Pod
@@ -134,6 +135,7 @@ class Cluster:
         book = AddressBook(lambda: self._pods.objects, lambda: self._nodes.objects, monotonic)
         known = self._policies
         self._log = PolicyLog(self._name, group, known.judge, lambda: known.local, book, metrics)
+        self._events = PolicyEvents(client, self._name, known.reported, self._by_name, monotonic)
         self.pods: PodDirectory | None = ApiPodDirectory(client, self._pods, self._policies.pod_found)
         self.planner: Planner = ClusterPlanner(
             network, settings.node_name, settings.iface, self._by_name, self._policies.program
@@ -175,8 +177,9 @@ class Cluster:
         return nodes + self._policies.findings() + self._log.findings()
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
-        """The reflectors, and what listens to the kernel."""
-        return [self._nodes.run(), self._pods.run(), self._policies.run(), self._log.run()]
+        """The reflectors, what listens to the kernel, and what tells of policies."""
+        following = [self._nodes.run(), self._pods.run(), self._policies.run()]
+        return [*following, self._log.run(), self._events.run()]
 
     async def publish(self, annotations: dict[str, str], report: AgentReport, *, network_up: bool) -> bool:
         """Write it to the own Node, if there is one and it says something else."""

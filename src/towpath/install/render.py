@@ -20,12 +20,13 @@ _POLICIES = {
 
 # Every verb is used: nodes, pods and all that policy depends on are watched (list, watch), a pod that is not
 # in the watch yet is asked for (get), and flannel's annotations, the report and NetworkUnavailable are
-# written by one patch.
+# written by one patch. Events tell of policies that are stricter than what was written.
 RULES = (
     {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
     {"apiGroups": [""], "resources": ["namespaces", "serviceaccounts"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
     {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
     *(
         {"apiGroups": [group], "resources": plurals, "verbs": ["list", "watch"]}

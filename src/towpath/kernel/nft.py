@@ -168,8 +168,9 @@ class Nft:
         """Packets and bytes of each rule of ``chain``; None for one that counts nothing, or that the kernel
         does not hold. Raises KernelRefused.
         """
-        found = nft_dump.rule_counters(self._dump(nft_dump.GET_RULE, table, chain.name), table)
-        return [found.get((chain.name, comment_of(text))) for text in chain.rules]
+        listing = self._dump(nft_dump.GET_RULE, table, chain.name)
+        found = dict(nft_dump.rule_counters(listing, table, chain.name))
+        return [found.get(comment_of(text)) for text in chain.rules]
 
     def _straight(self, update: NftUpdate) -> tuple[int, int]:
         """Without libnftables, as far as possible: an error (0: done), and how many transactions it took.

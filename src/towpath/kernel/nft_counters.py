@@ -21,4 +21,5 @@ class RuleCounters:
         if there is no such chain. Raises KernelRefused, OSError.
         """
         listing = self._sock.dump(nft_dump.GET_RULE, nft_dump.of_table(table, chain))
-        return nft_dump.counted(listing, table, chain)
+        counters = (counted for _, counted in nft_dump.rule_counters(listing, table, chain))
+        return [counted[0] if counted is not None else None for counted in counters]

@@ -99,16 +99,17 @@ def rules(messages: Iterable[bytes], table: str, anonymous: Mapping[str, int]) -
             yield Rule(string(found[_NAME]), _number(found[_RULE_HANDLE]), comment, print_)
 
 
-def rule_counters(messages: Iterable[bytes], table: str) -> dict[tuple[str, str], tuple[int, int]]:
-    """Packets and bytes by chain and comment, of the rules that count them."""
-    counted: dict[tuple[str, str], tuple[int, int]] = {}
+def rule_counters(
+    messages: Iterable[bytes], table: str, chain: str
+) -> list[tuple[str, tuple[int, int] | None]]:
+    """Comment, packets and bytes of each rule of a chain, in order; None of one that does not count."""
+    counted: list[tuple[str, tuple[int, int] | None]] = []
     for message in messages:
         found = attributes(message, _BODY)
-        if string(found.get(_TABLE, b"")) != table:
-            continue
-        for _, expression in listed(found.get(_RULE_EXPRESSIONS, b"")):
-            if (values := _counted(expression)) is not None:
-                counted[string(found[_NAME]), _comment(found.get(_RULE_USERDATA, b""))] = values
+        if string(found.get(_TABLE, b"")) == table and string(found.get(_NAME, b"")) == chain:
+            expressions = [_counted(body) for _, body in listed(found.get(_RULE_EXPRESSIONS, b""))]
+            values = next((value for value in expressions if value is not None), None)
+            counted.append((_comment(found.get(_RULE_USERDATA, b"")), values))
     return counted
 
 
@@ -205,21 +206,6 @@ def counters(decl: NftSet, messages: Sequence[bytes]) -> dict[Key, tuple[int, in
     for element in _elements(messages):
         if (values := _counted(element.expr)) is not None:
             found[decoder.key(element.key)] = values
-    return found
-
-
-def counted(messages: Iterable[bytes], table: str, chain: str) -> list[int | None]:
-    """Packets that each rule of a chain has counted, in order; None of one that does not count."""
-    found: list[int | None] = []
-    for message in messages:
-        rule = attributes(message, _BODY)
-        if string(rule.get(_TABLE, b"")) == table and string(rule.get(_NAME, b"")) == chain:
-            packets = None
-            for _, expression in listed(rule.get(_RULE_EXPRESSIONS, b"")):
-                parts = attributes(expression)
-                if parts.get(_EXPR_NAME) == b"counter\0":
-                    packets = _number(attributes(parts.get(_EXPR_DATA, b"")).get(_COUNTER_PACKETS, b""))
-            found.append(packets)
     return found
 
 

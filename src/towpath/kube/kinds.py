@@ -38,3 +38,4 @@ class Kind(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 NODES = Kind(plural="nodes", type=core.Node, namespaced=False)
 PODS = Kind(plural="pods", type=core.Pod)
 NAMESPACES = Kind(plural="namespaces", type=core.Namespace, namespaced=False)
+EVENTS: Kind[Raw] = Kind(plural="events", type=dict)

@@ -7,11 +7,10 @@ from typing import Any
 
 from towpath.kube.client import Client
 from towpath.kube.errors import KubeError
-from towpath.kube.kinds import Kind, Raw
+from towpath.kube.kinds import EVENTS
 from towpath.lab.kubelet_status import rfc3339
 from towpath.log import get_logger
 
-EVENTS: Kind[Raw] = Kind(plural="events", type=dict)
 _KEPT = 200
 
 log = get_logger(__name__)

@@ -4,7 +4,7 @@ A change of one object may concern others: a namespace's labels are its pods', a
 rules' that name it. This keeps what is needed for that, and tells a ``Sink`` the differences.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -30,6 +30,7 @@ from towpath.policy.ir import (
     ServiceRef,
     Tier,
 )
+from towpath.policy.reported import Reported
 from towpath.policy.services import Backends, backends, references, resolve, service_of
 from towpath.policy.sources import Raw, Source
 
@@ -127,6 +128,12 @@ class Objects:
     def findings(self) -> list[Finding]:
         """Where policies are stricter than what was written."""
         return [finding for converted in self._converted.values() for finding in converted.findings]
+
+    def reported(self) -> Iterator[Reported]:
+        """The same, with the objects."""
+        for (source, key), converted in self._converted.items():
+            for finding in converted.findings:
+                yield Reported(source, self._raw[source, key], finding)
 
     # Telling.
 
