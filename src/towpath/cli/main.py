@@ -18,6 +18,7 @@ VERBS = {
     "releases": "RKE2's releases, and what an upgrade between two changes for the network",
     "backup": "save what the pod network was told: policies, networks, charts, settings",
     "restore": "bring back what a backup holds, all or parts of it",
+    "probe": "what the pod network loses while something is done to it, on any cluster",
     "policy": "what policies allow and why, what is wrong with them, what a change would change",
     "explain": "what a finding's code means and what to do",
     "install": "Towpath's manifests: print them, compare a cluster with them",

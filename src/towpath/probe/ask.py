@@ -1,0 +1,144 @@
+"""What all askers share: their part of the loop, receive stamps, sockets.
+
+An asker is one probe at work: it sends when told, reads when its sockets are readable, and writes down in its
+``Recording``.
+"""
+
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from towpath.probe.clock import realtime_offset
+from towpath.probe.recording import Recording
+
+SO_TIMESTAMPNS = SCM_TIMESTAMPNS = 35
+_STAMP = struct.Struct("=qq")
+_ANCILLARY = socket.CMSG_SPACE(_STAMP.size)
+_BUFFER = 2048
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+MESSAGE = struct.Struct("!4sIQ")  # magic, slot, the probe's number
+MAGIC = b"twp1"
+
+
+class Loop:
+    """One epoll set: who reads what, and what time it is.
+
+    ``stalled`` is the last stretch of time in which the process should have run and did not.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self.offset = realtime_offset()
+        self.stalled = (0, 0)
+
+    def register(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        """Call ``handler(events)`` whenever ``fd`` has one of ``events``."""
+        self._handlers[fd] = handler
+        self._epoll.register(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        """Other events from now on."""
+        self._epoll.modify(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        """No longer look at ``fd``."""
+        self._handlers.pop(fd, None)
+        self._epoll.unregister(fd)
+
+    def forget(self, sock: socket.socket) -> None:
+        """Close a socket and what is known of it."""
+        fd = sock.fileno()
+        if fd >= 0:
+            self._handlers.pop(fd, None)
+            sock.close()  # epoll forgets a closed file by itself
+
+    def wait(self) -> None:
+        """One turn: wait, then serve everything that is ready until nothing is."""
+        events = self._epoll.poll(maxevents=512)
+        self.offset = realtime_offset()
+        for fd, what in events:
+            handler = self._handlers.get(fd)
+            if handler is not None:
+                handler(what)
+
+    def drain(self) -> None:
+        """Serve what is ready at this moment, without waiting."""
+        while True:
+            ready = [(fd, what) for fd, what in self._epoll.poll(0, 512) if fd in self._handlers]
+            if not ready:
+                return
+            for fd, what in ready:
+                if fd in self._handlers:
+                    self._handlers[fd](what)
+
+    def receive(self, sock: socket.socket) -> tuple[bytes, int]:
+        """Data, and when the kernel got it (monotonic nanoseconds): not when this process came to read it.
+
+        Raises OSError (BlockingIOError when there is nothing).
+        """
+        data, ancillary, _, _ = sock.recvmsg(_BUFFER, _ANCILLARY)
+        now = time.monotonic_ns()
+        if ancillary and ancillary[0][1] == SCM_TIMESTAMPNS:
+            seconds, rest = _STAMP.unpack(ancillary[0][2])
+            stamp = seconds * 1_000_000_000 + rest - self.offset
+            # A stamp from the future, or older than any time-out: the wall clock was set in between.
+            if now - 6_000_000_000 < stamp <= now:
+                return data, stamp
+        return data, now
+
+
+class Asker(Protocol):
+    """One probe at work."""
+
+    recording: Recording
+
+    def send(self, slot: int) -> None:
+        """Ask for one slot."""
+
+    def sweep(self, now: int) -> None:
+        """Every now and then: give up on what is too old."""
+
+    def close(self) -> None:
+        """Let go of all sockets."""
+
+
+def udp_socket(recording: Recording) -> socket.socket:
+    """A connected, non-blocking UDP socket with receive stamps. Raises OSError."""
+    probe = recording.probe
+    sock = socket.socket(socket.AF_INET if probe.family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        sock.connect((probe.address, probe.port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def tcp_socket(recording: Recording) -> socket.socket:
+    """A non-blocking TCP socket whose connection is under way. Raises OSError.
+
+    Closing it resets, which spares both ends a TIME_WAIT a probe: 50 a second would fill the port range. Not
+    so for denied probes: conntrack lets a SYN that meets an entry closed by its own side's RST pass as
+    established (nf_conntrack_proto_tcp.c, TCP_CONNTRACK_IGNORE), and after a FIN it begins anew.
+    """
+    probe = recording.probe
+    sock = socket.socket(socket.AF_INET if probe.family == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if not probe.kind.denied:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(BlockingIOError):
+            sock.connect((probe.address, probe.port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
