@@ -13,10 +13,30 @@ from msgspec.structs import replace
 from towpath.model.net import Addr
 from towpath.model.nft import Key, NftSet, NftTable
 from towpath.model.op import NftUpdate
-from towpath.model.policy import DENIED, DST_CLASS, POD_FROM, POD_TO, SRC_CLASS, Program
+from towpath.model.policy import (
+    DENIED,
+    DST_CLASS,
+    HOST_FORWARD_IN,
+    HOST_FORWARD_OUT,
+    HOST_IN,
+    HOST_OUT,
+    HOST_PRE_DNAT,
+    HOST_RAW_IN,
+    HOST_RAW_OUT,
+    POD_FROM,
+    POD_TO,
+    PRE_DNAT,
+    SRC_CLASS,
+    UNTRACKED,
+    Program,
+)
 from towpath.policy.evaluate import Flow
 from towpath.policy.ir import Direction
 
+HOST_PLACES = {
+    *(HOST_IN, HOST_OUT, HOST_FORWARD_IN, HOST_FORWARD_OUT),
+    *(HOST_RAW_IN, HOST_RAW_OUT, HOST_PRE_DNAT),
+}
 _MATCH = re.compile(
     r"(?P<what>meta nfproto|meta l4proto|th sport|th dport|icmp type|icmp code|icmpv6 type|icmpv6 code"
     r"|ip saddr|ip daddr|ip6 saddr|ip6 daddr) (?P<value>\{[^}]*\}|\S+) ?"
@@ -25,6 +45,12 @@ _END = re.compile(
     r"(?P<counter>counter )?(?P<verdict>return|goto (?P<goto>[\w-]+)|jump (?P<jump>[\w-]+)"
     r"|meta priority vmap @(?P<vmap>[\w-]+))"
     r"|limit rate \S+ burst \d+ packets log prefix \"(?P<prefix>[^\"]*)\" group (?P<group>\d+)"
+)
+
+
+_INTERFACE = re.compile(
+    r"(?P<side>[io])ifname (?P<op>!= )?\"(?P<name>[^\"]+)\" (?P<invalid>ct state invalid )?"
+    r"(?P<counter>counter )?(?P<verdict>return|goto [\w-]+)"
 )
 
 
@@ -52,6 +78,20 @@ def judged(table: NftTable, interface: str, direction: Direction, flow: Flow) ->
     return Seen(packet.follow(str(verdict)), tuple(packet.logged))
 
 
+def judged_at(table: NftTable, chain: str, interface: str, flow: Flow) -> tuple[bool | None, list[str]]:
+    """A host endpoint's verdict at a place's chain, and what is logged: None if that is left to others."""
+    packet = _Packet(table, flow)
+    for rule in table.chains[chain].rules if chain in table.chains else ():
+        found = _INTERFACE.fullmatch(rule)
+        assert found, f"no rule that tells interfaces apart: {rule!r}"
+        assert found["side"] == ("o" if chain.endswith("_out") else "i")
+        if (interface == found["name"]) != (found["op"] is not None) and not found["invalid"]:
+            assert bool(found["counter"]) == (found["verdict"] == f"goto {DENIED}")
+            back = packet.follow(found["verdict"])
+            return (packet.explicit or None) if back else False, packet.logged
+    return None, []
+
+
 def class_of(table: NftTable, address: Addr) -> int:
     """What ``src_class`` and ``dst_class`` leave in ``meta priority``."""
     listed = table.sets[f"class{address.version}"].elements.get((address,))
@@ -71,6 +111,7 @@ class _Packet:
         self._table = table
         self._flow = flow
         self._class = -1  # until looked up
+        self.explicit = False  # allowed before tracking or DNAT
         self.logged: list[str] = []
 
     def follow(self, verdict: str) -> bool:
@@ -80,6 +121,9 @@ class _Packet:
         chain = verdict.removeprefix("goto ")
         if chain == DENIED:
             return False
+        if chain in (UNTRACKED, PRE_DNAT):
+            self.explicit = True
+            return True
         for rule in self._table.chains[chain].rules:
             end = self._rest(rule)
             if end is None:
@@ -167,7 +211,7 @@ def check(table: NftTable) -> None:
     named = {str(data[0]).split()[-1] for decl in table.sets.values() for data in _verdicts(decl)}
     rules = " ".join(rule for chain in table.chains.values() for rule in chain.rules)
     named |= set(re.findall(r"goto ([\w-]+)", rules))
-    assert named - {"return", DENIED} == table.chains.keys()
+    assert named - {"return", DENIED, UNTRACKED, PRE_DNAT} == table.chains.keys() - HOST_PLACES
     used = set(re.findall(r"@([\w-]+)", rules))
     fixed = {"class4", "class6", "net_class4", "net_class6", POD_FROM.name, POD_TO.name}
     assert table.sets.keys() - fixed == used

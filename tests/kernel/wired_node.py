@@ -25,6 +25,7 @@ from towpath.kernel.netns import new_netns, run_in
 from towpath.model.attachment import Attachment
 from towpath.model.net import Addr, Link, Veth
 from towpath.model.op import AddLink, Op
+from towpath.model.policy import Program
 from towpath.model.state import NetState, Scope
 from towpath.reconcile.diff import diff
 
@@ -48,6 +49,7 @@ class Machine:
         self.network = DUAL
         self.nodes: tuple[Node, ...] = (node(1), node(2))
         self.on_link: frozenset[Addr] = frozenset()
+        self.program: Program | None = None
         self._attachments: list[Attachment] = []
         self.kernel = run_in(self.netns, LinuxKernel)
 
@@ -73,6 +75,7 @@ class Machine:
             network=self.network,
             underlay=replace(UNDERLAY, ipv4=four, ipv6=six, on_link=self.on_link),
             attachments=tuple(self._attachments),
+            policy=self.program,
         )
 
     def reconcile(self) -> tuple[Op, ...]:

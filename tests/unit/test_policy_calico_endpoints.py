@@ -6,20 +6,18 @@ from typing import Any
 import pytest
 
 from kube_policies import ENDPOINTS, EVERYONE, NAMESPACES, flow, labels, problem
+from towpath.model.failsafe import EVERYWHERE, INBOUND, OUTBOUND, Failsafe
 from towpath.policy.calico_staged import unstage
 from towpath.policy.convert_calico import convert_global_network_policy, convert_network_policy
 from towpath.policy.convert_calico_endpoints import (
-    HostPlace,
     convert_global_network_set,
     convert_host_endpoint,
     convert_network_set,
-    host_place,
 )
 from towpath.policy.convert_networking import convert as convert_kubernetes
 from towpath.policy.converted import Converted
 from towpath.policy.endpoints import namespace_labels
 from towpath.policy.evaluate import Flow, verdict
-from towpath.policy.failsafe import EVERYWHERE, INBOUND, OUTBOUND, Failsafe
 from towpath.policy.ir import SCTP, TCP, UDP, Endpoint, NamedPort, World
 
 CRD = "crd.projectcalico.org/v1"
@@ -181,23 +179,31 @@ def test_a_host_endpoint() -> None:
         addresses=(ip_address("192.0.2.11"), ip_address("fd02::11")),
         ports=(NamedPort("ssh", TCP, 22), NamedPort("dns", UDP, 53), NamedPort("s", SCTP, 1)),
         unmatched="deny",
+        node="n1",
+        interface="eth0",
     )
 
 
 def test_where_a_host_endpoint_is() -> None:
-    assert host_place(host()) == HostPlace("n1", "eth0")
-    assert host_place(host(spec={"interfaceName": "*", "expectedIPs": []})) == HostPlace("n1", "*")
-    assert host_place(host(spec={"interfaceName": ""})) == HostPlace("n1", "")
+    def place(**spec: Any) -> tuple[str, str]:
+        endpoint = only(convert_host_endpoint(host(spec=spec)))
+        return endpoint.node, endpoint.interface
+
+    assert place() == ("n1", "eth0")
+    assert place(interfaceName="*", expectedIPs=[]) == ("n1", "*")
+    assert place(interfaceName="") == ("n1", "")
     nowhere: tuple[dict[str, Any], ...] = (
         {"node": ""},
         {"node": None},
         {"interfaceName": None, "expectedIPs": []},
         {"interfaceName": 7},
+        {"interfaceName": "eth*"},
+        {"interfaceName": 'eth0" accept'},
+        {"interfaceName": "far-too-long-for-one"},
     )
     for spec in nowhere:
-        assert host_place(host(spec=spec)) is None
+        assert place(**spec) == ("", "")
         assert "TP5041 HostEndpoint/h: spec" in problem(convert_host_endpoint(host(spec=spec)))
-    assert host_place({"spec": 7}) is None
 
 
 def test_profiles() -> None:
@@ -299,8 +305,9 @@ def test_staged_deletions_and_what_is_ignored() -> None:
 def test_failsafe_ports_are_calicos_and_those_of_the_node_itself() -> None:
     both = {("tcp", port) for port in (179, 2379, 2380, 5473, 6443, 6666, 6667, 10250, 9345)}
     names = {TCP: "tcp", UDP: "udp"}
-    assert {(names[one.protocol], one.port) for one in INBOUND} == both | {("tcp", 22), ("udp", 68)}
-    assert {(names[one.protocol], one.port) for one in OUTBOUND} == both | {("udp", 53), ("udp", 67)}
+    inbound, outbound = {("tcp", 22), ("udp", 68), ("udp", 546)}, {("udp", 53), ("udp", 67), ("udp", 547)}
+    assert {(names[one.protocol], one.port) for one in INBOUND} == both | inbound
+    assert {(names[one.protocol], one.port) for one in OUTBOUND} == both | outbound
     assert all(one.nets == EVERYWHERE for one in (*INBOUND, *OUTBOUND))
     assert len(set(INBOUND)) == len(INBOUND)
     assert Failsafe(TCP, 22) in INBOUND

@@ -41,7 +41,9 @@ def node_state(snapshot: Snapshot) -> Desired:
     if me.links:
         local = [link.subnet for link in me.links.values()]
         ends = peering(snapshot, me, peers)
-        table = ruleset(snapshot.network, local, snapshot.attachments, snapshot.policy, ends)
+        table = ruleset(
+            snapshot.network, local, snapshot.attachments, snapshot.policy, ends, snapshot.failsafes
+        )
         state = state.merge(NetState(nft=table))
     findings = (
         *me.findings,

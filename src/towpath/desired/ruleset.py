@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from towpath.desired import protection
+from towpath.desired.host_chains import host_chains
 from towpath.desired.hostports import hostport_elements
 from towpath.desired.masquerade import masquerade_rules
 from towpath.desired.names import POD_PREFIX
@@ -26,14 +27,14 @@ from towpath.desired.policy_chains import (
     verdicts_of,
 )
 from towpath.model.attachment import Attachment
+from towpath.model.failsafe import DEFAULT_FAILSAFES, Failsafes
 from towpath.model.net import Net
 from towpath.model.network import ClusterNetwork
-from towpath.model.nft import Hook, Key, NftChain, NftSet, NftTable, Owner
+from towpath.model.nft import Hook, HookName, Key, NftChain, NftSet, NftTable, Owner
 from towpath.model.op import NftUpdate
 from towpath.model.policy import Program
 
 _Type = Literal["filter", "nat"]
-_Hook = Literal["prerouting", "input", "forward", "output", "postrouting"]
 
 TABLE = "towpath"
 
@@ -111,12 +112,14 @@ def ruleset(
     attachments: Iterable[Attachment],
     policy: Program | None = None,
     peering: protection.Peering | None = None,
+    failsafes: Failsafes = DEFAULT_FAILSAFES,
 ) -> NftTable:
     """The whole table: ``local`` are this node's pod subnets, ``attachments`` its pods.
 
     Where two attachments publish the same port, the earlier one keeps it (``hostports.conflicts`` tells).
     Without ``policy`` everything is allowed; with it, a pod that it does not know is allowed nothing.
-    ``peering`` None: outside a cluster, where overlays are other people's.
+    ``peering`` None: outside a cluster, where overlays are other people's. ``failsafes``: what host endpoints
+    never close.
     """
     elements: dict[str, dict[Key, Key]] = {name: {} for name in SETS}
     elements |= protection.elements(peering or protection.Peering())
@@ -135,7 +138,8 @@ def ruleset(
     if policy is None:
         return NftTable(name=TABLE, owner=owner, sets=sets, chains=static)
     sets |= {**POLICY_SETS, **policy.sets}
-    return NftTable(name=TABLE, owner=owner, sets=sets, chains={**static, **policy.chains})
+    hosts = host_chains(policy, failsafes, network, clustered=peering is not None)
+    return NftTable(name=TABLE, owner=owner, sets=sets, chains={**static, **hosts, **policy.chains})
 
 
 def chains(
@@ -199,5 +203,5 @@ def _declared(elements: dict[str, dict[Key, Key]]) -> tuple[tuple[NftSet, dict[K
     return tuple((SETS[name], members) for name, members in elements.items())
 
 
-def _base(name: str, kind: _Type, hook: _Hook, priority: int, rules: tuple[str, ...]) -> NftChain:
+def _base(name: str, kind: _Type, hook: HookName, priority: int, rules: tuple[str, ...]) -> NftChain:
     return NftChain(name=name, hook=Hook(type=kind, hook=hook, priority=priority), rules=rules)

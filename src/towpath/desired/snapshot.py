@@ -4,6 +4,7 @@ import msgspec
 
 from towpath.api.core import Node
 from towpath.model.attachment import Attachment
+from towpath.model.failsafe import DEFAULT_FAILSAFES, Failsafes
 from towpath.model.network import ClusterNetwork, Underlay
 from towpath.model.policy import Program
 
@@ -16,7 +17,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     lock as the kernel is observed, or the wiring of an ADD in between looks like a leftover.
     ``vtep_macs``, by overlay device, are those of existing devices, else random ones the agent keeps
     (``api.flannel.random_mac``): a MAC in this node's own annotation takes precedence.
-    ``policy`` as compiled for the attachments; None where there is no policy at all.
+    ``policy`` as compiled for the attachments; None where there is no policy at all. ``failsafes``: what host
+    endpoints' policies never close.
     """
 
     node_name: str
@@ -26,3 +28,4 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     attachments: tuple[Attachment, ...] = ()
     vtep_macs: dict[str, str] = {}
     policy: Program | None = None
+    failsafes: Failsafes = DEFAULT_FAILSAFES

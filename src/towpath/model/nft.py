@@ -38,11 +38,14 @@ class NftSet(msgspec.Struct, frozen=True, kw_only=True):
     elements: dict[Key, Key] = {}
 
 
+HookName = Literal["prerouting", "input", "forward", "output", "postrouting"]
+
+
 class Hook(msgspec.Struct, frozen=True, kw_only=True):
     """Where a base chain is attached. ``priority`` is the plain integer nft prints for inet tables."""
 
     type: Literal["filter", "nat", "route"]
-    hook: Literal["prerouting", "input", "forward", "output", "postrouting"]
+    hook: HookName
     priority: int
     policy: Literal["accept", "drop"] = "accept"
 

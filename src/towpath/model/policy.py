@@ -18,6 +18,16 @@ NET_CLASS6 = NftSet(name="net_class6", key=("ipv6_addr",), data=("classid",), in
 POD_FROM = NftSet(name="pod_from", key=("ifname",), data=("verdict",))
 POD_TO = NftSet(name="pod_to", key=("ifname",), data=("verdict",))
 
+# Where host endpoints' interfaces are told apart: chains of ours that ``desired.host_chains`` leads to, each
+# there only if a host endpoint of this node has something to say in its place.
+HOST_IN, HOST_OUT = "host_in", "host_out"
+HOST_FORWARD_IN, HOST_FORWARD_OUT = "host_forward_in", "host_forward_out"
+HOST_RAW_IN, HOST_RAW_OUT = "host_raw_in", "host_raw_out"
+HOST_PRE_DNAT = "host_pre_dnat"
+
+# What becomes of packets that policies before connection tracking, or before DNAT, allow: static as well.
+UNTRACKED, PRE_DNAT = "untracked", "pre_dnat_allowed"
+
 # The static chains that ours name. The first two leave a class in ``meta priority``, 0 if none.
 SRC_CLASS, DST_CLASS, DENIED = "src_class", "dst_class", "denied"
 

@@ -75,11 +75,15 @@ class Revision(NamedTuple):
 
 
 class Decisions:
-    """The policies that apply to a subject in one direction, and its own side."""
+    """The policies that apply to a subject in one direction, and its own side.
 
-    def __init__(self, unmatched: Connections, own: Own) -> None:
+    ``lenient``: no tier decides by its default, whatever that is.
+    """
+
+    def __init__(self, unmatched: Outcome, own: Own, *, lenient: bool = False) -> None:
         self.unmatched = unmatched
         self.own = own
+        self._lenient = lenient
         self._asked: dict[PolicyRules, Asking] = {}
         self._runs = Runs()
         self._by_term: dict[int, dict[PolicyRules, None]] = {}
@@ -221,7 +225,8 @@ class Decisions:
             steps[self._runs.tier_of[run]].append(step)
         outcome: Outcome = self.unmatched
         for place in reversed(range(len(tiers))):
-            outcome = decided(steps[place], tiers[place].default, outcome)
+            default = "pass" if self._lenient else tiers[place].default
+            outcome = decided(steps[place], default, outcome)
         return outcome
 
     def _base(self, family: Family) -> dict[int, Connections]:

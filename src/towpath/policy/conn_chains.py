@@ -2,7 +2,7 @@
 
 import hashlib
 
-from towpath.policy.conn_rules import GOTO_DENIED, RETURN, Logged, Outcome, Steps, rules_of
+from towpath.policy.conn_rules import GOTO_DENIED, RETURN, UNDECIDED, Logged, Outcome, Steps, rules_of
 from towpath.policy.connections import ALL, NOTHING
 from towpath.policy.live import LiveProgram
 
@@ -17,9 +17,13 @@ class _Chain:
 
 
 class ConnectionChains:
-    """Chains ``cs-HASH`` by what they decide. Each use is released once; ``sweep`` removes the idle."""
+    """Chains ``cs-HASH`` by what they decide. Each use is released once; ``sweep`` removes the idle.
 
-    def __init__(self, program: LiveProgram, log_group: int) -> None:
+    ``allowed``: what is done with connections that are, if that is not to go on behind the policies.
+    """
+
+    def __init__(self, program: LiveProgram, log_group: int, allowed: str = RETURN) -> None:
+        self._allowed = allowed
         self._program = program
         self._log_group = log_group
         self._chains: dict[Outcome, _Chain] = {}
@@ -27,7 +31,7 @@ class ConnectionChains:
 
     def acquire(self, outcome: Outcome) -> str:
         """The verdict: ``return``, ``goto denied``, ``goto cs-…``."""
-        if outcome not in (ALL, NOTHING):
+        if outcome not in (ALL, NOTHING, UNDECIDED):
             chain = self._chains.get(outcome)
             if chain is None:
                 chain = self._chains[outcome] = self._make(outcome)
@@ -37,6 +41,8 @@ class ConnectionChains:
     def verdict(self, outcome: Outcome) -> str:
         """That of an outcome in use."""
         if outcome == ALL:
+            return self._allowed
+        if outcome == UNDECIDED:
             return RETURN
         if outcome == NOTHING:
             return GOTO_DENIED
@@ -67,7 +73,7 @@ class ConnectionChains:
             for _, target in (outcome.rules if isinstance(outcome, Steps) else ())
             if not isinstance(target, Logged)
         )
-        rules = rules_of(outcome, self.acquire, self._log_group)
+        rules = rules_of(outcome, self.acquire, self._log_group, self._allowed)
         name = f"cs-{digest(*rules)}"
         while name in self._program.chains:
             name += "-"

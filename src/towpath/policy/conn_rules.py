@@ -36,8 +36,13 @@ class Steps(msgspec.Struct, frozen=True):
 Outcome = Connections | Steps
 """Which connections are allowed."""
 
+UNDECIDED = Steps(())
+"""Neither allowed nor denied: what comes after these policies has to say."""
 
-def rules_of(outcome: Outcome, verdict: Callable[[Outcome], str], group: int) -> tuple[str, ...]:
+
+def rules_of(
+    outcome: Outcome, verdict: Callable[[Outcome], str], group: int, allowed_verdict: str = RETURN
+) -> tuple[str, ...]:
     """The chain that decides so. ``verdict`` of what a step leads to: ``goto`` another chain, mostly;
     ``group`` of NFLOG.
     """
@@ -48,8 +53,8 @@ def rules_of(outcome: Outcome, verdict: Callable[[Outcome], str], group: int) ->
         )
     allowed, denied = matches(outcome), matches(ALL - outcome)
     if len(denied) < len(allowed):
-        return (*(final(GOTO_DENIED, text) for text in denied), RETURN)
-    return (*(final(RETURN, text) for text in allowed), final(GOTO_DENIED))
+        return (*(final(GOTO_DENIED, text) for text in denied), allowed_verdict)
+    return (*(final(allowed_verdict, text) for text in allowed), final(GOTO_DENIED))
 
 
 def final(verdict: str, match: str = "") -> str:

@@ -11,17 +11,16 @@ that allow. The same goes for a host endpoint's addresses. A set whose labels ca
 second set.
 """
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import msgspec
-
+from towpath.model.failsafe import EVERYWHERE
 from towpath.model.net import Addr, Net
 from towpath.policy.convert_calico_rules import UNREADABLE, network, optional_text, protocol_number
 from towpath.policy.converted import Converted
 from towpath.policy.endpoints import addresses_of
-from towpath.policy.failsafe import EVERYWHERE
 from towpath.policy.ir import (
     KIND,
     METADATA_NAME,
@@ -36,7 +35,7 @@ from towpath.policy.ir import (
     NetworkSet,
 )
 from towpath.policy.parts import Parts
-from towpath.policy.reading import RESERVED_PREFIXES, Field, Report, Unreadable
+from towpath.policy.reading import RESERVED_PREFIXES, Field, Report
 
 SET_UNREADABLE = "TP5040"
 HOST_ENDPOINT_UNREADABLE = "TP5041"
@@ -44,20 +43,12 @@ HOST_ENDPOINT_UNREADABLE = "TP5041"
 DEFAULT_ALLOW = "projectcalico-default-allow"
 
 _NAMESPACE_PROFILE = "kns."
+_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}")  # of what the kernel takes, what can be in a rule
 # An object may not say of itself what only Towpath can know of it.
 _GIVEN = (NAMESPACE, ORCHESTRATOR, SERVICE_ACCOUNT)
 
 # By a namespace's name, what endpoints inherit from it: ``endpoints.namespace_labels``.
 Namespaces = Mapping[str, Mapping[str, str]]
-
-
-class HostPlace(msgspec.Struct, frozen=True):
-    """On which ``node``, and on which ``interface`` of it: ``*`` means all, and the workloads' as well; empty
-    means the one that has any of the endpoint's addresses.
-    """
-
-    node: str
-    interface: str
 
 
 def convert_network_set(raw: Mapping[str, Any], namespaces: Namespaces | None = None) -> Converted:
@@ -79,9 +70,10 @@ def convert_global_network_set(raw: Mapping[str, Any]) -> Converted:
 
 
 def convert_host_endpoint(raw: Mapping[str, Any], namespaces: Namespaces | None = None) -> Converted:
-    """A HostEndpoint, as decoded. Never raises. ``host_place`` says where it is.
+    """A HostEndpoint, as decoded. Never raises.
 
-    If any of it cannot be understood, what no policy decides is denied.
+    If any of it cannot be understood, what no policy decides is denied. If where it is cannot be, it is
+    nowhere.
     """
     parts = Parts(Field(raw), "node", "interfaceName", "expectedIPs", "profiles", "ports")
     report = Report("HostEndpoint", parts.root)
@@ -89,13 +81,15 @@ def convert_host_endpoint(raw: Mapping[str, Any], namespaces: Namespaces | None 
     complete = not parts.problems
     inherited, allows = _profiles(parts, namespaces or {})
     ports = _ports(parts)
-    parts.read(lambda: _place(parts.spec), None)
+    node, interface = parts.read(lambda: _place(parts.spec), ("", ""))
     endpoint = Endpoint(
         name=f"HostEndpoint/{report.name}",
         labels={**inherited, **labels, KIND: "hostendpoint"},
         addresses=addresses,
         ports=ports,
         unmatched="allow" if allows and not parts.problems else "deny",
+        node=node,
+        interface=interface,
     )
     parts.tell(report, "what no policy decides is denied", HOST_ENDPOINT_UNREADABLE)
     return Converted(
@@ -103,14 +97,6 @@ def convert_host_endpoint(raw: Mapping[str, Any], namespaces: Namespaces | None 
         network_sets=() if complete else (_unreadable(endpoint.name, endpoint.labels),),
         findings=report.findings,
     )
-
-
-def host_place(raw: Mapping[str, Any]) -> HostPlace | None:
-    """Where a HostEndpoint is; None if that cannot be told, which ``convert_host_endpoint`` reports."""
-    try:
-        return _place(Field(raw)["spec"])
-    except Unreadable:
-        return None
 
 
 def _network_set(parts: Parts, kind: str, inherited: Mapping[str, str], *, placed: bool) -> Converted:
@@ -194,8 +180,12 @@ def _port(field: Field) -> NamedPort:
     return NamedPort(field["name"].text(), protocol, field["port"].integer(1, 65535))
 
 
-def _place(spec: Field) -> HostPlace:
+def _place(spec: Field) -> tuple[str, str]:
+    """The node and the interface."""
     interface = optional_text(spec["interfaceName"])
+    if interface not in ("", "*") and not _INTERFACE.fullmatch(interface):
+        fix = "write the interface's whole name, or * for all"
+        raise spec["interfaceName"].unreadable("is no interface's name", fix)
     if not interface and not spec["expectedIPs"].entries():
         raise spec.unreadable("says neither interface nor address", "give interfaceName or expectedIPs")
-    return HostPlace(spec["node"].text(), interface)
+    return spec["node"].text(), interface

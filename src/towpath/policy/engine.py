@@ -11,6 +11,7 @@ them is worked out when somebody asks, so that many events at once cost no more 
 """
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -25,6 +26,8 @@ from towpath.model.policy import (
     NET_CLASS6,
     POD_FROM,
     POD_TO,
+    PRE_DNAT,
+    UNTRACKED,
     Program,
     Sampling,
 )
@@ -33,9 +36,11 @@ from towpath.policy.causes import Cause, LogRule, Packet, cause
 from towpath.policy.class_maps import ClassMaps
 from towpath.policy.classes import Classes
 from towpath.policy.conn_chains import ConnectionChains
+from towpath.policy.conn_rules import RETURN
 from towpath.policy.connections import Connections
 from towpath.policy.facts import Cohort, Traits
-from towpath.policy.ir import Direction, Endpoint, NetworkSet, Policy, Tier, World
+from towpath.policy.host_policies import HostPolicies
+from towpath.policy.ir import Aspect, Direction, Endpoint, NetworkSet, Policy, Tier, World
 from towpath.policy.live import LiveProgram
 from towpath.policy.local_policies import LocalPolicies
 from towpath.policy.policy_book import PolicyBook, PolicyKey
@@ -61,6 +66,13 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     tiers: tuple[Tier, ...] = ()
 
 
+class _Judges(NamedTuple):
+    """For one thing to be done with what is allowed."""
+
+    subjects: Subjects
+    chains: ConnectionChains
+
+
 class Engine:
     """Synchronous and deterministic. Removing what is not there, and putting what is, changes nothing."""
 
@@ -75,11 +87,21 @@ class Engine:
             ClassMaps(self._addresses[family], self._classes, maps[single.name], maps[intervals.name])
             for family, (single, intervals) in _MAPS.items()
         )
-        self._chains = ConnectionChains(self._program, sampling.group)
-        self._subjects = Subjects(self._classes, self._chains, self._program)
-        self._book = PolicyBook(self._terms, vocabulary)
-        self._locals = LocalPolicies(self._book, self._subjects, self._program)
         self._sampling = sampling
+        tracked, untracked, pre_dnat = self._judging = (
+            self._judges("p"),
+            self._judges("u", f"goto {UNTRACKED}"),
+            self._judges("d", f"goto {PRE_DNAT}"),
+        )
+        self._book = PolicyBook(self._terms, vocabulary)
+        self._locals = LocalPolicies(self._book, tracked.subjects, self._program)
+        judges: dict[Aspect, Subjects] = {
+            "local": tracked.subjects,
+            "forwarded": tracked.subjects,
+            "untracked": untracked.subjects,
+            "pre-dnat": pre_dnat.subjects,
+        }
+        self._hosts = HostPolicies(self._book, judges, self._classes, self._program)
         self._noted = True
 
     def apply(self, batch: Batch) -> None:
@@ -151,12 +173,14 @@ class Engine:
         self._book.remove_tier(name)
         self._noted = True
 
-    def set_local(self, interfaces: Mapping[str, str]) -> None:
+    def set_local(self, interfaces: Mapping[str, str], hosts: Mapping[str, str] | None = None) -> None:
         """This node's pods: host interfaces and the names of the endpoints behind them, all of them.
 
-        An interface whose endpoint has not been put yet gets ``goto denied``.
+        An interface whose endpoint has not been put yet gets ``goto denied``. ``hosts`` are its host
+        endpoints by the interfaces that they stand for, ``*`` for all that are not named.
         """
         self._locals.set_interfaces(interfaces)
+        self._hosts.set_interfaces(hosts or {})
         self._noted = True
 
     def program(self) -> Program:
@@ -189,14 +213,22 @@ class Engine:
             return
         self._noted = False
         self._locals.apply(self._population.endpoint, self._population.pending)
+        self._hosts.apply(self._population.endpoint, self._population.pending)
         self._book.settled()
         self._population.settle(self._terms.settle())
         changes = self._classes.settle(list(self._moves()))
-        self._subjects.follow(changes)
+        for judges in self._judging:
+            judges.subjects.follow(changes)
         self._locals.judge(self._traits_at)
-        self._chains.sweep()
+        self._hosts.judge(changes)
+        for judges in self._judging:
+            judges.chains.sweep()
         for maps in self._maps:
             maps.show(changes)
+
+    def _judges(self, letter: str, allowed: str = RETURN) -> "_Judges":
+        chains = ConnectionChains(self._program, self._sampling.group, allowed)
+        return _Judges(Subjects(self._classes, chains, self._program, letter), chains)
 
     def _moves(self) -> Iterator[tuple[Cohort, Traits | None]]:
         """Cohorts that match other terms than they did, or are no more."""

@@ -24,6 +24,7 @@ from towpath.policy.ir import (
     ICMPV6,
     KIND,
     PORT_PROTOCOLS,
+    Aspect,
     Direction,
     Endpoint,
     Icmp,
@@ -40,6 +41,7 @@ from towpath.policy.selector import Selector
 DYNAMIC_PORT = 49152  # the first port that clients are given (RFC 6335 §6)
 
 Side = Literal["source", "destination"]
+_UNDECIDED: tuple[Aspect, ...] = ("untracked", "pre-dnat")
 
 
 class Flow(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,15 +85,16 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     rule: Rule | None = None
     unmet: tuple[Unmet, ...] = ()
-    why: Literal["", "selector", "direction", "untracked"] = ""
+    why: Literal["", "selector", "direction", "aspect"] = ""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """By a rule; or without one by the default of a tier whose ``applied`` policies did not decide; or, past
-    the last tier, by the endpoint's ``unmatched``.
+    the last tier, by the endpoint's ``unmatched``. ``final`` False: by nothing, what comes later decides.
     """
 
     allowed: bool
+    final: bool = True
     tier: Tier | None = None
     policy: Policy | None = None
     rule: Rule | None = None
@@ -113,25 +116,28 @@ def judge(world: World, endpoint: Endpoint, direction: Direction, flow: Flow) ->
     return next(step for step in walk(world, endpoint, direction, flow) if isinstance(step, Decision)).allowed
 
 
-def walk(world: World, endpoint: Endpoint, direction: Direction, flow: Flow) -> Iterator[Looked | Decision]:
-    """Every step of the evaluation that ``ir`` describes.
+def walk(
+    world: World, endpoint: Endpoint, direction: Direction, flow: Flow, aspect: Aspect = "local"
+) -> Iterator[Looked | Decision]:
+    """Every step of the evaluation that ``ir`` describes, at a host endpoint in one ``aspect`` of its.
 
     The first decision is the verdict. Who goes on after it sees what would come next were it not made; the
-    last decision is always the endpoint's ``unmatched``.
+    last decision is always the endpoint's ``unmatched``. What passes through a host is allowed instead, and
+    before tracking or DNAT neither that nor a tier's default decides (``felix/rules/endpoints.go``).
     """
     for tier in ordered_tiers(world):
-        yield from _walk_tier(world, tier, endpoint, direction, flow)
-    yield Decision(allowed=endpoint.unmatched == "allow")
+        yield from _walk_tier(world, tier, endpoint, direction, flow, aspect)
+    yield Decision(allowed=endpoint.unmatched == "allow" or aspect != "local", final=aspect not in _UNDECIDED)
 
 
 def _walk_tier(
-    world: World, tier: Tier, endpoint: Endpoint, direction: Direction, flow: Flow
+    world: World, tier: Tier, endpoint: Endpoint, direction: Direction, flow: Flow, aspect: Aspect
 ) -> Iterator[Looked | Decision]:
     applied: list[Policy] = []
     for policy in sorted((p for p in world.policies if p.tier == tier.name), key=lambda p: p.sort_key):
         rules = policy.rules(direction)
-        if policy.do_not_track or policy.pre_dnat:
-            yield Looked(tier=tier, policy=policy, why="untracked")
+        if aspect not in policy.aspects:
+            yield Looked(tier=tier, policy=policy, why="aspect")
         elif not policy.selector.matches(endpoint.labels):
             yield Looked(tier=tier, policy=policy, why="selector")
         elif rules is None:
@@ -146,7 +152,7 @@ def _walk_tier(
                 if rule.action == "pass":
                     return
                 yield Decision(allowed=rule.action == "allow", tier=tier, policy=policy, rule=rule)
-    if applied and tier.default != "pass":
+    if applied and tier.default != "pass" and aspect not in _UNDECIDED:
         yield Decision(allowed=tier.default == "allow", tier=tier, applied=tuple(applied))
 
 

@@ -21,7 +21,7 @@ Outcome = Literal[
 _SKIPPED: dict[str, Outcome] = {
     "selector": "not selected",
     "direction": "other direction",
-    "untracked": "not for tracked flows",
+    "aspect": "not for tracked flows",
 }
 
 

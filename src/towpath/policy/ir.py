@@ -38,6 +38,11 @@ from towpath.policy.selector import All, Selector, conjunction, equal, one_of
 Direction = Literal["ingress", "egress"]
 Action = Literal["allow", "deny", "pass", "log"]
 Default = Literal["deny", "pass", "allow"]
+Aspect = Literal["local", "forwarded", "untracked", "pre-dnat"]
+"""Where a host endpoint is asked: about connections of the host's own, about those that pass through, about
+packets before they are tracked, about those that come in before DNAT. Pods are asked in one way only.
+"""
+
 
 KIND = "towpath.io/kind"
 NAMESPACE = "projectcalico.org/namespace"
@@ -63,7 +68,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Something with addresses of its own that policies select: a pod, a host endpoint, a node.
 
     ``name`` is unique among all endpoints: ``Pod/NAMESPACE/NAME``, ``Node/NAME``, ``HostEndpoint/NAME``.
-    ``labels`` complete, as the module describes. ``unmatched``: what no tier decided.
+    ``labels`` complete, as the module describes. ``unmatched``: what no tier decided. ``node`` where it is,
+    empty if nobody knows. ``interface`` of a host endpoint: a name; ``*`` for all; empty for the one that has
+    any of its addresses.
     """
 
     name: str
@@ -71,6 +78,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[Addr, ...] = ()
     ports: tuple[NamedPort, ...] = ()
     unmatched: Literal["allow", "deny"] = "allow"
+    node: str = ""
+    interface: str = ""
 
 
 class NetworkSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +184,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     def sort_key(self) -> tuple[float, str, str, str, str]:
         """Place within the tier."""
         return (self.order, self.rank, self.name, self.namespace, self.kind)
+
+    @property
+    def aspects(self) -> tuple[Aspect, ...]:
+        """Where it is asked at a host endpoint; at a pod only if these include ``local``."""
+        if self.do_not_track:
+            return ("untracked",)
+        if self.pre_dnat:
+            return ("pre-dnat",)
+        return ("local", "forwarded") if self.apply_on_forward else ("local",)
 
     def rules(self, direction: Direction) -> tuple[Rule, ...] | None:
         """The direction's rules, None where it is not spoken of."""

@@ -36,8 +36,9 @@ class PolicyBook:
         self._terms = terms
         self._vocabulary = vocabulary
         self._tiers = {tier.name: tier for tier in BUILTIN_TIERS}
-        self._selecting: dict[Selector, _Selecting] = {}
-        self._index: LabelIndex[_Selecting] = LabelIndex()
+        # Apart are policies that pods are not asked about: before tracking, and before DNAT.
+        self._selecting: dict[tuple[bool, Selector], _Selecting] = {}
+        self._indexes: dict[bool, LabelIndex[_Selecting]] = {False: LabelIndex(), True: LabelIndex()}
         self._uses: Counter[PolicyKey] = Counter()
         self._ready: dict[tuple[PolicyKey, Direction], tuple[Policy, PolicyRules]] = {}
         self._former: dict[tuple[PolicyKey, Direction], PolicyRules | None] = {}
@@ -52,12 +53,11 @@ class PolicyBook:
             self._deselect(old)
         self.policies[policy.key] = policy
         self.changed[policy.key] = None
-        if policy.do_not_track or policy.pre_dnat:
-            return  # these are not for connections that pods have
-        selecting = self._selecting.get(policy.selector)
+        place = (_apart(policy), policy.selector)
+        selecting = self._selecting.get(place)
         if selecting is None:
-            selecting = self._selecting[policy.selector] = _Selecting()
-            self._index.add(selecting, policy.selector)
+            selecting = self._selecting[place] = _Selecting()
+            self._indexes[place[0]].add(selecting, policy.selector)
         selecting.keys[policy.key] = None
 
     def remove(self, key: PolicyKey) -> None:
@@ -83,14 +83,15 @@ class PolicyBook:
         """Whoever follows the changes has done so."""
         self.changed = {}
 
-    def selecting(self, labels: Labels) -> frozenset[PolicyKey]:
-        """The policies that select what has these labels."""
-        return frozenset(key for selecting in self._index.matching(labels) for key in selecting.keys)
+    def selecting(self, labels: Labels, *, host: bool = False) -> frozenset[PolicyKey]:
+        """The policies that select the pod, or ``host`` endpoint, that has these labels."""
+        indexes = self._indexes.values() if host else (self._indexes[False],)
+        return frozenset(key for index in indexes for found in index.matching(labels) for key in found.keys)
 
-    def selector(self, key: PolicyKey) -> Selector:
-        """Whom the policy selects; nobody if there is none."""
+    def selector(self, key: PolicyKey, *, host: bool = False) -> Selector:
+        """Whom the policy selects, of pods or ``host`` endpoints; nobody if there is none."""
         policy = self.policies.get(key)
-        if policy is None or policy.do_not_track or policy.pre_dnat:
+        if policy is None or (_apart(policy) and not host):
             return NOTHING
         return policy.selector
 
@@ -168,14 +169,18 @@ class PolicyBook:
         return self._bare.setdefault((tier, direction), PolicyRules(direction, tier, (tier.sort_key, _FIRST)))
 
     def _deselect(self, policy: Policy) -> None:
-        selecting = self._selecting.get(policy.selector)
-        if selecting is not None and policy.key in selecting.keys:
-            del selecting.keys[policy.key]
-            if not selecting.keys:
-                self._index.remove(self._selecting.pop(policy.selector))
+        place = (_apart(policy), policy.selector)
+        selecting = self._selecting[place]
+        del selecting.keys[policy.key]
+        if not selecting.keys:
+            self._indexes[place[0]].remove(self._selecting.pop(place))
 
     def _touch_tier(self, name: str) -> None:
         self.changed.update((key, None) for key, policy in self.policies.items() if policy.tier == name)
+
+
+def _apart(policy: Policy) -> bool:
+    return policy.do_not_track or policy.pre_dnat
 
 
 def _names(rules: PolicyRules) -> Iterator[str]:

@@ -11,30 +11,37 @@ from towpath.policy.cells import Decisions, Own
 from towpath.policy.classes import Change, Classes, Watched
 from towpath.policy.clauses import PolicyRules
 from towpath.policy.conn_chains import ConnectionChains
-from towpath.policy.conn_rules import Outcome, final
+from towpath.policy.conn_rules import UNDECIDED, Outcome, final
 from towpath.policy.connections import ALL, NOTHING
 from towpath.policy.facts import Traits
-from towpath.policy.ir import Direction
+from towpath.policy.ir import Aspect, Direction
 from towpath.policy.live import VERDICT, LiveMap, LiveProgram
 
 _FAMILIES: tuple[Family, ...] = (4, 6)
 
 
 class SubjectKey(NamedTuple):
-    """What makes a subject. ``denies``: what no tier decides."""
+    """What makes a subject. ``denies``: what no tier decides. ``undecided`` instead, if that is for others to
+    judge, as is then what a tier's default would deny.
+    """
 
     direction: Direction
     policies: frozenset[PolicyRules]
     denies: bool
     own: Own = Own()
+    undecided: bool = False
 
 
 class Slot(NamedTuple):
-    """Who is judged: a local endpoint, by one of its addresses if these are not all judged the same."""
+    """Who is judged: a local endpoint, by one of its addresses if these are not all judged the same; a host
+    endpoint, where it is asked, by what is known of the own side's address.
+    """
 
     endpoint: str
     direction: Direction
     address: Addr | None = None
+    aspect: Aspect = "local"
+    own: Own | None = None
 
 
 class Subject:
@@ -58,9 +65,15 @@ class Subject:
 
 
 class Subjects:
-    """All of them, by who is judged. A subject whose users all get another key together keeps its chain."""
+    """All of them, by who is judged. A subject whose users all get another key together keeps its chain.
 
-    def __init__(self, classes: Classes, chains: ConnectionChains, program: LiveProgram) -> None:
+    ``letter`` begins their chains' names: those that share a program have different ones.
+    """
+
+    def __init__(
+        self, classes: Classes, chains: ConnectionChains, program: LiveProgram, letter: str = "p"
+    ) -> None:
+        self._letter = letter
         self.of: dict[Slot, Subject] = {}
         self._classes = classes
         self._chains = chains
@@ -117,7 +130,7 @@ class Subjects:
             before = subject.key
             del self._by_key[before]
         else:
-            subject, before = self._create(key), SubjectKey(key.direction, frozenset(), key.denies, key.own)
+            subject, before = self._create(key), key._replace(policies=frozenset())
         subject.key = key
         self._by_key[key] = subject
         if before[2:] != key[2:]:
@@ -129,7 +142,7 @@ class Subjects:
 
     def _create(self, key: SubjectKey) -> Subject:
         mark = sum(rules.mark for rules in key.policies) % (1 << 64)
-        name = f"{'pi' if key.direction == 'ingress' else 'pe'}-{mark:016x}"
+        name = f"{self._letter}{key.direction[0]}-{mark:016x}"
         while name in self._names:
             name += "-"
         self._names.add(name)
@@ -217,4 +230,6 @@ class Subjects:
 
 
 def _decisions(key: SubjectKey) -> Decisions:
+    if key.undecided:
+        return Decisions(UNDECIDED, key.own, lenient=True)
     return Decisions(NOTHING if key.denies else ALL, key.own)
