@@ -76,9 +76,7 @@ async def followed() -> set[tuple[str, str, str]]:
         kinds = {source.plural for source in SOURCES if source.group != left_out}
         settings = load({"node_name": "n1", "net_conf": NET_CONF}, {})
         async with Client(api.config()) as client:
-            cluster = Cluster(
-                settings, parse_net_conf(NET_CONF), client, Metrics(), lambda: None, lambda: None
-            )
+            cluster = Cluster(settings, parse_net_conf(NET_CONF), client, Metrics(), *[lambda: None] * 3)
             tasks = [asyncio.create_task(part) for part in cluster.parts()]
             await asyncio.wait_for(api.watched(len(kinds) + len(CORE)), 10)
             assert cluster.known

@@ -7,7 +7,7 @@ from towpath.agent.surroundings import Surroundings
 from towpath.cni.errors import CniError, ErrorCode
 from towpath.desired.policy_chains import NO_POLICIES, Verdicts
 from towpath.model.attachment import Attachment
-from towpath.model.state import NetState
+from towpath.model.nft import NftTable
 
 
 class Admission(Protocol):
@@ -37,25 +37,24 @@ UNRESTRICTED = Unrestricted()
 
 
 class ByPolicy:
-    """``reconcile`` brings the kernel to what is desired; ``desired`` is what that was, None at first."""
+    """``bring`` brings the kernel to what is desired; ``table`` is what that was, None at first."""
 
     def __init__(
         self,
         around: Surroundings,
-        reconcile: Callable[[], Awaitable[bool]],
-        desired: Callable[[], NetState | None],
+        bring: Callable[[], Awaitable[bool]],
+        table: Callable[[], NftTable | None],
     ) -> None:
-        self._around, self._reconcile, self._desired = around, reconcile, desired
+        self._around, self._bring, self._table = around, bring, table
 
     def verdicts(self, attachments: tuple[Attachment, ...], one: Attachment) -> Verdicts:
         """Without any policy for it, what it is bound to is known at once."""
         return self._around.verdicts(attachments, one)
 
     async def enforce(self, one: Attachment) -> None:
-        """Reconcile, and see that the pod is part of it."""
-        well = await self._reconcile()
-        state = self._desired()
-        table = state.nft if state is not None else None
+        """Bring it, and see that the pod is part of it."""
+        well = await self._bring()
+        table = self._table()
         bound = table is not None and all(
             (one.host_ifname,) in table.sets[name].elements for name in ("pod_from", "pod_to")
         )

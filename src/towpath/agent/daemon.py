@@ -5,6 +5,7 @@ both stop, calls under way are finished, and all that is in the kernel stays: th
 """
 
 import asyncio
+import gc
 import signal
 import time
 from collections.abc import Iterable, Mapping
@@ -43,7 +44,6 @@ from towpath.log import get_logger
 from towpath.model.finding import Finding
 from towpath.model.network import ClusterNetwork
 from towpath.model.nft import NftTable
-from towpath.model.state import NetState
 
 log = get_logger("towpath.agent")
 
@@ -51,6 +51,8 @@ log = get_logger("towpath.agent")
 # the second within which a deletion by somebody else is to be mended.
 _EVENT_DELAY, _EVENT_DELAY_BUSY = 0.1, 0.5
 _STUCK_AFTER = 120.0
+# Between two changes of policy: a storm of events is not to become one of transactions.
+_POLICY_REST = 0.02
 
 
 class Agent:
@@ -74,9 +76,12 @@ class Agent:
         self._node_runner = Runner(
             self._publish, resync=settings.resync_seconds, backoff=Backoff(0.5, 30.0), rest=0.25
         )
+        self._policy_runner = Runner(
+            self._amend, resync=settings.resync_seconds, backoff=Backoff(0.2, 10.0), rest=_POLICY_REST
+        )
         self._around: Surroundings = Standalone(network)
         if client is not None:
-            changes = self._kernel_runner.poke, self._own_changed
+            changes = self._kernel_runner.poke, self._policy_runner.poke, self._own_changed
             self._around = Cluster(settings, network, client, self._metrics, *changes)
         probing = client is not None and settings.offload_probe
         self._probe = OffloadProbe(SystemOffload(), settings.offload_port) if probing else None
@@ -88,7 +93,8 @@ class Agent:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with AsyncExitStack() as stack:
             await self._set_up(stack)
-            parts = [*self._around.parts(), self._kernel_runner.run(), self._node_runner.run()]
+            runners = (self._kernel_runner, self._policy_runner, self._node_runner)
+            parts = [*self._around.parts(), *(runner.run() for runner in runners)]
             parts.append(self._collect())
             if self._probe is not None:
                 parts.append(self._probe.run())
@@ -109,7 +115,7 @@ class Agent:
         stack.callback(self._store.close)
         with suppress(LeaseStoreError):  # its problem is told by STATUS, readiness and findings
             self._store.open()
-        admission = ByPolicy(self._around, self._reconcile, self._desired)
+        admission = ByPolicy(self._around, self._enforce, self._in_force)
         self._attachments: Attachments = await stack.enter_async_context(
             make_attachments(self._store, kernel, self._around.pods, self._attach, self._lock, admission)
         )
@@ -169,11 +175,17 @@ class Agent:
         self._node_runner.poke()
         return step is not None and not step.failed
 
-    def _desired(self) -> NetState | None:
-        return self._step.plan.desired.state if self._step is not None else None
+    async def _amend(self) -> bool:
+        """Bring what has changed of policy to the kernel; if there is any doubt, by comparing everything."""
+        if not (self._around.known and await self._reconciler.amend(self._around.policy_changes)):
+            self._kernel_runner.poke()
+        return True
+
+    async def _enforce(self) -> bool:
+        return await self._reconciler.amend(self._around.policy_changes) or await self._reconcile()
 
     def _in_force(self) -> NftTable | None:
-        return self._step.plan.desired.state.nft if self._step is not None and self._step.firewall else None
+        return self._reconciler.table()
 
     async def _collect(self) -> None:
         """Every resync interval, free leases whose DEL never came, on two proofs."""
@@ -217,6 +229,10 @@ class Agent:
         if self._probe is not None:
             self._probe.update(overlay_devices(step))
         if first:
+            # What there is by now stays, mostly. To look through all of it for garbage again and again would
+            # hold everything up for tenths of a second.
+            gc.collect()
+            gc.freeze()
             log.info("in_charge", operations=len(step.planned), pods=len(step.plan.attachments))
 
     async def _publish(self) -> bool:

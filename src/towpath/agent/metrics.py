@@ -32,6 +32,7 @@ METRICS = {
     "towpath_reconcile_runs": Described("counter", "Comparisons of kernel and desired state"),
     "towpath_reconcile_failures": Described("counter", "Comparisons that ended with something undone"),
     "towpath_reconcile_seconds": Described("histogram", "Time of a comparison with its operations"),
+    "towpath_policy_seconds": Described("histogram", "Time of a change of policy until the kernel held it"),
     "towpath_operations": Described("counter", "Kernel operations carried out", ("operation",)),
     "towpath_repairs": Described("counter", "Operations that undid somebody else's change", ("operation",)),
     "towpath_cni_requests": Described(

@@ -13,6 +13,7 @@ import msgspec
 from towpath.agent.policy_kinds import Served, offered
 from towpath.api.core import Namespace, Node, Pod, ServiceAccount
 from towpath.api.slices import EndpointSlice
+from towpath.desired.policy_chains import NO_POLICIES, Verdicts
 from towpath.kube.client import Client
 from towpath.kube.codec import Key
 from towpath.kube.errors import KubeError
@@ -22,8 +23,9 @@ from towpath.log import get_logger
 from towpath.model.attachment import Attachment
 from towpath.model.finding import Finding
 from towpath.model.net import Addr
+from towpath.model.op import NftUpdate
 from towpath.model.policy import Program, Sampling
-from towpath.policy.engine import Engine
+from towpath.policy.engine import TABLE, Engine
 from towpath.policy.objects import Objects
 from towpath.policy.reported import Reported
 from towpath.policy.sources import Source
@@ -34,11 +36,11 @@ SERVICE_ACCOUNTS = Kind(plural="serviceaccounts", type=ServiceAccount)
 SLICES = Kind(plural="endpointslices", type=EndpointSlice, group="discovery.k8s.io")
 _ASK_AGAIN = 30.0
 _ASK_AGAIN_SOON = 1.0
-_COALESCE = 0.02
 
 
 class Policies:
-    """``changed`` is called when the program may be another. ``pods`` are those of all nodes.
+    """``changed`` is called when the program may be another, often for nothing: most of what happens in a
+    cluster changes nothing here. ``pods`` are those of all nodes.
 
     The owner of the reflectors of pods and nodes passes their events on.
     """
@@ -65,7 +67,6 @@ class Policies:
         self._served: Served | None = None
         self._problem = "which kinds of policy there are is not known yet"
         self._complete = False
-        self._looking = False
 
     @property
     def reflectors(self) -> Mapping[str, Reflector[Any]]:
@@ -110,6 +111,26 @@ class Policies:
         """What the kernel should hold for these pods; None while not everything is known."""
         if self.problem():
             return None
+        self._set_local(attachments)
+        return self._engine.program()
+
+    def changes(self, attachments: Iterable[Attachment]) -> NftUpdate | None:
+        """What has changed of it since it was told last, by this or ``program``; None as for ``program``."""
+        if self.problem():
+            return None
+        self._set_local(attachments)
+        return self._engine.changes() or NftUpdate(table=TABLE)
+
+    def verdicts(self, attachments: Iterable[Attachment], one: Attachment) -> Verdicts:
+        """What ``one`` of these pods is judged by, once the program is in force."""
+        if self.problem():
+            return None, None
+        if one.pod is None:
+            return NO_POLICIES
+        self._set_local(attachments)
+        return self._engine.verdicts(one.host_ifname)
+
+    def _set_local(self, attachments: Iterable[Attachment]) -> None:
         local: dict[str, str] = {}
         wired = {}
         self.local = {}
@@ -121,27 +142,14 @@ class Policies:
                 self.local.update(dict.fromkeys(att.addresses, name))
         self._objects.wired(wired)
         self._engine.set_local(local)
-        return self._engine.program()
 
     # Events.
-
-    def _heard(self) -> None:
-        """Look soon, once for many events, whether any of them means something for this node."""
-        if not self._looking:
-            self._looking = True
-            asyncio.get_running_loop().call_later(_COALESCE, self._look)
-
-    def _look(self) -> None:
-        """Most of what happens in a cluster changes nothing here, and the kernel need not be looked at."""
-        self._looking = False
-        if not self._complete or self._engine.changes() is not None:
-            self._changed()
 
     def pod_changed(self, key: Key | None) -> None:
         """An event of the reflector of pods."""
         if key is not None:
             self._objects.pod(key, self._pods.objects.get(key))
-        self._heard()
+        self._changed()
 
     def pod_found(self, pod: Pod) -> None:
         """A pod that was asked for by name, since it was not in the cache yet."""
@@ -153,27 +161,27 @@ class Policies:
         """An event of the reflector of nodes."""
         if key is not None:
             self._objects.node(key[1], self._nodes.objects.get(key))
-        self._heard()
+        self._changed()
 
     def _namespace_changed(self, key: Key | None) -> None:
         if key is not None:
             self._objects.namespace(key[1], self._namespaces.objects.get(key))
-        self._heard()
+        self._changed()
 
     def _account_changed(self, key: Key | None) -> None:
         if key is not None:
             self._objects.account(key, self._accounts.objects.get(key))
-        self._heard()
+        self._changed()
 
     def _slice_changed(self, key: Key | None) -> None:
         if key is not None and self._slices is not None:
             self._objects.slice(key, self._slices.objects.get(key))
-        self._heard()
+        self._changed()
 
     def _source_changed(self, source: Source, key: Key | None) -> None:
         if key is not None:
             self._objects.policy(source, key, self._sources[source][0].objects.get(key))
-        self._heard()
+        self._changed()
 
     # Following.
 
@@ -208,7 +216,7 @@ class Policies:
                 self._begin(source, kind, tasks)
         if self._served != served:
             self._served = served
-            self._heard()
+            self._changed()
 
     def _begin(self, source: Source, kind: Kind[Raw], tasks: asyncio.TaskGroup) -> None:
         reflector = self._follow(kind, lambda key: self._source_changed(source, key))

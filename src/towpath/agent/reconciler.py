@@ -1,20 +1,27 @@
-"""One step of the loop: observe, compute what should be, apply the difference; under the kernel lock."""
+"""One step of the loop: observe, compute what should be, apply the difference; under the kernel lock.
+
+Most changes are of policy alone, and then what changes is known without a look at the kernel: ``amend``. It
+is for when nothing else can have come between; the step is the truth, and what follows any doubt.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import msgspec
+from msgspec.structs import replace
 
 from towpath.agent.metrics import Metrics
 from towpath.agent.planning import Plan, Planner
 from towpath.desired.annotations import own_annotations
 from towpath.desired.node import Desired
 from towpath.desired.ruleset import TABLE
+from towpath.kernel.nft_known import applied
 from towpath.kernel.port import Kernel, KernelRefused
 from towpath.log import get_logger
 from towpath.model.attachment import Attachment
 from towpath.model.finding import Finding
+from towpath.model.nft import NftTable
 from towpath.model.op import Add, AddLink, Delete, NftUpdate, Op, SetLink
 from towpath.reconcile.check import missing_devices
 from towpath.reconcile.diff import diff
@@ -70,6 +77,8 @@ class Reconciler:
         self._kernel, self._planner = kernel, planner
         self._lock, self._attachments, self._metrics = lock, attachments, metrics
         self._last: Step | None = None
+        self._sure = False
+        self._since: list[NftUpdate] = []
         self.findings: tuple[Finding, ...] = ()
         """What the last step had to say about its input, also if it could not be carried out."""
 
@@ -81,11 +90,49 @@ class Reconciler:
         """
         begun = perf_counter()
         async with self._lock:
+            self._sure = False
             step = self._step()
+            self._sure = step is not None and step.firewall
         self._account(step, perf_counter() - begun)
         return step
 
+    async def amend(self, changes: Callable[[tuple[Attachment, ...]], NftUpdate | None]) -> bool:
+        """Carry out what ``changes`` says of the table since it, or the planner, was asked last.
+
+        False: that is not certain to be right, and a step has to follow.
+        """
+        begun = perf_counter()
+        async with self._lock:
+            sure, self._sure = self._sure, False
+            update = changes(self._attachments()) if sure else None
+            if update is None:
+                return False
+            if update != NftUpdate(table=update.table):
+                try:
+                    if not self._kernel.amend(update):
+                        return False
+                except KernelRefused as e:
+                    log.warning("operation_refused", operation=e.op, error=e.reason, hint=e.hint)
+                    return False
+                self._since.append(update)
+                self._metrics.count("towpath_operations", operation_name(update))
+                self._metrics.observe("towpath_policy_seconds", perf_counter() - begun)
+                log.debug("amended", operation=update.describe())
+            self._sure = True
+        return True
+
+    def table(self) -> NftTable | None:
+        """What was last put in force, None before."""
+        if self._last is None or not self._last.firewall:
+            return None
+        table = self._last.plan.desired.state.nft
+        if table is not None and self._since:
+            table = applied(table, self._since)
+            self._last, self._since = _with_table(self._last, table), []
+        return table
+
     def _step(self) -> Step | None:
+        self.table()
         last = self._last.plan.desired.state if self._last else None
         sysctls = last.sysctls.keys() if last else ()
         observed = self._kernel.observe(sysctls, TABLE)
@@ -96,6 +143,7 @@ class Reconciler:
         if desired.state.sysctls.keys() != sysctls:
             observed = self._kernel.observe(desired.state.sysctls, TABLE)
         planned = diff(observed, desired.state, desired.scope)
+        self._since = []
         unchanged = self._last is not None and last == desired.state
         self._last = Step(
             plan=plan,
@@ -142,6 +190,11 @@ class Reconciler:
         )
         if step.failed:
             self._metrics.count("towpath_reconcile_failures")
+
+
+def _with_table(step: Step, table: NftTable) -> Step:
+    desired = replace(step.plan.desired, state=replace(step.plan.desired.state, nft=table))
+    return replace(step, plan=replace(step.plan, desired=desired))
 
 
 def operation_name(op: Op) -> str:

@@ -17,7 +17,8 @@ from towpath.agent.policy_log import PolicyLog
 from towpath.agent.report import Publisher
 from towpath.api.core import Node, Pod
 from towpath.api.report import AgentReport
-from towpath.desired.policy_chains import NO_POLICIES, Verdicts, verdicts_of
+from towpath.desired.policy_chains import NO_POLICIES, Verdicts
+from towpath.desired.ruleset import TABLE
 from towpath.kube.client import Client
 from towpath.kube.codec import Key
 from towpath.kube.kinds import NODES, PODS
@@ -25,6 +26,7 @@ from towpath.kube.reflector import Reflector, Selection
 from towpath.model.attachment import Attachment
 from towpath.model.finding import Finding
 from towpath.model.network import ClusterNetwork
+from towpath.model.op import NftUpdate
 from towpath.model.policy import Sampling
 
 
@@ -55,6 +57,10 @@ class Surroundings(Protocol):
 
     def verdicts(self, attachments: tuple[Attachment, ...], one: Attachment) -> Verdicts:
         """What ``one`` of them is judged by; None: to be put in force by reconciliation first."""
+        ...
+
+    def policy_changes(self, attachments: tuple[Attachment, ...]) -> NftUpdate | None:
+        """What is new of policy since it was told last, here or by the planner; None: not known."""
         ...
 
     def findings(self) -> list[Finding]:
@@ -89,6 +95,10 @@ class Standalone:
         """All is allowed."""
         return NO_POLICIES
 
+    def policy_changes(self, attachments: tuple[Attachment, ...]) -> NftUpdate | None:
+        """Nothing ever."""
+        return NftUpdate(table=TABLE)
+
     def findings(self) -> list[Finding]:
         """None."""
         return []
@@ -105,8 +115,8 @@ class Standalone:
 class Cluster:
     """The API's Nodes and this node's pods, and the own Node to write to.
 
-    ``changed`` is called when the plan may be another, ``own_changed`` when something about the own Node or
-    the knowledge of pods is new.
+    ``changed`` is called when the plan may be another, ``policy_changed`` when the policies in it may be,
+    ``own_changed`` when something about the own Node or the knowledge of pods is new.
     """
 
     def __init__(
@@ -116,6 +126,7 @@ class Cluster:
         client: Client,
         metrics: Metrics,
         changed: Callable[[], None],
+        policy_changed: Callable[[], None],
         own_changed: Callable[[], None],
     ) -> None:
         self._name, self._changed, self._own_changed = settings.node_name, changed, own_changed
@@ -131,7 +142,7 @@ class Cluster:
         )
         group = settings.policy_log_group
         sampling = Sampling(group=group, denials=settings.policy_log_denials)
-        self._policies = Policies(client, self._pods, self._nodes, changed, silence, sampling)
+        self._policies = Policies(client, self._pods, self._nodes, policy_changed, silence, sampling)
         book = AddressBook(lambda: self._pods.objects, lambda: self._nodes.objects, monotonic)
         known = self._policies
         self._log = PolicyLog(self._name, group, known.judge, lambda: known.local, book, metrics)
@@ -165,11 +176,12 @@ class Cluster:
 
     def verdicts(self, attachments: tuple[Attachment, ...], one: Attachment) -> Verdicts:
         """What ``one`` of them is judged by, as far as nothing else has to be in the kernel for it."""
-        program = self._policies.program(attachments)
-        if program is None:
-            return None, None
-        found = verdicts_of(program, one)
+        found = self._policies.verdicts(attachments, one)
         return found if found == NO_POLICIES else (None, None)
+
+    def policy_changes(self, attachments: tuple[Attachment, ...]) -> NftUpdate | None:
+        """From all events so far."""
+        return self._policies.changes(attachments)
 
     def findings(self) -> list[Finding]:
         """Nodes that cannot be read, policies that are stricter than what was written."""

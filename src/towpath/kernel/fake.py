@@ -95,6 +95,13 @@ class FakeKernel:
             except ValueError as error:
                 raise KernelRefused(op.describe(), EINVAL, str(error)) from error
 
+    def amend(self, update: NftUpdate) -> bool:
+        """See ``port.Kernel``. It is certain of nothing that is not there."""
+        if update.table not in self.tables:
+            return False
+        self.apply([update])
+        return True
+
     def _single(self, op: Op, pod_netns: int | None) -> None:
         match op:
             case AddLink():

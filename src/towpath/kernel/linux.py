@@ -119,6 +119,12 @@ class LinuxKernel:
         """Those of a chain's rules; None where a rule has none, or is not there. Raises KernelRefused."""
         return self._nft.rule_counters(table, chain) if self._nft is not None else []
 
+    def amend(self, update: NftUpdate) -> bool:
+        """See ``port.Kernel``."""
+        if self._nft is None:
+            raise KernelRefused(update.describe(), EOPNOTSUPP, "this handle of a namespace has no netfilter")
+        return self._nft.amend(update)
+
     def _single(
         self, op: AddLink | DelLink | SetSysctl | NftUpdate | FlushConntrack, pod_netns: int | None
     ) -> None:

@@ -53,6 +53,7 @@ class Nft:
         self._nft = NftContext()
         self._socket = NftSocket(self._nft.descriptor)
         self._known = Known()
+        self._owned = ""
         # By the table's handle and the rule's print.
         self._texts: dict[tuple[int, bytes], str] = {}
 
@@ -74,6 +75,15 @@ class Nft:
             return
         transactions = self._take(update) if update.own else 0
         self._change(replace(update, own=False), transactions)
+
+    def amend(self, update: NftUpdate) -> bool:
+        """As ``apply``, if the table is surely as it was last left or seen here: the ruleset's generation
+        says so, or nobody else can change it. Else nothing is done, and False said. Raises KernelRefused.
+        """
+        if update.table != self._owned and not self._known.at(update.table, self._socket.generation()):
+            return False
+        self._change(update, 0)
+        return True
 
     def _change(self, update: NftUpdate, before: int) -> None:
         """Execute an update that is not about the owner; ``before`` transactions belong to it already."""
@@ -98,6 +108,8 @@ class Nft:
                     raise KernelRefused(op, error.errno, error.reason, _HINTS.get(error.errno, "")) from error
                 update = smaller
         self._learn(update)
+        if before:
+            self._owned = update.table
         moved = replace(update, own=before > 0)
         self._known.moved(moved, before + transactions, self._socket.generation())
 

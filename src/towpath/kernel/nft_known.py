@@ -1,12 +1,15 @@
 """What is known of a table without looking: nobody changes a ruleset without moving its generation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from msgspec.structs import replace
 
 from towpath.model.nft import Field, Key, NftChain, NftSet, NftTable
 from towpath.model.op import NftUpdate
+
+# So many updates are kept before they are put together.
+_MANY = 256
 
 
 class Known:
@@ -32,9 +35,9 @@ class Known:
 
     def table(self) -> NftTable | None:
         """The table; None: there is none."""
-        for update in self._since:
-            self._table = applied(self._table or NftTable(name=update.table), update)
-        self._since = []
+        if self._since:
+            self._table = applied(self._table or NftTable(name=self._name), self._since)
+            self._since = []
         return self._table
 
     def seen(self, name: str, table: NftTable | None, generation: int) -> None:
@@ -55,6 +58,8 @@ class Known:
             return
         self._generation = generation
         self._since.append(update)
+        if len(self._since) >= _MANY:
+            self.table()
         for decl, _ in (*update.add_elements, *update.del_elements):
             self._digests.pop(decl.name, None)
 
@@ -66,33 +71,51 @@ class Known:
         return known[1]
 
 
-def applied(table: NftTable, update: NftUpdate) -> NftTable:
-    """What ``update``, which the kernel accepted, has made of ``table``."""
-    if update.recreate:
-        table = NftTable(name=table.name)
-    sets, chains = dict(table.sets), dict(table.chains)
-    for decl in update.add_sets:
-        sets.setdefault(decl.name, replace(decl, elements={}))
-    for name, hook in update.add_chains:
-        known = chains.setdefault(name, NftChain(name=name, hook=hook))
-        chains[name] = replace(known, hook=hook or known.hook)
-    for decl, elements in update.del_elements:
-        kept = dict(sets[decl.name].elements)
-        for key in elements:
-            kept.pop(listed_key(decl, key), None)
-        sets[decl.name] = replace(sets[decl.name], elements=kept)
-    for decl, elements in update.add_elements:
-        more = {listed_key(decl, k): v for k, v in elements.items()} if decl.interval else elements
-        merged = sets[decl.name].elements | more
-        sets[decl.name] = replace(sets[decl.name], elements=merged)
-    for chain in update.set_chains:
-        known = chains.get(chain.name, chain)
-        chains[chain.name] = replace(chain, hook=chain.hook or known.hook)
-    for name in update.del_chains:
-        del chains[name]
-    for name in update.del_sets:
-        del sets[name]
-    return replace(table, sets=sets, chains=chains, owner="own" if update.own else table.owner)
+def applied(table: NftTable, updates: Iterable[NftUpdate]) -> NftTable:
+    """What ``updates``, which the kernel accepted, have made of ``table``. A set is copied once for all."""
+    state = _State(table)
+    for update in updates:
+        state.apply(update)
+    return replace(state.table, sets=state.sets, chains=state.chains)
+
+
+class _State:
+    def __init__(self, table: NftTable) -> None:
+        self.table, self.sets, self.chains = table, dict(table.sets), dict(table.chains)
+        self._copied: dict[str, dict[Key, Key]] = {}
+
+    def apply(self, update: NftUpdate) -> None:
+        """In the order of execution."""
+        if update.recreate:
+            self.table, self.sets, self.chains, self._copied = NftTable(name=update.table), {}, {}, {}
+        for decl in update.add_sets:
+            self.sets.setdefault(decl.name, replace(decl, elements={}))
+        for name, hook in update.add_chains:
+            known = self.chains.setdefault(name, NftChain(name=name, hook=hook))
+            self.chains[name] = replace(known, hook=hook or known.hook)
+        for decl, elements in update.del_elements:
+            kept = self._elements(decl.name)
+            for key in elements:
+                kept.pop(listed_key(decl, key), None)
+        for decl, elements in update.add_elements:
+            more = {listed_key(decl, k): v for k, v in elements.items()} if decl.interval else elements
+            self._elements(decl.name).update(more)
+        for chain in update.set_chains:
+            known = self.chains.get(chain.name, chain)
+            self.chains[chain.name] = replace(chain, hook=chain.hook or known.hook)
+        for name in update.del_chains:
+            del self.chains[name]
+        for name in update.del_sets:
+            del self.sets[name]
+            self._copied.pop(name, None)
+        if update.own:
+            self.table = replace(self.table, owner="own")
+
+    def _elements(self, name: str) -> dict[Key, Key]:
+        if name not in self._copied:
+            self._copied[name] = dict(self.sets[name].elements)
+            self.sets[name] = replace(self.sets[name], elements=self._copied[name])
+        return self._copied[name]
 
 
 def listed_key(decl: NftSet, key: Key) -> Key:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from towpath.model.op import Op
+from towpath.model.op import NftUpdate, Op
 from towpath.model.state import NetState
 
 
@@ -33,5 +33,11 @@ class Kernel(Protocol):
         """Execute in order. ``pod_netns`` is a descriptor of the namespace in which veth peers are born.
 
         Raises KernelRefused at the first operation that fails; those before it stay in force.
+        """
+        ...
+
+    def amend(self, update: NftUpdate) -> bool:
+        """Execute a change to a table of which it is certain that nobody else has changed it since it was
+        last observed or updated here. False: it is not, and nothing was done. Raises KernelRefused.
         """
         ...

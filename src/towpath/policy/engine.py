@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from towpath.model.net import Addr, Family
-from towpath.model.nft import NftSet
+from towpath.model.nft import Key, NftSet
 from towpath.model.op import NftUpdate
 from towpath.model.policy import (
     CLASS4,
@@ -195,6 +195,13 @@ class Engine:
             to_pod={str(key[0]): data for key, data in apart[POD_TO.name].elements.items()},
             sampling=self._sampling,
         )
+
+    def verdicts(self, interface: str) -> tuple[Key | None, Key | None]:
+        """Of a pod's interface its elements of ``pod_from`` and ``pod_to``, None if it is not local."""
+        self._settle()
+        apart = self._program.apart
+        sent, got = (apart[decl.name].elements.get((interface,)) for decl in (POD_FROM, POD_TO))
+        return sent, got
 
     def changes(self) -> NftUpdate | None:
         """The transaction from the program last told, by this or ``program``, to what should be now.
