@@ -1,5 +1,7 @@
 """The expected table of a lab, and the judgement of what was seen."""
 
+import msgspec
+
 from towpath.api.core import (
     Container,
     ContainerPort,
@@ -13,6 +15,9 @@ from towpath.api.core import (
 )
 from towpath.api.meta import ObjectMeta
 from towpath.lab import matrix
+from towpath.lab.matrix_policy import by_policy
+from towpath.policy.ir import World
+from towpath.policy.world import assemble
 
 NODES = [
     Node(metadata=ObjectMeta(name=n), status=NodeStatus(addresses=[NodeAddress("InternalIP", a)]))
@@ -80,3 +85,36 @@ def test_an_answer_is_judged_by_whom_the_target_saw() -> None:
     assert judged(ok=False, error="Connection refused") == "Connection refused"
     assert matrix.judge(cells, [])[0].why == "the prober gave no answer"
     assert matrix.seen_client("x from [fd00::2]:99") == "fd00::2"
+
+
+def test_policies_say_what_must_not_get_through() -> None:
+    pods = [pod("a", "n1", "10.42.0.2"), pod("b", "n2", "10.42.1.2")]
+    raws = [
+        {"apiVersion": "v1", "kind": "Pod", **msgspec.to_builtins(one)}
+        | {"status": {"podIPs": [{"ip": ip.ip} for ip in one.status.pod_ips or ()]}}
+        for one in pods
+    ]
+    spec = {"podSelector": {}, "ingress": [{"ports": [{"port": 8080}]}]}
+    policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "spec": spec}
+    policy["metadata"] = {"name": "p", "namespace": "d"}
+    cells = matrix.expected(NODES, pods, ["198.51.100.10"])
+    world = assemble([*raws, policy]).world
+    assert by_policy(cells, World(), NODES, pods) == cells
+    judged = {(c.relation, c.protocol): c.allowed for c in by_policy(cells, world, NODES, pods)}
+    for relation in (matrix.CROSS_NODE, matrix.NODE_REMOTE):
+        assert [judged[relation, p] for p in ("tcp", "udp", "icmp")] == [True, False, False]
+    for relation in (matrix.NODE_LOCAL, matrix.OUTSIDE):
+        assert all(judged[relation, p] for p in ("tcp", "udp", "icmp"))
+
+
+def test_a_denied_cell_must_stay_silent() -> None:
+    (cell, *_) = matrix.expected(NODES, [pod("a", "n1", "10.42.0.2")], [])
+    denied = msgspec.structs.replace(cell, allowed=False)
+
+    def why(**outcome: object) -> str:
+        answers = [{"from": dict([cell.origin]), "to": [{"ms": 1.0, "answer": "", **outcome}]}]
+        return matrix.judge([denied], answers)[0].why
+
+    assert why(ok=False, error="timeout") == ""
+    assert "got through (answered)" in why(ok=True, error="")
+    assert "got through (Connection refused)" in why(ok=False, error="Connection refused")

@@ -10,7 +10,7 @@ import msgspec
 
 from towpath.api.core import Node, Pod
 from towpath.api.report import VERIFY, agent_report
-from towpath.cli import verify_rollout
+from towpath.cli import policy_live, verify_rollout
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE, CliError
 from towpath.cli.output import emit, mark, output_option, progress, progress_done, table
@@ -19,10 +19,14 @@ from towpath.kube.client import Client
 from towpath.kube.kinds import NODES, PODS
 from towpath.lab import matrix
 from towpath.lab.client import LabClient
+from towpath.lab.matrix_policy import by_policy
 from towpath.lab.rundir import CONTROL, LabError
+from towpath.policy.ir import World
+from towpath.policy.world import assemble
 
 ANSWER_WITHIN = 10.0
 ASK_EVERY = 0.2
+DENIED_WITHIN = 1.0  # what is denied is waited for as long
 
 
 class NodeVerdict(msgspec.Struct, frozen=True):
@@ -65,20 +69,25 @@ def lab_of(kubeconfig: str, context: str) -> LabClient | None:
     return LabClient(source.parent.name) if (source.parent / CONTROL).exists() else None
 
 
-def reach(lab: LabClient, nodes: list[Node], pods: list[Pod]) -> tuple[matrix.Verdict, ...]:
-    """Ask the lab to try every cell of the expected table."""
+def reach(lab: LabClient, nodes: list[Node], pods: list[Pod], world: World) -> tuple[matrix.Verdict, ...]:
+    """Ask the lab to try every cell of the expected table, in which policies have their say."""
     try:
         about = lab.call("inspect")
-        cells = matrix.expected(nodes, pods, about["outside"])
-        answers = lab.call("run-in", progress=progress, probes=matrix.questions(cells), timeout=3.0)
+        cells = by_policy(matrix.expected(nodes, pods, about["outside"]), world, nodes, pods)
+        verdicts: list[matrix.Verdict] = []
+        for allowed, seconds in ((True, 3.0), (False, DENIED_WITHIN)):
+            some = [cell for cell in cells if cell.allowed == allowed]
+            probes = matrix.questions(some)
+            answers = lab.call("run-in", progress=progress, probes=probes, timeout=seconds) if some else []
+            verdicts += matrix.judge(some, answers)
     except LabError as e:
         raise CliError(str(e)) from e
     progress_done()
-    return matrix.judge(cells, answers)
+    return tuple(verdicts)
 
 
 def matrix_table(verdicts: tuple[matrix.Verdict, ...]) -> str:
-    """One row a relation: reached of asked, per family and protocol; then every cell that failed."""
+    """One row a relation: as expected of asked, per family and protocol; then every cell that failed."""
     columns = sorted({(v.cell.family, v.cell.protocol) for v in verdicts})
     rows = []
     for relation in matrix.RELATIONS:
@@ -86,9 +95,7 @@ def matrix_table(verdicts: tuple[matrix.Verdict, ...]) -> str:
         for family, protocol in columns:
             of = [v for v in verdicts if (v.cell.family, v.cell.protocol) == (family, protocol)]
             of = [v for v in of if v.cell.relation == relation]
-            reached = sum(not v.why for v in of)
-            state = "ok" if reached == len(of) else "error"
-            row.append(mark(f"{reached}/{len(of)}", state) if of else "-")
+            row.append(mark(_counts(of), "error" if any(v.why for v in of) else "ok") if of else "-")
         rows.append(row)
     heads = ["FROM → TO", *(f"IPv{family} {protocol.upper()}" for family, protocol in columns)]
     failed = [v for v in verdicts if v.why]
@@ -96,6 +103,16 @@ def matrix_table(verdicts: tuple[matrix.Verdict, ...]) -> str:
     if len(failed) > len(lines):
         lines.append(f"  and {len(failed) - len(lines)} more (-o json shows all)")
     return "\n".join([table(heads, rows), *lines])
+
+
+def _counts(verdicts: list[matrix.Verdict]) -> str:
+    """``4/4``: as many reached as should; ``4/4, 2/2 denied`` where policies deny some."""
+    counts = []
+    for allowed, word in ((True, ""), (False, " denied")):
+        of = [v for v in verdicts if v.cell.allowed == allowed]
+        if of:
+            counts.append(f"{sum(not v.why for v in of)}/{len(of)}{word}")
+    return ", ".join(counts)
 
 
 def cell_text(cell: matrix.Cell) -> str:
@@ -133,6 +150,7 @@ def as_data(kernels: list[NodeVerdict], verdicts: tuple[matrix.Verdict, ...] | N
             "to": v.cell.target,
             "address": v.cell.addr,
             "port": v.cell.port,
+            "expected": "reached" if v.cell.allowed else "denied",
             "ok": not v.why,
             "ms": v.ms,
             "why": v.why,
@@ -153,21 +171,24 @@ def command(ctx: click.Context, kubeconfig: str, context: str, expect: str, outp
     """What runs on every node, the kernel against desired state, who reaches whom.
 
     On any cluster: the network's DaemonSets, and the images that run, not those that merely lie there. Where
-    Towpath's agents run, they compare their kernels as well; in a lab, every pair of pods is tried.
+    Towpath's agents run, they compare their kernels as well; in a lab, every pair of pods is tried, and what
+    policies deny must not get through.
 
     Exit code 3 when something differs or cannot be reached, 6 when an agent gave no answer.
     """
 
     async def gather(
         client: Client,
-    ) -> tuple[verify_rollout.Rollout, list[NodeVerdict], list[Node], list[Pod]]:
+    ) -> tuple[verify_rollout.Rollout, list[NodeVerdict], list[Node], list[Pod], World]:
         rollout = await verify_rollout.gather(client, expect)
         kernels = await compare_kernels(client) if rollout.has_agents else []
-        return rollout, kernels, (await client.list(NODES)).items, (await client.list(PODS)).items
+        nodes, pods = (await client.list(NODES)).items, (await client.list(PODS)).items
+        world = assemble((await policy_live.gather(client))[0]).world if lab else World()
+        return rollout, kernels, nodes, pods, world
 
-    rollout, kernels, nodes, pods = ClusterOptions(kubeconfig, context).run(gather)
     lab = lab_of(kubeconfig, context)
-    verdicts = reach(lab, nodes, pods) if lab else None
+    rollout, kernels, nodes, pods, world = ClusterOptions(kubeconfig, context).run(gather)
+    verdicts = reach(lab, nodes, pods, world) if lab else None
     data = {"rollout": verify_rollout.as_data(rollout), **as_data(kernels, verdicts)}
     emit(data, output, lambda: f"{verify_rollout.screen(rollout)}\n\n{screen(kernels, verdicts)}")
     if any(k.state == "differs" for k in kernels) or any(v.why for v in verdicts or ()):

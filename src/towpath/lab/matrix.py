@@ -18,11 +18,13 @@ NODE_LOCAL, NODE_REMOTE = "node → its pods", "node → other nodes' pods"
 OUTSIDE = "pod → outside, SNAT"
 RELATIONS = (SAME_NODE, CROSS_NODE, NODE_LOCAL, NODE_REMOTE, OUTSIDE)
 OUTSIDE_PORT = 8080
+_SILENCE = "timeout"  # of the prober's; denied packets are dropped without a word
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """One question. ``origin`` is ``pod NS/NAME`` or ``node NAME``; ``client`` are the addresses of which the
-    target must see one (empty: any)."""
+    target must see one (empty: any). ``allowed`` False: nothing must come back.
+    """
 
     relation: str
     family: Literal[4, 6]
@@ -32,6 +34,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     addr: str
     port: int = 0
     client: frozenset[str] = frozenset()
+    allowed: bool = True
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +88,9 @@ def judge(cells: Iterable[Cell], answers: Iterable[Mapping[str, Any]]) -> tuple[
 
 
 def _why(cell: Cell, outcome: Mapping[str, Any]) -> str:
+    if not cell.allowed:
+        silent = not outcome["ok"] and outcome["error"] == _SILENCE
+        return "" if silent else f"policies deny it, and it got through ({outcome['error'] or 'answered'})"
     if not outcome["ok"]:
         return str(outcome["error"])
     seen = seen_client(outcome["answer"])
