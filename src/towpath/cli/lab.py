@@ -13,6 +13,7 @@ from towpath.cli.output import emit, output_option, progress, progress_done, tab
 from towpath.lab.client import LabClient
 from towpath.lab.rundir import LabError
 
+_DEFINITION = "CustomResourceDefinition"
 NAME = click.option("--name", metavar="NAME", help="The lab meant, where several run.")
 
 
@@ -52,25 +53,31 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Choice(["embedded", "real"]),
     help="The lab's own API server (the default), or upstream's etcd, API server and controllers.",
 )
+@click.option(
+    "--crds",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CustomResourceDefinitions (YAML) that are there before the agents.",
+)
 def up(
     name: str | None,
     nodes: int | None,
     topology: Path | None,
+    crds: Path | None,
     families: str | None,
     control_plane: str | None,
 ) -> None:
     """Bring a cluster up; returns when it is Ready, and leaves it running in the background."""
-    import yaml
-
     from towpath.lab.launch import launch
     from towpath.lab.topology import lab_spec
 
-    try:
-        raw = yaml.safe_load(topology.read_text()) if topology else {}
-    except (yaml.YAMLError, UnicodeDecodeError) as bad:
-        raise LabError(f"{topology}: {bad}", code="TP9004") from bad
+    raw = _documents(topology)[0] if topology else {}
+    definitions = tuple(one for one in _documents(crds) if one is not None) if crds else ()
+    strange = [one for one in definitions if not isinstance(one, dict) or one.get("kind") != _DEFINITION]
+    if strange:
+        raise LabError(f"{crds}: there is something else than a {_DEFINITION}", code="TP9004")
     chosen = {"ipv4": ("ipv4",), "ipv6": ("ipv6",), "dual": ("ipv4", "ipv6"), None: None}[families]
-    spec = lab_spec(raw, nodes=nodes, families=chosen, name=name, control_plane=control_plane)
+    overrides = {"families": chosen, "name": name, "control_plane": control_plane, "crds": definitions}
+    spec = lab_spec(raw, nodes=nodes, **overrides)
     if spec.control_plane == "real":
         from towpath.lab.real.binaries import use_binaries
 
@@ -78,6 +85,16 @@ def up(
     folder = launch(spec, progress)
     progress_done()
     click.echo(f"lab {spec.name}: {len(spec.nodes)} nodes Ready; kubeconfig {folder / 'kubeconfig'}")
+
+
+def _documents(file: Path) -> list[Any]:
+    """The YAML documents of a file, at least one."""
+    import yaml
+
+    try:
+        return list(yaml.safe_load_all(file.read_text())) or [None]
+    except (yaml.YAMLError, UnicodeDecodeError) as bad:
+        raise LabError(f"{file}: {bad}", code="TP9004") from bad
 
 
 @verb

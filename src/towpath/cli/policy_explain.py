@@ -1,7 +1,7 @@
 """``towpath policy explain FROM TO``: allowed or denied, by what, and what would have to change."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -14,6 +14,7 @@ from towpath.cli.exit import FINDING, USAGE, CliError
 from towpath.cli.output import emit, formats_option, mark, table
 from towpath.cli.policy_enforced import OnNode, ask, asked_about, node_of
 from towpath.cli.policy_input import Asked, Input, input_options
+from towpath.model.finding import Finding
 from towpath.model.net import Addr
 from towpath.policy.evaluate import Flow
 from towpath.policy.explain import Explanation, SideExplained, Step
@@ -125,6 +126,7 @@ def as_data(asked: Asked, judged: Sequence[Judged], enforced: Enforced | None = 
     """All of it, plain; every rule and edit with where it stands."""
     return {
         "allowed": all(one.explanation.allowed for one in judged),
+        "findings": [str(finding) for finding in _findings(asked, judged)],
         "flows": [
             {
                 "flow": one.explanation.flow,
@@ -140,6 +142,19 @@ def as_data(asked: Asked, judged: Sequence[Judged], enforced: Enforced | None = 
             for one in judged
         ],
     }
+
+
+def _findings(asked: Asked, judged: Sequence[Judged]) -> Iterator[Finding]:
+    """About the policies that apply: what of them is not in force as it was written."""
+    sides = [(side.endpoint, side.direction) for one in judged for side in one.explanation.sides]
+    labels = {endpoint.name: endpoint.labels for endpoint in asked.assembled.world.endpoints}
+    applying = {
+        str(policy)
+        for policy in asked.assembled.world.policies
+        for endpoint, direction in sides
+        if policy.rules(direction) is not None and policy.selector.matches(labels[endpoint])
+    }
+    return (finding for finding in asked.assembled.findings if finding.object in applying)
 
 
 def _side(asked: Asked, flow: Flow, side: SideExplained, enforced: Enforced | None) -> dict[str, Any]:
@@ -185,7 +200,8 @@ def screen(data: dict[str, Any]) -> str:
         for number, edit in enumerate(one["edits"], 1):
             lines.append(f"  {number}. {edit['text']}" + (f" ({edit['where']})" if edit["where"] else ""))
         lines.append("")
-    return "\n".join(lines[:-1])
+    lines += [f"{mark('!', 'error')} {finding}" for finding in data["findings"]]
+    return "\n".join(lines).rstrip()
 
 
 def _verdict(allowed: bool) -> str:

@@ -13,6 +13,9 @@ from towpath.lab import credentials, manifests, rundir
 from towpath.lab.topology import LabSpec
 
 DAEMONSETS: Kind[Raw] = Kind(plural="daemonsets", type=dict, group="apps")
+CRDS: Kind[Raw] = Kind(
+    plural="customresourcedefinitions", type=dict, group="apiextensions.k8s.io", namespaced=False
+)
 SERVICE_ACCOUNTS: Kind[Raw] = Kind(plural="serviceaccounts", type=dict)
 
 _DEADLINE = 120.0
@@ -49,6 +52,8 @@ async def _bring_up(spec: LabSpec, launcher: int) -> None:
 
             for kind, obj in rights():
                 await _create(client, kind, obj)
+        for definition in spec.crds:
+            await _create(client, CRDS, definition)
         await _create(client, DAEMONSETS, manifests.daemonset())
         _say(launcher, {"progress": "API server up, waiting for agents"})
         last = ""

@@ -62,6 +62,7 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     ``families`` of underlay, pods and services; ``mtu`` of the underlay in bytes; ``backend`` and
     ``direct_routing`` as in flannel's net-conf.json; ``agent_config`` extra keys of the agent's file.
+    ``crds`` are CustomResourceDefinitions that are there before the agents, as in a cluster that had them.
     ``control_plane`` "real" runs upstream's etcd, API server, controllers and scheduler (``lab.real``).
     """
 
@@ -73,6 +74,7 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     direct_routing: bool = False
     control_plane: Literal["embedded", "real"] = "embedded"
     agent_config: dict[str, Any] = {}
+    crds: tuple[dict[str, Any], ...] = ()
 
     @property
     def ipv4(self) -> bool:
