@@ -179,6 +179,7 @@ class Agent:
         """Bring what has changed of policy to the kernel; if there is any doubt, by comparing everything."""
         if not (self._around.known and await self._reconciler.amend(self._around.policy_changes)):
             self._kernel_runner.poke()
+        self._node_runner.poke()  # findings may be others
         return True
 
     async def _enforce(self) -> bool:
