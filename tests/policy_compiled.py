@@ -2,11 +2,12 @@
 
 from ipaddress import ip_address
 from itertools import product
+from random import Random
 
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from policy_interpreter import judged, table_of
+from policy_interpreter import applied, class_of, judged, table_of
 from policy_worlds import ADDRESSES, KEYS, NAMES, OUTSIDE, PORTS, VALUES, rules, selectors, worlds
 from towpath.model.nft import NftTable
 from towpath.policy.engine import Batch, Engine
@@ -89,6 +90,56 @@ def between(before: World, now: World) -> Batch:
         policies=now.policies,
         tiers=now.tiers,
     )
+
+
+def samples(random: Random) -> list[Flow]:
+    return [
+        Flow(
+            source=EVERY_ADDRESS[0],
+            destination=EVERY_ADDRESS[0],
+            protocol=random.choice((TCP, TCP, UDP, ICMP, 47)),
+            source_port=random.choice((80, 81, 5000)),
+            destination_port=random.choice((79, 80, 81, 443)),
+            icmp_type=random.choice((0, 8)),
+            icmp_code=random.choice((0, 1)),
+        )
+        for _ in range(4)
+    ]
+
+
+def behaviour(table: NftTable, tried: list[Flow]) -> list[object]:
+    """What each interface's packets, from and to any address, come to."""
+    found: list[object] = []
+    for (name,) in sorted(table.sets["pod_to"].elements):
+        for one, other in product(OWNED, EVERY_ADDRESS):
+            if one.version == other.version:
+                for source, destination in ((one, other), (other, one)):
+                    for flow in tried:
+                        sent = replace(flow, source=source, destination=destination)
+                        found += (judged(table, str(name), direction, sent) for direction in DIRECTIONS)
+    return found
+
+
+def shape(table: NftTable) -> object:
+    """All that does not depend on how classes are numbered and chains are called."""
+    partition: dict[int, list[int]] = {}
+    for place, address in enumerate(EVERY_ADDRESS):
+        partition.setdefault(class_of(table, address), []).append(place)
+    return (
+        sorted(partition.values()),
+        sorted(chain.rules for name, chain in table.chains.items() if name.startswith("cs-")),
+        sorted((decl.key, len(decl.elements)) for decl in table.sets.values()),
+        sorted(name[:3] for name in table.chains),
+    )
+
+
+def after(table: NftTable, engine: Engine) -> NftTable:
+    """The table once the engine's changes are made, which is the program as it is."""
+    update = engine.changes()
+    changed = table if update is None else applied(table, update)
+    assert engine.changes() is None
+    assert table_of(engine.program()) == changed
+    return changed
 
 
 flows = st.builds(

@@ -48,16 +48,17 @@ class Arena(Protocol):
     client: Client
 
     @property
+    def ports(self) -> Sequence[str]:
+        """Those of the cases' ports that can be asked for."""
+        ...
+
+    @property
     def nodes(self) -> Sequence[str]:
         """Where pods are put, in turn."""
         ...
 
-    def template(self) -> Raw:
-        """The spec of a pod that serves ``DECLARED``."""
-        ...
-
-    async def started(self, namespace: str, name: str) -> None:
-        """The pod is Ready."""
+    def template(self, name: str) -> Raw:
+        """The spec of a pod that serves ``DECLARED``. ``name`` is of this one alone, in all namespaces."""
         ...
 
     async def ask(self, questions: Mapping[str, list[Destination]]) -> Mapping[str, list[bool]]:
@@ -110,14 +111,16 @@ class Cell(NamedTuple):
         return f"{self.source} to {self.destination} {self.port} is {'shut' if self.open else 'open'}"
 
 
-def cells_of(table: Mapping[tuple[str, str], set[str]], random: Random) -> list[Cell]:
+def cells_of(
+    table: Mapping[tuple[str, str], set[str]], random: Random, asked: Sequence[str] = PORTS
+) -> list[Cell]:
     """Every pair that is not wholly open, and some that are; all ports, where they are not all the same."""
     found: list[Cell] = []
     untouched = [pair for pair, ports in table.items() if ports == {*PORTS}]
     controls = random.sample(untouched, min(_CONTROLS, len(untouched)))
     for pair in sorted({*table} - {*untouched} | {*controls}):
         mixed = 0 < len(table[pair]) < len(PORTS)
-        ports = PORTS if mixed else random.sample(PORTS, 2)
+        ports = asked if mixed else random.sample(asked, 2)
         found += [Cell(*pair, port, port in table[pair]) for port in ports]
     return found
 
@@ -176,7 +179,7 @@ class Ground:
             await self._apply(manifest)
 
     async def _compare(self, expected: Iterable[Only], random: Random) -> list[Cell]:
-        cells = cells_of(truth(expected, self._addresses), random)
+        cells = cells_of(truth(expected, self._addresses), random, self._arena.ports)
         clock = asyncio.get_running_loop().time
         deadline = clock() + _PATIENCE
         while True:
@@ -241,7 +244,7 @@ class Ground:
             self._labels[f"Pod {name}"] = dict(labels)
             meta = {"name": short, "namespace": space, "labels": {**labels, _LABEL: str(self.number)}}
             node = self._arena.nodes["abcd".index(short) % len(self._arena.nodes)]
-            spec = {**self._arena.template(), "nodeName": node}
+            spec = {**self._arena.template(f"{space}-{short}"), "nodeName": node}
             await self._client.create(
                 _PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
             )
@@ -254,7 +257,6 @@ class Ground:
             status = (await self._client.get(_PODS, short, space)).get("status", {})
             conditions = {c["type"]: c["status"] for c in status.get("conditions") or []}
             if conditions.get("Ready") == "True":
-                await self._arena.started(space, short)
                 return [ip["ip"] for ip in status["podIPs"]]
             await asyncio.sleep(0.1)
         raise AssertionError(f"pod {space}/{short} is not Ready: {status}")

@@ -53,6 +53,9 @@ _INTERFACE = re.compile(
     r"(?P<counter>counter )?(?P<verdict>return|goto [\w-]+)"
 )
 
+# Of a node whose pods' policy nobody has spoken of yet.
+EMPTY = NftTable(name="towpath", sets={decl.name: decl for decl in (POD_FROM, POD_TO)})
+
 
 class Seen(NamedTuple):
     """What became of a packet, and the prefixes of what was logged on the way."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from agent_node import FLANNEL, NET_CONF, NODES, PODS, AgentNode, agent_node, node, pod
+from msgspec.structs import replace
 
 from towpath.desired.names import host_ifname
 from towpath.kernel.netns import new_netns, run_in
@@ -210,8 +211,22 @@ async def test_sigterm_removes_nothing_and_the_next_one_takes_over(n1: AgentNode
     assert after.nft is not None
     assert before.nft is not None
     assert after.nft.chains == before.nft.chains
-    changed = {name for name, one in after.nft.sets.items() if one != before.nft.sets[name]}
-    assert all(name.startswith(("peer", "vtep", "direct")) for name in changed)
+    assert after.nft.sets.keys() == before.nft.sets.keys()
+    lost: dict[str, list[str]] = {}
+    for name, one in after.nft.sets.items():
+        old = before.nft.sets[name]
+        assert one == replace(old, elements=one.elements)
+        assert one.elements.items() <= old.elements.items()
+        if gone := old.elements.keys() - one.elements.keys():
+            lost[name] = [str(part) for key in gone for part in key]
+    assert lost == {
+        "peer4": ["172.30.0.12"],
+        "peer6": ["fd00:172:30::12"],
+        "vtep4": ["10.42.2.0"],
+        "vtep6": ["fd00:10:42:2::"],
+        "direct4": ["10.42.2.0/24"],
+        "direct6": ["fd00:10:42:2::/64"],
+    }
     assert not after.fdb  # what went while nobody looked is gone
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from policy_cases import Case
+from policy_cases import PORTS, Case
 from policy_cases_admin import CASES as ADMIN
 from policy_cases_calico import CASES as CALICO
 from policy_cases_kubernetes import CASES as KUBERNETES
@@ -31,17 +31,14 @@ _NOTICED = 32.0  # an agent asks every half minute which kinds there are
 class Lab:
     """The shared lab as the cases' arena."""
 
-    nodes = ("n1", "n2", "n3")
+    nodes, ports = ("n1", "n2", "n3"), PORTS
 
     def __init__(self, lab: LabClient, client: Client) -> None:
         self.client, self._lab = client, lab
 
-    def template(self) -> Raw:
+    def template(self, name: str) -> Raw:
         container = {"name": "main", "image": "towpath/echo:1", "ports": DECLARED}
         return {"terminationGracePeriodSeconds": 0, "containers": [container]}
-
-    async def started(self, namespace: str, name: str) -> None:
-        """It serves as soon as it is Ready."""
 
     async def ask(self, questions: Mapping[str, list[Destination]]) -> Mapping[str, list[bool]]:
         probes = [{"from": {"pod": pod}, "to": to} for pod, to in questions.items()]

@@ -1,5 +1,6 @@
 """One cluster of real programs for all tests of this folder, inside a world of its own (`make e2e`)."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ def pytest_configure() -> None:
     """Refuse to run on the machine itself."""
     if GROUP not in os.environ:
         pytest.exit("these tests need a world of their own, and root: run `make e2e`", returncode=7)
+    asyncio.set_event_loop(None)  # as tests/conftest.py, which is not read here, and for the same reason
 
 
 @pytest.fixture(scope="session")
