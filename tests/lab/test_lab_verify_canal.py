@@ -3,6 +3,8 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from lab_objects import TOWPATH, Kubectl, eventually, get
@@ -13,7 +15,7 @@ from towpath.lab.client import LabClient
 
 pytestmark = pytest.mark.lab
 
-OLD, NEW = "v1.32.1+rke2r1", "v1.32.2+rke2r1"
+OLD, NEW, LATER = "v1.32.1+rke2r1", "v1.32.2+rke2r1", "v1.32.4+rke2r1"
 DAEMONSET = ("daemonset", "-n", "kube-system", "rke2-canal")
 
 
@@ -87,3 +89,66 @@ def test_an_expectation_that_is_none(lab: LabClient) -> None:
     assert verify(lab, "--expect", "v0.1.0")[0] == 0
     code, told = verify(lab, "--expect", NEW)
     assert (code, "TP7106" in told) == (3, True), told
+
+
+def definition(plural: str, kind: str) -> dict[str, Any]:
+    """One of helm-controller's own kinds."""
+    spec = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = {"type": "object", "properties": {"spec": spec}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.helm.cattle.io"},
+        "spec": {
+            "group": "helm.cattle.io",
+            "scope": "Namespaced",
+            "names": {"plural": plural, "singular": kind.lower(), "kind": kind},
+            "versions": [version],
+        },
+    }
+
+
+@pytest.fixture
+def helm(kubectl: Kubectl) -> Iterator[None]:
+    """The chart as RKE2 has it in the API, with a pin that was forgotten."""
+    kinds = [definition("helmcharts", "HelmChart"), definition("helmchartconfigs", "HelmChartConfig")]
+    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": kinds}))
+    for one in kinds:
+        kubectl("wait", "--for=condition=Established", f"crd/{one['metadata']['name']}", "--timeout=20s")
+    where = {"name": "rke2-canal", "namespace": "kube-system"}
+    pin = "flannel:\n  image:\n    repository: rancher/hardened-flannel\n    tag: v0.26.3-build20250108\n"
+    made = [
+        {"kind": "HelmChart", "spec": {"version": "v3.29.1-build2025011000"}},
+        {"kind": "HelmChartConfig", "spec": {"valuesContent": pin}},
+    ]
+    objects = [{"apiVersion": "helm.cattle.io/v1", "metadata": where, **one} for one in made]
+    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+    yield
+    for one in kinds:
+        kubectl("delete", "crd", one["metadata"]["name"], "--timeout=60s")
+
+
+@pytest.mark.usefixtures("rke2_canal", "helm")
+def test_preflight_live_and_from_a_file(lab: LabClient, tmp_path: Path) -> None:
+    def run(*arguments: str) -> tuple[int, str]:
+        command = [*TOWPATH, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        return done.returncode, done.stdout
+
+    code, inventory = run("inventory", "--kubeconfig", lab.kubeconfig, "-o", "json")
+    assert code == 0
+    (tmp_path / "cluster.json").write_text(inventory)
+    way = ("--from", OLD, "--to", LATER, "-o", "json")
+    code, live = run("preflight", "--kubeconfig", lab.kubeconfig, *way)
+    again, filed = run("preflight", "-f", str(tmp_path / "cluster.json"), *way)
+    assert (code, live) == (again, filed) and code == 3
+    found = {check["number"]: check for check in json.loads(live)["checks"]}
+    assert [f["code"] for f in found[6]["findings"]] == ["TP7307"]
+    assert [f["code"] for f in found[7]["findings"]] == ["TP7308"]
+    assert {f["object"] for f in found[9]["findings"]} == {
+        f"Image/{name}:{load.builtin().release(LATER).images[name]}"
+        for name in ("hardened-calico", "hardened-flannel")
+    }
+    assert [found[n]["state"] for n in (2, 3, 5, 14, 21, 27)] == ["ok"] * 6, live
+    assert found[8]["state"] == "untold"

@@ -59,7 +59,7 @@ async def gather(client: Client, expect: str) -> Rollout:
     found = rollout.findings(parts, nodes)
     if expect:
         found += rollout.unexpected(parts, nodes, expected, expect)
-    return Rollout(parts, tuple(sorted(nodes)), tuple(found))
+    return Rollout(parts, tuple(sorted(nodes, key=lambda node: node.name)), tuple(found))
 
 
 def screen(found: Rollout) -> str:

@@ -1,7 +1,9 @@
 """The DaemonSets that make up the pod network, and what of them runs on which node."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from towpath.inventory.images import Image
 
@@ -25,7 +27,7 @@ _AMBIGUOUS = {"node": "calico", "flannel": "flannel"}  # only where the path bef
 RUNNING, WAITING, ENDED = "running", "waiting", "ended"
 
 
-class Container(NamedTuple):
+class Container(msgspec.Struct, frozen=True):
     """One container of a pod. ``image_id`` is what the runtime really started."""
 
     name: str
@@ -38,7 +40,7 @@ class Container(NamedTuple):
     why: str
 
 
-class NetworkPod(NamedTuple):
+class NetworkPod(msgspec.Struct, frozen=True):
     """A component's pod. ``current`` is whether it was made from the template that stands now."""
 
     node: str
@@ -48,7 +50,7 @@ class NetworkPod(NamedTuple):
     containers: tuple[Container, ...]
 
 
-class Component(NamedTuple):
+class Component(msgspec.Struct, frozen=True):
     """A DaemonSet of the network, as its controller sees it and as its pods are.
 
     ``wanted``: container to image of the template. ``observed``: the controller has seen the latest template.
@@ -71,7 +73,7 @@ class Component(NamedTuple):
         return f"DaemonSet/{self.namespace}/{self.name}"
 
 
-class NodeFacts(NamedTuple):
+class NodeFacts(msgspec.Struct, frozen=True):
     """``release`` is the kubelet's version; ``cached`` the images that lie on the node, running or not."""
 
     name: str

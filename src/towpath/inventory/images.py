@@ -1,9 +1,11 @@
 """Names of images, as manifests, container runtimes and nodes write them."""
 
-from typing import NamedTuple, Self
+from typing import Self
+
+import msgspec
 
 
-class Image(NamedTuple):
+class Image(msgspec.Struct, frozen=True, order=True):
     """``registry/path/name:tag@digest``; parts that are not there are empty.
 
     ``name`` is the last part of the path, which is the same whatever registry the image was mirrored to.

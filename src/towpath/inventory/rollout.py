@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+from msgspec.structs import replace
+
 from towpath.inventory.components import WAITING, Component, Container, NetworkPod, NodeFacts
 from towpath.inventory.images import Image
 from towpath.model.finding import Finding
@@ -117,7 +119,7 @@ def _retagged(part: Component) -> list[Finding]:
         for one in pod.containers:
             digest = Image.parse(one.image_id.rpartition("//")[2]).digest or one.image_id
             if digest:
-                ids.setdefault(one.image._replace(digest=""), {}).setdefault(digest, pod.node)
+                ids.setdefault(replace(one.image, digest=""), {}).setdefault(digest, pod.node)
     return [
         Finding(
             code="TP7107",

@@ -109,4 +109,77 @@ UPGRADE: dict[str, Code] = {
         "The UID of its namespace kube-system is not this cluster's; nothing was written.",
         "Look what would be written with --dry-run; if that is what you want, say --other-cluster.",
     ),
+    "TP7301": Code(
+        "A kubelet is too old or too new for the target",
+        "Kubernetes lets a kubelet be at most three minors older than the API server, and never newer.",
+        "Upgrade the nodes named first, or choose another target.",
+    ),
+    "TP7306": Code(
+        "A HelmChartConfig cannot be read",
+        "Its valuesContent is not YAML: helm will fail at the upgrade.",
+        "Correct it.",
+    ),
+    "TP7307": Code(
+        "A HelmChartConfig pins another image than the target's",
+        "The chart is upgraded and the image is not: its rights and custom resources then do not fit.",
+        "Remove the pin, or leave it on purpose.",
+    ),
+    "TP7308": Code(
+        "A failed upgrade would uninstall the network",
+        "Up to August 2026 helm-controller's failurePolicy is reinstall: it uninstalls a chart whose upgrade "
+        "failed. For the pod network that is an outage of the cluster.",
+        "Set spec.failurePolicy: abort on the HelmChart before the upgrade.",
+    ),
+    "TP7309": Code(
+        "Helm's last record of the chart is not deployed",
+        "An upgrade failed or was interrupted; the next one will be refused or make it worse.",
+        "Read the helm-install job, and finish or roll back that release first.",
+    ),
+    "TP7310": Code(
+        "There is no fresh snapshot of etcd",
+        "Going back a Kubernetes minor is possible only by restoring one.",
+        "rke2 etcd-snapshot save; keep a copy with server/token off the node.",
+    ),
+    "TP7311": Code(
+        "Servers hold different charts",
+        "Each server applies the charts of its own release when it starts: one that restarts late takes the "
+        "network back.",
+        "Freeze the chart with a .skip file on every server until all are of one release.",
+    ),
+    "TP7312": Code(
+        "Helm ran on an older server",
+        "The job that applies the new chart landed on a server that has not been upgraded, whose "
+        "Kubernetes the chart may refuse.",
+        "Cordon the older servers while the chart is applied.",
+    ),
+    "TP7313": Code(
+        "A node is not Ready",
+        "Whether the upgrade harms it could not be told.",
+        "Mend it, or take it out of the cluster, before the upgrade.",
+    ),
+    "TP7314": Code(
+        "An image of the target does not lie on every node",
+        "It would be pulled while the node's network is being replaced.",
+        "Pull it on the nodes named before the upgrade.",
+    ),
+    "TP7315": Code(
+        "A node has hardly an address left",
+        "Pods that are made anew during the upgrade need addresses before old ones are free.",
+        "Move pods away; look for leases that nobody holds.",
+    ),
+    "TP7316": Code(
+        "A node does not say where its tunnel ends",
+        "flanneld (or Towpath) has not written its annotations: peers do not send to this node.",
+        "Look at the log of its network pod.",
+    ),
+    "TP7317": Code(
+        "A node's tunnel annotation cannot be read",
+        "Somebody else wrote it; peers ignore the node.",
+        "Let its agent write it anew.",
+    ),
+    "TP7318": Code(
+        "Two nodes say that their tunnels end in the same place",
+        "A machine was cloned with its flannel.1 or its address: frames for one reach the other.",
+        "Delete flannel.1 on one of them and restart its network pod.",
+    ),
 }

@@ -1,0 +1,1 @@
+"""What must hold before an upgrade of the pod network is begun."""

@@ -1,0 +1,66 @@
+"""What checks look at, and what they answer."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from towpath.catalogue.compare import Comparison
+from towpath.catalogue.model import Catalogue, Release
+from towpath.inventory.cluster import Inventory
+from towpath.model.finding import Finding, Severity
+
+
+class Situation(NamedTuple):
+    """A cluster, where it is to go, and the time. ``source`` None: its release is not in the catalogue."""
+
+    inventory: Inventory
+    catalogue: Catalogue
+    source: Release | None
+    target: Release
+    comparison: Comparison | None
+    now: datetime
+
+
+class Check(NamedTuple):
+    """``number`` as in docs/preflight.md; ``run`` yields what is wrong, and nothing if all is well.
+
+    It raises Untold where the inventory cannot tell.
+    """
+
+    number: int
+    title: str
+    run: Callable[[Situation], Iterator[Finding]]
+
+
+class Untold(Exception):
+    """The inventory does not say; the message says what is missing."""
+
+
+class Answer(NamedTuple):
+    """``state`` ok, findings, untold or skipped; ``why`` what is missing, or who skipped it."""
+
+    check: Check
+    state: str
+    findings: tuple[Finding, ...]
+    why: str = ""
+
+
+def run(checks: tuple[Check, ...], situation: Situation, skip: frozenset[int]) -> list[Answer]:
+    """Every check's answer, in order. One that cannot tell does not pass."""
+    found = []
+    for check in checks:
+        if check.number in skip:
+            found.append(Answer(check, "skipped", (), "by --skip"))
+            continue
+        try:
+            findings = tuple(check.run(situation))
+        except Untold as why:
+            found.append(Answer(check, "untold", (), str(why)))
+            continue
+        found.append(Answer(check, "findings" if findings else "ok", findings))
+    return found
+
+
+def finding(code: str, where: str, message: str, fix: str, severity: Severity = "error") -> Finding:
+    """Short for checks."""
+    return Finding(code=code, object=where, message=message, fix=fix, severity=severity)

@@ -1,0 +1,288 @@
+"""Every check finds what it is for, and nothing in a cluster that is in order."""
+
+import base64
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from msgspec.structs import replace
+
+from towpath.catalogue import load
+from towpath.catalogue.compare import compare
+from towpath.cli.main import cli
+from towpath.inventory.cluster import (
+    HelmChart,
+    HelmJob,
+    HelmRelease,
+    Inventory,
+    NodeState,
+    chart_version,
+    helm_chart,
+    helm_job,
+    helm_release,
+    node_state,
+    pods_by_node,
+)
+from towpath.inventory.components import components, node_facts
+from towpath.inventory.images import Image
+from towpath.lab import canal
+from towpath.preflight.checks import PREFLIGHT
+from towpath.preflight.situation import Answer, Situation, run
+
+KNOWN = load.builtin()
+FROM, TO = "v1.32.5+rke2r1", "v1.32.6+rke2r1"
+NOW = datetime(2026, 11, 27, 9, tzinfo=UTC)
+
+
+def node(number: int, release: str = FROM) -> NodeState:
+    of = KNOWN.release(TO)
+    raw = {
+        "metadata": {
+            "name": f"n{number}",
+            "labels": {"node-role.kubernetes.io/control-plane": "true"} if number == 1 else {},
+            "annotations": {
+                "flannel.alpha.coreos.com/kube-subnet-manager": "true",
+                "flannel.alpha.coreos.com/public-ip": f"192.0.2.{number}",
+                "flannel.alpha.coreos.com/backend-data": f'{{"VNI":1,"VtepMAC":"02:00:00:00:00:0{number}"}}',
+            },
+        },
+        "spec": {"podCIDRs": [f"10.42.{number}.0/24"]},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "nodeInfo": {"kubeletVersion": release},
+            "images": [
+                {"names": [f"docker.io/{canal.image(of, name)}"]} for name in set(canal.CONTAINERS.values())
+            ],
+        },
+    }
+    return node_state(raw, node_facts(raw), 12)
+
+
+def sound() -> Inventory:
+    daemonset = canal.daemonset(KNOWN.release(FROM))
+    daemonset["metadata"] |= {"uid": "ds", "generation": 1}
+    daemonset["status"] = {
+        "observedGeneration": 1,
+        "desiredNumberScheduled": 3,
+        "updatedNumberScheduled": 3,
+        "numberReady": 3,
+    }
+    return Inventory(
+        taken="2026-11-27T09:00:00Z",
+        server=FROM,
+        cluster="uid",
+        nodes=tuple(map(node, (1, 2, 3))),
+        components=components([daemonset], []),
+        charts=(HelmChart("rke2-canal", KNOWN.release(FROM).charts["rke2-canal"], "abort", frozen=False),),
+        configs={"rke2-canal": "flannel:\n  iface: eth1\n"},
+        releases=(HelmRelease("rke2-canal", 1, "superseded"), HelmRelease("rke2-canal", 2, "deployed")),
+        jobs=(HelmJob("rke2-canal", "n1", "Succeeded"),),
+        objects={"globalnetworkpolicies.crd.projectcalico.org": 3},
+        snapshot="2026-11-27T00:00:03Z",
+    )
+
+
+def answers(inventory: Inventory, source: str = FROM, target: str = TO, *skip: int) -> dict[int, Answer]:
+    begun, to = KNOWN.release(source), KNOWN.release(target)
+    at = Situation(inventory, KNOWN, begun, to, compare(KNOWN, begun, to), NOW)
+    return {answer.check.number: answer for answer in run(PREFLIGHT, at, frozenset(skip))}
+
+
+def codes(answer: Answer) -> list[str]:
+    return [finding.code for finding in answer.findings]
+
+
+def test_a_cluster_in_order_passes() -> None:
+    found = answers(sound())
+    assert {n: codes(a) for n, a in found.items() if a.state != "ok"} == {26: ["TP7017"] * 3}
+
+
+def changed_node(number: int, change: Callable[[NodeState], NodeState]) -> Inventory:
+    base = sound()
+    return replace(base, nodes=tuple(change(n) if n.facts.name == f"n{number}" else n for n in base.nodes))
+
+
+def facts(**changes: Any) -> Callable[[NodeState], NodeState]:
+    return lambda state: replace(state, facts=replace(state.facts, **changes))
+
+
+def flannel(**changes: str) -> Callable[[NodeState], NodeState]:
+    return lambda s: replace(s, flannel={**s.flannel, **{k.replace("_", "-"): v for k, v in changes.items()}})
+
+
+@pytest.mark.parametrize(
+    ("number", "inventory", "found"),
+    [
+        (1, changed_node(2, facts(release="v1.28.15+rke2r1")), ["TP7301"]),
+        (1, changed_node(2, facts(release="v1.33.1+rke2r1")), ["TP7301"]),
+        (6, replace(sound(), configs={"rke2-canal": "a: ["}), ["TP7306"]),
+        (
+            6,
+            replace(
+                sound(),
+                configs={
+                    "rke2-canal": "flannel:\n  image:\n    repository: r/hardened-flannel\n    tag: v0.26.7"
+                },
+            ),
+            ["TP7307"],
+        ),
+        (
+            6,
+            replace(sound(), configs={"rke2-canal": "calico:\n  nodeImage: r/hardened-calico:v3.30.0"}),
+            ["TP7307"],
+        ),
+        (7, replace(sound(), charts=(HelmChart("rke2-canal", "v1", "", frozen=False),)), ["TP7308"]),
+        (7, replace(sound(), releases=(HelmRelease("rke2-canal", 3, "pending-upgrade"),)), ["TP7309"]),
+        (8, replace(sound(), snapshot="2026-11-26T12:00:00Z"), ["TP7310"]),
+        (8, replace(sound(), snapshot=""), ["TP7310"]),
+        (
+            9,
+            changed_node(3, facts(cached=frozenset({Image.parse("x/hardened-calico:v1")}))),
+            ["TP7314", "TP7314"],
+        ),
+        (14, changed_node(3, lambda s: replace(s, pods=250)), ["TP7315"]),
+        (16, changed_node(2, lambda s: replace(facts(release=TO)(s), server=True)), ["TP7311"]),
+        (17, changed_node(2, lambda s: replace(facts(release=TO)(s), server=True)), ["TP7312"]),
+        (21, changed_node(2, lambda s: replace(s, flannel={})), ["TP7316"]),
+        (21, changed_node(2, flannel(backend_data="{")), ["TP7317"]),
+        (21, changed_node(2, flannel(public_ip="192.0.2.1")), ["TP7318"]),
+        (21, changed_node(3, flannel(backend_data='{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}')), ["TP7318"]),
+        (27, changed_node(2, facts(ready=False)), ["TP7313"]),
+    ],
+)
+def test_what_each_check_finds(number: int, inventory: Inventory, found: list[str]) -> None:
+    assert codes(answers(inventory)[number]) == found
+
+
+def test_checks_of_the_way() -> None:
+    assert codes(answers(sound(), target="v1.34.1+rke2r1")[1]) == ["TP7011"]
+    assert set(codes(answers(sound(), "v1.33.11+rke2r1", "v1.34.5+rke2r1")[2])) == {"TP7013"}
+    dropped = "adminnetworkpolicies.policy.networking.k8s.io"
+    with_objects = replace(sound(), objects={dropped: 2, f"baseline{dropped}": 0})
+    found = answers(with_objects, "v1.33.11+rke2r1", "v1.33.12+rke2r1")[3]
+    assert [(f.code, f.object) for f in found.findings] == [("TP7015", f"CustomResourceDefinition/{dropped}")]
+    assert "2 object(s)" in found.findings[0].message
+
+
+def test_a_frozen_chart_may_stand_on_servers_of_two_releases() -> None:
+    base = changed_node(2, lambda s: replace(facts(release=TO)(s), server=True))
+    frozen = replace(base, charts=(replace(base.charts[0], frozen=True),))
+    assert answers(frozen)[16].state == "ok"
+
+
+def test_what_cannot_be_told_does_not_pass() -> None:
+    found = answers(replace(sound(), snapshot=None, charts=()))
+    assert {n for n, a in found.items() if a.state == "untold"} == {7, 8}
+    to = KNOWN.release(TO)
+    unknown = {
+        a.check.number: a for a in run(PREFLIGHT, Situation(sound(), KNOWN, None, to, None, NOW), frozenset())
+    }
+    assert {n for n, a in unknown.items() if a.state == "untold"} == {1, 2, 3, 5, 26}
+
+
+def test_a_skipped_check_is_told() -> None:
+    found = answers(replace(sound(), snapshot=""), FROM, TO, 8)[8]
+    assert (found.state, found.findings, found.why) == ("skipped", (), "by --skip")
+
+
+def chart(
+    name: str = "rke2-canal/Chart.yaml", text: bytes = b"name: rke2-canal\nversion: v3.29.2-build1\n"
+) -> str:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        info = tarfile.TarInfo(name)
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text))
+    return base64.b64encode(out.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    ("content", "version"),
+    [
+        (chart(), "v3.29.2-build1"),
+        (chart("rke2-canal/charts/x/Chart.yaml"), ""),
+        (chart(text=b"- a"), ""),
+        (chart(text=b"a: ["), ""),
+        ("", ""),
+        ("%%", ""),
+        (base64.b64encode(b"no tar").decode(), ""),
+        (base64.b64encode(base64.b64decode(chart())[:60]).decode(), ""),
+    ],
+)
+def test_the_version_of_an_embedded_chart(content: str, version: str) -> None:
+    assert chart_version(content) == version
+
+
+def test_helms_own_objects() -> None:
+    raw = {
+        "metadata": {"name": "rke2-canal", "annotations": {"helmcharts.helm.cattle.io/unmanaged": "true"}},
+        "spec": {"chartContent": chart(), "failurePolicy": "abort"},
+    }
+    assert helm_chart(raw) == HelmChart("rke2-canal", "v3.29.2-build1", "abort", frozen=True)
+    labels = {"owner": "helm", "name": "rke2-canal", "version": "12", "status": "deployed"}
+    assert helm_release({"metadata": {"labels": labels}}) == HelmRelease("rke2-canal", 12, "deployed")
+    assert helm_release({"metadata": {"labels": {**labels, "version": "x"}}}) is None
+    pod = {
+        "metadata": {"labels": {"helmcharts.helm.cattle.io/chart": "rke2-canal"}},
+        "spec": {"nodeName": "n1"},
+        "status": {"phase": "Succeeded"},
+    }
+    assert helm_job(pod) == HelmJob("rke2-canal", "n1", "Succeeded")
+    assert helm_job({"metadata": {}}) is None
+
+
+def test_only_pods_that_hold_an_address_are_counted() -> None:
+    def pod(phase: str = "Running", *, host: bool = False) -> dict[str, Any]:
+        return {"spec": {"nodeName": "n1", "hostNetwork": host}, "status": {"phase": phase}}
+
+    assert pods_by_node([pod(), pod("Pending"), pod("Succeeded"), pod(host=True)]) == {"n1": 2}
+
+
+def test_an_inventory_is_the_same_after_it_was_a_file() -> None:
+    assert msgspec.json.decode(msgspec.json.encode(sound()), type=Inventory) == sound()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "inventory.json"
+    path.write_bytes(msgspec.json.encode(sound()))
+    return str(path)
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(cli, ["preflight", *arguments])
+    return getattr(done.exception, "exit_code", done.exit_code), f"{done.output}{done.exception or ''}"
+
+
+def test_on_the_command_line(file: str, tmp_path: Path) -> None:
+    code, told = invoke("-f", file, "--to", TO, "--skip", "8")
+    assert (code, "13 checks" in told or "14 checks" in told, "skipped: by --skip" in told) == (
+        0,
+        True,
+        True,
+    ), told
+    code, told = invoke("-f", file, "--to", "v1.34.1+rke2r1", "--skip", "8")
+    assert (code, "TP7011" in told) == (3, True), told
+    code, told = invoke("-f", file, "--to", "v9.9.9+rke2r1")
+    assert (code, "TP7001" in told) == (2, True), told
+    code, told = invoke("-f", file, "--to", TO, "--skip", "99")
+    assert (code, "there is no check 99" in told) == (2, True), told
+    (tmp_path / "no.json").write_text('{"nodes": 1}')
+    code, told = invoke("-f", str(tmp_path / "no.json"), "--to", TO)
+    assert (code, "is no inventory" in told) == (2, True), told
+    code, told = invoke("-f", str(tmp_path / "absent.json"), "--to", TO)
+    assert (code, "No such file" in told) == (2, True), told
+
+
+def test_for_ci(file: str) -> None:
+    code, told = invoke("-f", file, "--to", "v1.34.1+rke2r1", "--skip", "8", "-o", "junit")
+    assert code == 3 and told.count("<testcase") == len(PREFLIGHT) and "<failure" in told
+    code, told = invoke("-f", file, "--to", TO, "--skip", "8", "-o", "json")
+    assert {check["state"] for check in json.loads(told)["checks"]} == {"ok", "findings", "skipped"}
