@@ -16,13 +16,7 @@ from towpath.model.op import NftUpdate
 from towpath.model.policy import (
     DENIED,
     DST_CLASS,
-    HOST_FORWARD_IN,
-    HOST_FORWARD_OUT,
-    HOST_IN,
-    HOST_OUT,
-    HOST_PRE_DNAT,
-    HOST_RAW_IN,
-    HOST_RAW_OUT,
+    HOST_PLACES,
     POD_FROM,
     POD_TO,
     PRE_DNAT,
@@ -33,10 +27,6 @@ from towpath.model.policy import (
 from towpath.policy.evaluate import Flow
 from towpath.policy.ir import Direction
 
-HOST_PLACES = {
-    *(HOST_IN, HOST_OUT, HOST_FORWARD_IN, HOST_FORWARD_OUT),
-    *(HOST_RAW_IN, HOST_RAW_OUT, HOST_PRE_DNAT),
-}
 _MATCH = re.compile(
     r"(?P<what>meta nfproto|meta l4proto|th sport|th dport|icmp type|icmp code|icmpv6 type|icmpv6 code"
     r"|ip saddr|ip daddr|ip6 saddr|ip6 daddr) (?P<value>\{[^}]*\}|\S+) ?"

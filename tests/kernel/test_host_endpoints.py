@@ -60,7 +60,8 @@ def program(machine: Machine, hosts: dict[str, Endpoint], *policies: Policy) -> 
     engine = Engine()
     pods = {att.host_ifname: pod(f"default/{name}", *A) for name, att in attachments(machine).items()}
     engine.load(World(endpoints=(*hosts.values(), *pods.values()), policies=policies))
-    engine.set_local({dev: one.name for dev, one in pods.items()}, {d: h.name for d, h in hosts.items()})
+    engine.set_local({dev: one.name for dev, one in pods.items()})
+    engine.set_hosts({dev: one.name for dev, one in hosts.items()})
     return engine.program()
 
 

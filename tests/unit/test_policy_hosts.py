@@ -52,7 +52,8 @@ ALLOW, HTTP = Rule(action="allow"), NamedPort("http", TCP, 8080)
 def compiled(world: World, hosts: dict[str, str], pods: dict[str, str] | None = None) -> NftTable:
     engine = Engine()
     engine.load(world)
-    engine.set_local(pods or {}, hosts)
+    engine.set_local(pods or {})
+    engine.set_hosts(hosts)
     table = table_of(engine.program())
     check(table)
     return table
@@ -143,7 +144,8 @@ def test_changes_come_to_what_there_would_be_from_scratch(several: list[World]) 
             engine.remove_network_set(name)
         engine.load(world)
         pods = {f"cali{n}": e.name for n, e in enumerate(world.endpoints) if e.labels.get(KIND) == "pod"}
-        engine.set_local(pods, hosts)
+        engine.set_local(pods)
+        engine.set_hosts(hosts)
         update = engine.changes()
         table = applied(table, update) if update is not None else table
         check(table)

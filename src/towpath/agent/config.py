@@ -10,6 +10,7 @@ import msgspec
 from towpath.agent.setting import (
     Rejected,
     choice,
+    failsafes,
     flag,
     host_port,
     net_conf,
@@ -21,6 +22,7 @@ from towpath.agent.setting import (
     text,
     whole_number,
 )
+from towpath.model.failsafe import INBOUND, OUTBOUND, Failsafe
 from towpath.model.net import Net
 
 ENV_PREFIX = "TOWPATH_"
@@ -90,6 +92,10 @@ SETTINGS = (
     Setting("offload_port", whole_number(1, 65535), 8473, "UDP port of that probe on overlay addresses"),
     Setting("policy_log_group", whole_number(0, 65535), 4, "group of NFLOG that policies log to"),
     Setting("policy_log_denials", whole_number(0, 1000), 10, "denied packets told a second, 0 for none"),
+    Setting(
+        "failsafe_inbound", failsafes, INBOUND, "ports no host endpoint closes: tcp:22,udp:CIDR:68; none"
+    ),
+    Setting("failsafe_outbound", failsafes, OUTBOUND, "the same, of others, for what this host sends"),
     Setting("api_silence_seconds", number(1, 3600), 90.0, "a watch that is silent so long is dead"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -125,6 +131,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     offload_port: int
     policy_log_group: int
     policy_log_denials: int
+    failsafe_inbound: tuple[Failsafe, ...]
+    failsafe_outbound: tuple[Failsafe, ...]
     api_silence_seconds: float
 
 

@@ -14,6 +14,7 @@ from towpath.desired.mtu import pod_mtu
 from towpath.desired.node import Desired, node_state, standalone_state
 from towpath.desired.snapshot import Snapshot
 from towpath.model.attachment import Attachment
+from towpath.model.failsafe import DEFAULT_FAILSAFES, Failsafes
 from towpath.model.finding import Finding
 from towpath.model.net import Addr, Net, Vxlan
 from towpath.model.network import ClusterNetwork, Underlay
@@ -72,7 +73,7 @@ class StandalonePlanner:
 
 class ClusterPlanner:
     """A node of a cluster. ``nodes`` gives the Nodes by name, as the API has them now; ``policy`` what policy
-    means for these attachments, None while that is not known.
+    means for these attachments and this host's addresses, None while that is not known.
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class ClusterPlanner:
         node_name: str,
         iface: str,
         nodes: Callable[[], Mapping[str, Node]],
-        policy: Callable[[tuple[Attachment, ...]], Program | None],
+        policy: Callable[[tuple[Attachment, ...], Mapping[Addr, str]], Program | None],
+        failsafes: Failsafes = DEFAULT_FAILSAFES,
     ) -> None:
+        self._failsafes = failsafes
         self._network, self._node_name, self._iface = network, node_name, iface
         self._nodes, self._policy = nodes, policy
         self._macs: dict[str, str] = {}
@@ -93,7 +96,7 @@ class ClusterPlanner:
     ) -> tuple[Plan | None, tuple[Finding, ...]]:
         """None while this node's place in the network, or its policy, cannot be told."""
         nodes = dict(self._nodes())
-        policy = self._policy(attachments)
+        policy = self._policy(attachments, {a.interface.ip: a.dev for a in observed.addresses})
         if policy is None:
             return None, ()
         underlay, findings = self._find_underlay(nodes, observed)
@@ -107,6 +110,7 @@ class ClusterPlanner:
             attachments=attachments,
             vtep_macs=self._vtep_macs(observed),
             policy=policy,
+            failsafes=self._failsafes,
         )
         desired, me = node_state(snapshot), own_identity(snapshot)
         plan = Plan(

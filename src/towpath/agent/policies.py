@@ -24,8 +24,9 @@ from towpath.model.attachment import Attachment
 from towpath.model.finding import Finding
 from towpath.model.net import Addr
 from towpath.model.op import NftUpdate
-from towpath.model.policy import Program, Sampling
+from towpath.model.policy import HOST_PLACES, Program, Sampling
 from towpath.policy.engine import TABLE, Engine
+from towpath.policy.host_places import Placed, placed
 from towpath.policy.objects import Objects
 from towpath.policy.reported import Reported
 from towpath.policy.sources import Source
@@ -53,6 +54,7 @@ class Policies:
         changed: Callable[[], None],
         silence: float,
         sampling: Sampling,
+        node_name: str,
     ) -> None:
         self._client, self._changed, self._silence = client, changed, silence
         self._pods, self._nodes = pods, nodes
@@ -60,6 +62,9 @@ class Policies:
         self.local: dict[Addr, str] = {}
         """This node's pods, by address, as endpoints are named."""
         self._objects = Objects(self._engine)
+        self._node_name = node_name
+        self._addresses: Mapping[Addr, str] = {}
+        self._placed = Placed()
         self._namespaces: Reflector[Namespace] = self._follow(NAMESPACES, self._namespace_changed)
         self._accounts: Reflector[ServiceAccount] = self._follow(SERVICE_ACCOUNTS, self._account_changed)
         self._slices: Reflector[EndpointSlice] | None = None
@@ -97,7 +102,7 @@ class Policies:
 
     def findings(self) -> list[Finding]:
         """Where policies are stricter than what was written."""
-        return self._objects.findings()
+        return [*self._objects.findings(), *self._placed.findings]
 
     def reported(self) -> Iterable[Reported]:
         """The same, with the objects."""
@@ -107,19 +112,27 @@ class Policies:
         """The policies, to be asked about single packets; None while not everything is known."""
         return None if self.problem() else self._engine
 
-    def program(self, attachments: Iterable[Attachment]) -> Program | None:
-        """What the kernel should hold for these pods; None while not everything is known."""
+    def program(self, attachments: Iterable[Attachment], addresses: Mapping[Addr, str]) -> Program | None:
+        """What the kernel should hold for these pods; None while not everything is known.
+
+        ``addresses``: this host's, with the interfaces that have them.
+        """
         if self.problem():
             return None
+        self._addresses = addresses
         self._set_local(attachments)
         return self._engine.program()
 
     def changes(self, attachments: Iterable[Attachment]) -> NftUpdate | None:
-        """What has changed of it since it was told last, by this or ``program``; None as for ``program``."""
+        """What has changed of it since it was told last, by this or ``program``; None as for ``program``, and
+        where host endpoints come or go: their base chains are ``desired``'s.
+        """
         if self.problem():
             return None
         self._set_local(attachments)
-        return self._engine.changes() or NftUpdate(table=TABLE)
+        update = self._engine.changes() or NftUpdate(table=TABLE)
+        touched = {*update.del_chains, *(chain.name for chain in update.set_chains)}
+        return update if touched.isdisjoint(HOST_PLACES) else None
 
     def verdicts(self, attachments: Iterable[Attachment], one: Attachment) -> Verdicts:
         """What ``one`` of these pods is judged by, once the program is in force."""
@@ -142,6 +155,11 @@ class Policies:
                 self.local.update(dict.fromkeys(att.addresses, name))
         self._objects.wired(wired)
         self._engine.set_local(local)
+        self._place_hosts()
+
+    def _place_hosts(self) -> None:
+        self._placed = placed(self._node_name, self._objects.hosts.values(), self._addresses)
+        self._engine.set_hosts(self._placed.interfaces)
 
     # Events.
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from towpath.api.text import parse_cidr
+from towpath.model.failsafe import EVERYWHERE, TCP, UDP, Failsafe
 from towpath.model.net import Net
 
 _NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -141,3 +142,39 @@ def net_conf(value: Any) -> str:
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not text"
         raise Rejected(f"{given}: {reason}; give flannel's net-conf.json, as a path or inline") from None
+
+
+_PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": 132}
+
+
+def failsafes(value: Any) -> tuple[Failsafe, ...]:
+    """Ports as FelixConfiguration has them: objects with ``protocol``, ``port`` and perhaps ``net``; or as
+    Felix's environment has them: ``tcp:22,udp:10.0.0.0/8:68,179``. ``none``, or an empty list, for none.
+    """
+    if isinstance(value, tuple):
+        return value
+    if isinstance(value, str):
+        words = [word for word in value.replace(" ", "").split(",") if word]
+        value = [] if words == ["none"] else words
+    if not isinstance(value, list):
+        raise Rejected(f"{value!r} is no list of ports; write e.g. tcp:22,udp:68, or none")
+    return tuple(dict.fromkeys(_failsafe(one) for one in value))
+
+
+def _failsafe(value: Any) -> Failsafe:
+    if isinstance(value, dict):
+        unknown = value.keys() - {"protocol", "port", "net"}
+        if unknown:
+            raise Rejected(f"{value!r}: {min(unknown)!r} is none of protocol, port, net")
+        protocol, net, port = value.get("protocol") or "tcp", value.get("net") or "", value.get("port")
+    else:
+        rest, _, port = str(value).rpartition(":")
+        protocol, _, net = rest.partition(":")
+    number = _PROTOCOLS.get(str(protocol or "tcp").lower())
+    if number is None:
+        raise Rejected(f"{value!r}: {protocol!r} is none of tcp, udp, sctp")
+    try:
+        nets = (parse_cidr(str(net).strip("[]")),) if net else EVERYWHERE
+    except ValueError as e:
+        raise Rejected(f"{value!r}: {e}; write a CIDR, e.g. tcp:10.0.0.0/8:22") from None
+    return Failsafe(number, whole_number(1, 65535)(port), nets)

@@ -24,6 +24,7 @@ from towpath.kube.codec import Key
 from towpath.kube.kinds import NODES, PODS
 from towpath.kube.reflector import Reflector, Selection
 from towpath.model.attachment import Attachment
+from towpath.model.failsafe import UDP, Failsafe, Failsafes
 from towpath.model.finding import Finding
 from towpath.model.network import ClusterNetwork
 from towpath.model.op import NftUpdate
@@ -142,14 +143,21 @@ class Cluster:
         )
         group = settings.policy_log_group
         sampling = Sampling(group=group, denials=settings.policy_log_denials)
-        self._policies = Policies(client, self._pods, self._nodes, policy_changed, silence, sampling)
+        self._policies = Policies(
+            client, self._pods, self._nodes, policy_changed, silence, sampling, settings.node_name
+        )
         book = AddressBook(lambda: self._pods.objects, lambda: self._nodes.objects, monotonic)
         known = self._policies
         self._log = PolicyLog(self._name, group, known.judge, lambda: known.local, book, metrics)
         self._events = PolicyEvents(client, self._name, known.reported, self._by_name, monotonic)
         self.pods: PodDirectory | None = ApiPodDirectory(client, self._pods, self._policies.pod_found)
         self.planner: Planner = ClusterPlanner(
-            network, settings.node_name, settings.iface, self._by_name, self._policies.program
+            network,
+            settings.node_name,
+            settings.iface,
+            self._by_name,
+            self._policies.program,
+            _failsafes(settings, network),
         )
 
     @property
@@ -223,6 +231,14 @@ class Cluster:
         self._policies.pod_changed(key)
         if key is None:
             self._own_changed()
+
+
+def _failsafes(settings: Settings, network: ClusterNetwork) -> Failsafes:
+    """The settings', and nodes probe each other's checksums through the overlay, by its own addresses."""
+    probe = (Failsafe(UDP, settings.offload_port, network.networks),) if settings.offload_probe else ()
+    return Failsafes(
+        inbound=(*settings.failsafe_inbound, *probe), outbound=(*settings.failsafe_outbound, *probe)
+    )
 
 
 def _strange(obj: str, problem: str) -> Finding:

@@ -68,6 +68,19 @@ POLICY: dict[str, Code] = {
         ),
         fix="Make them agree, or make one rule for each family.",
     ),
+    "TP5045": Code(
+        title="A host endpoint stands at no interface",
+        cause=(
+            "It names no interface, and no interface of its node has any of its expectedIPs. Which one it is "
+            "about cannot be told, and so nothing of it is enforced until one has."
+        ),
+        fix="Correct expectedIPs, or name the interface in interfaceName.",
+    ),
+    "TP5046": Code(
+        title="Two host endpoints stand at one interface",
+        cause="The first of them by name counts, as in Calico; the other is without effect there.",
+        fix="Delete one of them, or give them different interfaces.",
+    ),
     "TP5130": Code(
         title="An object that policies speak of cannot be read",
         cause="A pod, namespace, node, service account or EndpointSlice has no name or not its kind's shape.",

@@ -13,7 +13,7 @@ from towpath.model.net import Net
 
 EVERYWHERE: tuple[Net, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
-_TCP, _UDP = 6, 17
+TCP, UDP = 6, 17
 
 
 class Failsafe(msgspec.Struct, frozen=True):
@@ -25,21 +25,21 @@ class Failsafe(msgspec.Struct, frozen=True):
 
 
 # BGP, etcd's clients and peers, Typha, the API server, and etcd of self-hosted clusters of old.
-_BOTH_WAYS = tuple(Failsafe(_TCP, port) for port in (179, 2379, 2380, 5473, 6443, 6666, 6667))
-_KUBELET, _RKE2_SUPERVISOR = Failsafe(_TCP, 10250), Failsafe(_TCP, 9345)
+_BOTH_WAYS = tuple(Failsafe(TCP, port) for port in (179, 2379, 2380, 5473, 6443, 6666, 6667))
+_KUBELET, _RKE2_SUPERVISOR = Failsafe(TCP, 10250), Failsafe(TCP, 9345)
 
 INBOUND = (
-    Failsafe(_TCP, 22),  # SSH
-    Failsafe(_UDP, 68),  # DHCP
-    Failsafe(_UDP, 546),  # DHCPv6
+    Failsafe(TCP, 22),  # SSH
+    Failsafe(UDP, 68),  # DHCP
+    Failsafe(UDP, 546),  # DHCPv6
     *_BOTH_WAYS,
     _KUBELET,
     _RKE2_SUPERVISOR,
 )
 OUTBOUND = (
-    Failsafe(_UDP, 53),  # DNS
-    Failsafe(_UDP, 67),  # DHCP
-    Failsafe(_UDP, 547),  # DHCPv6
+    Failsafe(UDP, 53),  # DNS
+    Failsafe(UDP, 67),  # DHCP
+    Failsafe(UDP, 547),  # DHCPv6
     *_BOTH_WAYS,
     _KUBELET,
     _RKE2_SUPERVISOR,

@@ -25,6 +25,10 @@ HOST_FORWARD_IN, HOST_FORWARD_OUT = "host_forward_in", "host_forward_out"
 HOST_RAW_IN, HOST_RAW_OUT = "host_raw_in", "host_raw_out"
 HOST_PRE_DNAT = "host_pre_dnat"
 
+HOST_PLACES = frozenset(
+    (HOST_IN, HOST_OUT, HOST_FORWARD_IN, HOST_FORWARD_OUT, HOST_RAW_IN, HOST_RAW_OUT, HOST_PRE_DNAT)
+)
+
 # What becomes of packets that policies before connection tracking, or before DNAT, allow: static as well.
 UNTRACKED, PRE_DNAT = "untracked", "pre_dnat_allowed"
 

@@ -173,14 +173,17 @@ class Engine:
         self._book.remove_tier(name)
         self._noted = True
 
-    def set_local(self, interfaces: Mapping[str, str], hosts: Mapping[str, str] | None = None) -> None:
+    def set_local(self, interfaces: Mapping[str, str]) -> None:
         """This node's pods: host interfaces and the names of the endpoints behind them, all of them.
 
-        An interface whose endpoint has not been put yet gets ``goto denied``. ``hosts`` are its host
-        endpoints by the interfaces that they stand for, ``*`` for all that are not named.
+        An interface whose endpoint has not been put yet gets ``goto denied``.
         """
         self._locals.set_interfaces(interfaces)
-        self._hosts.set_interfaces(hosts or {})
+        self._noted = True
+
+    def set_hosts(self, interfaces: Mapping[str, str]) -> None:
+        """This node's host endpoints by the interfaces they stand at, ``*`` for all that are not named."""
+        self._hosts.set_interfaces(interfaces)
         self._noted = True
 
     def program(self) -> Program:

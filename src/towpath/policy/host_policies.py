@@ -27,13 +27,12 @@ from towpath.policy.clauses import PolicyRules
 from towpath.policy.conn_chains import digest
 from towpath.policy.conn_rules import GOTO_DENIED, RETURN, final
 from towpath.policy.facts import Term, Traits
+from towpath.policy.host_places import ALL_INTERFACES
 from towpath.policy.ir import Aspect, Direction, Endpoint
 from towpath.policy.live import VERDICT, LiveMap, LiveProgram
 from towpath.policy.policy_book import PolicyBook, PolicyKey
 from towpath.policy.subjects import Slot, SubjectKey, Subjects
 from towpath.policy.terms import matches
-
-ALL_INTERFACES = "*"
 
 
 class _Place(NamedTuple):

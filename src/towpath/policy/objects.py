@@ -68,6 +68,8 @@ class Objects:
         self._converted: dict[tuple[Source, Key], Converted] = {}
         self._wired: dict[Key, tuple[Addr, ...]] = {}
         self._told: dict[str, Endpoint] = {}
+        self.hosts: dict[str, Endpoint] = {}
+        """The host endpoints of all nodes, by name."""
 
     # Who there is.
 
@@ -94,7 +96,8 @@ class Objects:
         if self._namespaces.get(name) == before:
             return
         self._tell_pods(key for key in self._pods if key[0] == name)
-        for source, key in [entry for entry in self._raw if entry[0].inherits and entry[1][0] == name]:
+        # What is in no namespace may have any namespace's profile.
+        for source, key in [one for one in self._raw if one[0].inherits and one[1][0] in ("", name)]:
             self._read(source, key)
 
     def account(self, key: Key, account: ServiceAccount | None) -> None:
@@ -155,6 +158,13 @@ class Objects:
         for one in after.network_sets:
             if one not in before.network_sets:
                 self._sink.upsert_network_set(one)
+
+        for name in {e.name for e in before.endpoints} - {e.name for e in after.endpoints}:
+            self.hosts.pop(name, None)
+            self._tell(name, None)
+        for endpoint in after.endpoints:
+            self.hosts[endpoint.name] = endpoint
+            self._tell(endpoint.name, endpoint)
 
     def _tell_policies(self, policies: Iterable[Policy]) -> None:
         for policy in policies:

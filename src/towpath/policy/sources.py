@@ -29,7 +29,7 @@ class Resource(msgspec.Struct, frozen=True):
 
 
 class Source(Resource, frozen=True):
-    """A kind that is enforced. ``inherits``: it depends on its namespace's labels."""
+    """A kind that is enforced. ``inherits``: it depends on the labels of its namespace, or of any."""
 
     read: Callable[[Raw, NamespaceLabels], Converted]
     inherits: bool = False
@@ -44,11 +44,14 @@ def _admin(convert: Callable[[Raw], Converted]) -> Callable[[Raw, NamespaceLabel
     return lambda raw, _: convert(raw)
 
 
+_INHERITING = ("networksets", "hostendpoints")
+
+
 def _calico(
     plural: str, kind: str, namespaced: bool, read: Callable[[Raw, NamespaceLabels], Converted]
 ) -> tuple[Source, ...]:
     return tuple(
-        Source(group, (version,), plural, kind, namespaced, read, plural == "networksets")
+        Source(group, (version,), plural, kind, namespaced, read, plural in _INHERITING)
         for group, version in _CALICO_VERSIONS.items()
     )
 
@@ -78,14 +81,13 @@ SOURCES: tuple[Source, ...] = (
         "globalnetworksets", "GlobalNetworkSet", False,
         _admin(convert_calico_endpoints.convert_global_network_set),
     ),
+    *_calico("hostendpoints", "HostEndpoint", False, convert_calico_endpoints.convert_host_endpoint),
 )  # fmt: skip
-"""Host endpoints are not among them: what protects a node itself is not enforced yet."""
 
 SHOWN = tuple(
-    Resource(group, (version,), plural, kind, plural not in ("hostendpoints", "stagedglobalnetworkpolicies"))
+    Resource(group, (version,), plural, kind, plural != "stagedglobalnetworkpolicies")
     for group, version in _CALICO_VERSIONS.items()
     for plural, kind in (
-        ("hostendpoints", "HostEndpoint"),
         ("stagednetworkpolicies", "StagedNetworkPolicy"),
         ("stagedglobalnetworkpolicies", "StagedGlobalNetworkPolicy"),
         ("stagedkubernetesnetworkpolicies", "StagedKubernetesNetworkPolicy"),
