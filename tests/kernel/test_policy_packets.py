@@ -6,7 +6,7 @@ sequences of worlds are tried.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from itertools import product
 from random import Random
@@ -18,15 +18,19 @@ from msgspec.structs import replace
 from policy_node import GRE, HERE, INTERFACES, LOCAL, JudgedNode
 
 from policy_compiled import between, dense_worlds
+from policy_object_events import Cluster
+from policy_told import Told
 from policy_worlds import ADDRESSES, OUTSIDE, PORTS
 from towpath.model.net import Addr
 from towpath.policy.engine import Engine
 from towpath.policy.evaluate import Flow, judge
 from towpath.policy.ir import ICMP, ICMPV6, KIND, SCTP, TCP, UDP, Direction, World
+from towpath.policy.objects import Key, Objects
 
 pytestmark = pytest.mark.kernel
 
 CELLS = 64
+PODS = tuple(f"pod/{number}" for number in range(len(LOCAL)))
 SEARCH = settings(
     max_examples=int(os.environ.get("TOWPATH_EXAMPLES", "30")),
     deadline=None,
@@ -102,7 +106,7 @@ def _connection(flow: Flow, number: int) -> object:
     return flow.protocol, frozenset(ends)
 
 
-def allowed(world: World, flow: Flow) -> bool:
+def allowed(world: World, flow: Flow, names: Sequence[str] = PODS) -> bool:
     """By those pods of this node that the flow comes from or goes to; a pod that is not known allows nothing.
 
     The node itself is judged by the other side only, and not at all where it is the one who calls.
@@ -114,7 +118,7 @@ def allowed(world: World, flow: Flow) -> bool:
     for direction, address in ends:
         for number, addresses in enumerate(LOCAL):
             if address in addresses:
-                endpoint = by_name.get(f"pod/{number}")
+                endpoint = by_name.get(names[number])
                 if endpoint is None or not judge(world, endpoint, direction, flow):
                     return False
     return True
@@ -130,7 +134,7 @@ def test_packets_arrive_as_the_oracle_says(
     node: JudgedNode, sequence: list[World], seed: int, direct: bool
 ) -> None:
     engine, world, random = Engine(), World(), Random(seed)
-    engine.set_local({interface: f"pod/{number}" for number, interface in enumerate(INTERFACES)})
+    engine.set_local(dict(zip(INTERFACES, PODS, strict=True)))
     for step, now in enumerate(sequence):
         engine.apply(between(world, now))
         if direct and step:
@@ -140,9 +144,52 @@ def test_packets_arrive_as_the_oracle_says(
         ops = node.reconcile()
         assert not (direct and step and ops), ops
         world = now
-        node.forget()
-        flows = sampled(node, random)
-        expected = [allowed(world, flow) for flow in flows]
-        arrived = node.arrived(flows, expected)
-        wrong = [(f, e) for f, e, a in zip(flows, expected, arrived, strict=True) if a != e]
-        assert not wrong, (step, wrong)
+        try_packets(node, world, random)
+
+
+def try_packets(node: JudgedNode, world: World, random: Random, names: Sequence[str] = PODS) -> None:
+    """``names``: what the world calls this node's pods."""
+    node.forget()
+    flows = sampled(node, random)
+    expected = [allowed(world, flow, names) for flow in flows]
+    arrived = node.arrived(flows, expected)
+    assert [(f, e) for f, e, a in zip(flows, expected, arrived, strict=True) if a != e] == []
+
+
+class Placed(Cluster):
+    """Three pods of the cluster are this node's, four are elsewhere, and two have no address."""
+
+    HERE = (("x", "a"), ("x", "b"), ("y", "a"))
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.wired = dict(zip(self.HERE, LOCAL, strict=True))
+
+    def wire(self, objects: Objects) -> None:
+        """They stay."""
+
+    def addresses(self, pod: Key) -> list[Addr]:
+        if pod in self.HERE:
+            return [*LOCAL[self.HERE.index(pod)]]
+        others = [("x", "c"), ("y", "b"), ("z", "a"), ("z", "c")]
+        return [ip_address(f"10.0.0.{4 + others.index(pod)}")] if pod in others else []
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("TOWPATH_EXAMPLES", "30")) // 10))
+def test_of_objects_of_every_kind(node: JudgedNode, seed: int) -> None:
+    """Of a cluster in which pods, namespaces, services and policies of all APIs come, change and go."""
+    cluster, engine = Placed(seed), Engine()
+    objects = Objects(engine)
+    objects.wired(cluster.wired)
+    engine.set_local(dict(zip(INTERFACES, NAMES, strict=True)))
+    for _ in range(40):
+        for _ in range(cluster.random.choice((2, 5, 20))):
+            cluster.change(objects)
+        told = Told()
+        cluster.tell_all(Objects(told))
+        node.program = engine.program()
+        node.reconcile()
+        try_packets(node, told.world(), cluster.random, NAMES)
+
+
+NAMES = tuple(f"Pod/{space}/{name}" for space, name in Placed.HERE)
