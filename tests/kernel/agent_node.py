@@ -5,6 +5,7 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -32,6 +33,7 @@ NET_CONF = {
     "IPv6Network": "fd00:10:42::/56",
     "Backend": {"Type": "vxlan", "VNI": 1},
 }
+SHIM = Path(__file__).parents[2] / "src/towpath/bin/towpath-cni"
 FLANNEL = "flannel.alpha.coreos.com/"
 
 
@@ -215,4 +217,56 @@ def agent_node(folder: Path) -> Iterator[AgentNode]:
         made.close()
 
 
-__all__ = ["FLANNEL", "NET_CONF", "NODES", "PODS", "AgentNode", "agent_node", "node", "pod"]
+async def call_shim(n1: AgentNode, command: str, name: str, netns: Path | None) -> tuple[int, Any]:
+    """The real shim, executed as a runtime would, in the node's namespace."""
+    folder = n1.folder / "bin"
+    if not folder.exists():
+        folder.mkdir()
+        shutil.copy2(SHIM, folder / "towpath-cni")
+        (folder / "towpath-cni.socket").write_text(f"{n1.folder}/cni.sock\n")
+    env = {
+        "CNI_COMMAND": command,
+        "CNI_CONTAINERID": f"c-{name}",
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(folder),
+        "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}",
+    }
+    if netns is not None:
+        env["CNI_NETNS"] = str(netns)
+    config = json.dumps({"cniVersion": "1.1.0", "name": "towpath", "type": "towpath-cni"})
+
+    def execute() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [folder / "towpath-cni"], env=env, input=config, capture_output=True, text=True, timeout=30
+        )
+
+    done = await asyncio.to_thread(run_in, n1.netns, execute)
+    return done.returncode, json.loads(done.stdout) if done.stdout.strip() else None
+
+
+@contextlib.contextmanager
+def pod_namespace() -> Iterator[Path]:
+    process = subprocess.Popen(["unshare", "-n", "sleep", "100"])
+    mine = Path("/proc/self/ns/net").stat().st_ino
+    path = Path(f"/proc/{process.pid}/ns/net")
+    while path.stat().st_ino == mine:
+        time.sleep(0.005)
+    try:
+        yield path
+    finally:
+        process.kill()
+        process.wait()
+
+
+__all__ = [
+    "FLANNEL",
+    "NET_CONF",
+    "NODES",
+    "PODS",
+    "AgentNode",
+    "agent_node",
+    "call_shim",
+    "node",
+    "pod",
+    "pod_namespace",
+]

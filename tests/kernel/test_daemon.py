@@ -2,18 +2,27 @@
 
 import asyncio
 import json
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_node import FLANNEL, NET_CONF, NODES, PODS, AgentNode, agent_node, node, pod
+from agent_node import (
+    FLANNEL,
+    NET_CONF,
+    NODES,
+    PODS,
+    AgentNode,
+    agent_node,
+    call_shim,
+    node,
+    pod,
+    pod_namespace,
+)
 from msgspec.structs import replace
 
 from towpath.desired.names import host_ifname
@@ -23,7 +32,6 @@ from towpath.model.op import describe
 
 pytestmark = pytest.mark.kernel
 NET_ADMIN_ALONE = f"{1 << 12:016x}"
-SHIM = Path(__file__).parents[2] / "src/towpath/bin/towpath-cni"
 
 
 @pytest.fixture
@@ -43,6 +51,12 @@ async def api(n1: AgentNode) -> AsyncIterator[FakeApiServer]:
     await server.down()
 
 
+@pytest.fixture
+def pod_netns() -> Iterator[Path]:
+    with pod_namespace() as path:
+        yield path
+
+
 def notes(api: FakeApiServer) -> dict[str, str]:
     annotations: dict[str, str] = api.get(NODES, "n1")["metadata"]["annotations"]
     return annotations
@@ -51,45 +65,6 @@ def notes(api: FakeApiServer) -> dict[str, str]:
 def report(api: FakeApiServer) -> dict[str, Any]:
     text: dict[str, Any] = json.loads(notes(api).get("towpath.dev/status", "{}"))
     return text
-
-
-async def call_shim(n1: AgentNode, command: str, name: str, netns: Path | None) -> tuple[int, Any]:
-    """The real shim, executed as a runtime would, in the node's namespace."""
-    folder = n1.folder / "bin"
-    if not folder.exists():
-        folder.mkdir()
-        shutil.copy2(SHIM, folder / "towpath-cni")
-        (folder / "towpath-cni.socket").write_text(f"{n1.folder}/cni.sock\n")
-    env = {
-        "CNI_COMMAND": command,
-        "CNI_CONTAINERID": f"c-{name}",
-        "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(folder),
-        "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}",
-    }
-    if netns is not None:
-        env["CNI_NETNS"] = str(netns)
-    config = json.dumps({"cniVersion": "1.1.0", "name": "towpath", "type": "towpath-cni"})
-
-    def execute() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [folder / "towpath-cni"], env=env, input=config, capture_output=True, text=True, timeout=30
-        )
-
-    done = await asyncio.to_thread(run_in, n1.netns, execute)
-    return done.returncode, json.loads(done.stdout) if done.stdout.strip() else None
-
-
-@pytest.fixture
-def pod_netns() -> Iterator[Path]:
-    process = subprocess.Popen(["unshare", "-n", "sleep", "600"])
-    mine = Path("/proc/self/ns/net").stat().st_ino
-    path = Path(f"/proc/{process.pid}/ns/net")
-    while path.stat().st_ino == mine:
-        time.sleep(0.005)
-    yield path
-    process.kill()
-    process.wait()
 
 
 async def test_from_nothing_to_ready(n1: AgentNode, api: FakeApiServer) -> None:

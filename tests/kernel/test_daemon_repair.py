@@ -1,15 +1,22 @@
 """What others do to a node's network while the agent runs, and how fast it is undone."""
 
+import asyncio
+import json
 import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from agent_node import NODES, AgentNode, agent_node, node
+from agent_node import FLANNEL, NODES, PODS, AgentNode, agent_node, call_shim, node, pod, pod_namespace
+from msgspec.structs import replace
 
+from towpath.desired.names import host_ifname
 from towpath.kernel.nft_owner import ownable
 from towpath.kube.fake import FakeApiServer
+from towpath.model.net import Vxlan
+from towpath.model.state import NetState
 
 pytestmark = pytest.mark.kernel
 
@@ -29,6 +36,16 @@ async def api(n1: AgentNode) -> AsyncIterator[FakeApiServer]:
     if n1.process is not None:
         n1.stop(signal.SIGKILL)
     await server.down()
+
+
+def notes(api: FakeApiServer) -> dict[str, str]:
+    annotations: dict[str, str] = api.get(NODES, "n1")["metadata"]["annotations"]
+    return annotations
+
+
+def report(api: FakeApiServer) -> dict[str, Any]:
+    text: dict[str, Any] = json.loads(notes(api).get("towpath.dev/status", "{}"))
+    return text
 
 
 def owner(n1: AgentNode) -> str:
@@ -69,3 +86,112 @@ def _handle(n1: AgentNode) -> str:
     found = re.search(r"# handle (\d+)", n1.run("nft", "-a", "list", "table", "inet", "towpath").stdout)
     assert found is not None
     return found[1]
+
+
+# Everything that is ours, deleted or rewritten one by one.
+
+ACCIDENTS = {
+    "route": "ip route del 10.42.2.0/24",
+    "route 6": "ip route del fd00:10:42:2::/64",
+    "route elsewhere": "ip route replace 10.42.2.0/24 via 172.30.0.99 dev und0",
+    "neighbour": "ip neigh del 10.42.2.0 dev flannel.1",
+    "neighbour spoilt": "ip neigh replace 10.42.2.0 lladdr 02:00:00:00:00:99 dev flannel.1 nud permanent",
+    "fdb": "bridge fdb del 02:00:00:00:04:02 dev flannel.1",
+    "fdb elsewhere": "bridge fdb replace 02:00:00:00:04:02 dst 172.30.0.99 dev flannel.1",
+    "address": "ip addr del 10.42.1.0/32 dev flannel.1",
+    "device": "ip link del flannel.1",
+    "device down": "ip link set flannel-v6.1 down",
+    "device bounced": "ip link set flannel.1 down; ip link set flannel.1 up",
+    "mac": "ip link set flannel.1 address 02:00:00:00:00:aa",
+    "mtu": "ip link set flannel.1 mtu 1300",
+    # The kernel takes IPv6 addresses off a NIC that goes down; who manages the NIC puts them back.
+    "nic bounced": "ip link set und0 down; ip link set und0 up; ip addr add fd00:172:30::11/64 dev und0",
+    "ip_forward": "sysctl -w net.ipv4.ip_forward=0",
+    "forwarding 6": "sysctl -w net.ipv6.conf.all.forwarding=0",
+    "accept_ra": "sysctl -w net.ipv6.conf.flannel-v6/1.accept_ra=1",
+    "ruleset": "nft flush ruleset",
+    "table": "nft delete table inet towpath",
+    "rule": "nft flush chain inet towpath masq",
+    "element": "nft delete element inet towpath net4 { 10.42.0.0/16 }",
+    "pod's route": "ip route del 10.42.1.2",
+    "pod's neighbour": "ip neigh del 10.42.1.2 dev {pod}",
+    "pod's link down": "ip link set {pod} down; ip link set {pod} up",
+    "pod's setting": "sysctl -w net.ipv4.conf.{pod}.proxy_arp=0",
+    "pod's other setting": "sysctl -w net.ipv4.conf.{pod}.route_localnet=0",
+    "pod's rule": "nft flush set inet towpath pod_src4",
+}
+
+
+def whole(n1: AgentNode, settings: dict[str, str]) -> NetState:
+    """All there is, and some settings; without learned things."""
+    state = n1.kernel.observe(settings, "towpath")
+    table = replace(state.nft, owner="free") if state.nft is not None else None
+    return replace(state, nft=table)
+
+
+async def test_each_accident_is_mended_within_a_second_counted_and_explained(
+    n1: AgentNode, api: FakeApiServer
+) -> None:
+    api.put(PODS, pod("a"))
+    # As on a kernel before 6.9, where anybody can change the table.
+    n1.start(own_table=False, resync_seconds=600)
+    took = {}
+    with pod_namespace() as netns:
+        code, result = await call_shim(n1, "ADD", "a", netns)
+        assert code == 0, result
+        await n1.ready()
+        dev = host_ifname("default", "a")
+        names = [
+            "net/ipv4/ip_forward",
+            "net/ipv6/conf/all/forwarding",
+            "net/ipv6/conf/flannel-v6.1/accept_ra",
+        ]
+        names += [f"net/ipv4/conf/{dev}/proxy_arp", f"net/ipv4/conf/{dev}/route_localnet"]
+        await asyncio.sleep(0.5)
+        wanted = whole(n1, dict.fromkeys(names, ""))
+        for name, accident in ACCIDENTS.items():
+            for _ in range(
+                3
+            ):  # on a machine that is busy with other things a transaction alone takes seconds
+                for command in accident.replace("{pod}", dev).split("; "):
+                    done = n1.run(*command.split())
+                    assert done.returncode == 0, (name, done.stderr)
+                took[name] = await n1.until(lambda: whole(n1, dict.fromkeys(names, "")) == wanted, 5)
+                if took[name] < 1:
+                    break
+    assert {name: seconds for name, seconds in took.items() if seconds >= 1} == {}
+    metrics = n1.get("/metrics")[1]
+    for kind in ("Add Route", "Add Neighbour", "Add Fdb", "AddLink", "SetLink", "SetSysctl", "NftUpdate"):
+        assert f'towpath_repairs_total{{operation="{kind}"}}' in metrics
+    assert re.search(r"towpath_fail_open_seconds_count [2-6]\.0", metrics)
+    log = [json.loads(line) for line in n1.log.read_text().splitlines()]
+    explained = {line["kind"]: line["suspects"] for line in log if line["event"] == "mended"}
+    assert len(explained) == len([line for line in log if line["event"] == "mended"]), "once a kind"
+    assert "nft flush ruleset" in explained["NftUpdate"]
+    await n1.until(lambda: any("TP1023" in f and "NftUpdate" not in f for f in report(api)["findings"]))
+
+
+async def test_another_underlay_address_moves_the_tunnels(n1: AgentNode, api: FakeApiServer) -> None:
+    """As DHCP does it; the kubelet tells later, or never."""
+    n1.start(resync_seconds=600)
+    await n1.ready()
+    mac = n1.observe().links["flannel.1"].mac
+    n1.ip("addr del 172.30.0.11/24 dev und0")
+    n1.ip("addr add 172.30.0.21/24 dev und0")
+
+    def local() -> str:
+        link = n1.observe().links.get("flannel.1")
+        return str(link.kind.local) if link is not None and isinstance(link.kind, Vxlan) else ""
+
+    assert await n1.until(lambda: local() == "172.30.0.21", 5) < 1.5
+    await n1.until(lambda: notes(api)[FLANNEL + "public-ip"] == "172.30.0.21")
+    state = n1.observe()
+    assert state.links["flannel.1"].mac == mac
+    assert {str(f.dst) for f in state.fdb} == {"172.30.0.12", "fd00:172:30::12"}
+    assert "10.42.2.0/24" in {str(r.dst) for r in state.routes}
+    # Gone for a moment only: nothing moves.
+    n1.ip("addr del 172.30.0.21/24 dev und0")
+    await asyncio.sleep(0.7)
+    assert local() == "172.30.0.21"
+    n1.ip("addr add 172.30.0.21/24 dev und0")
+    await n1.ready()

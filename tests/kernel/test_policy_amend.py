@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from policy_events import Events
 from towpath.agent.metrics import Metrics
 from towpath.agent.planning import Plan
 from towpath.agent.reconciler import Reconciler, Step
+from towpath.agent.repairs import Repairs
 from towpath.desired.node import Desired
 from towpath.desired.protection import Peering
 from towpath.desired.ruleset import TABLE, ruleset
@@ -56,7 +58,9 @@ class Node:
     def __init__(self, kernel: LinuxKernel, netns: int, *, owned: bool) -> None:
         self.engine, self.netns = Engine(), netns
         planner = PolicyPlanner(self.engine, owned=owned)
-        self.reconciler = Reconciler(kernel, planner, asyncio.Lock(), lambda: (), Metrics())
+        metrics = Metrics()
+        repairs = Repairs(metrics, time.monotonic)
+        self.reconciler = Reconciler(kernel, planner, asyncio.Lock(), lambda: (), metrics, repairs)
         self.foreign = run_in(netns, NftContext)
 
     def changes(self, attachments: tuple[Attachment, ...]) -> NftUpdate:

@@ -14,7 +14,7 @@ from towpath.kernel.netns import run_in
 from towpath.kernel.watch import NetlinkWatch
 from towpath.model.net import Address, Fdb, Link, Neighbour, Redirect, Route, Shaper, Veth, Vxlan
 from towpath.model.nft import NftChain, NftSet
-from towpath.model.op import Add, AddLink, Delete, DelLink, NftUpdate, Op, SetLink
+from towpath.model.op import Add, AddLink, Delete, DelLink, NftUpdate, Op, SetLink, SetSysctl
 
 pytestmark = pytest.mark.kernel
 
@@ -90,7 +90,18 @@ async def test_nftables_is_heard_by_table(ear: Ear) -> None:
         ("nft", "towpath")
     }
     run_in(ear.netns, lambda: subprocess.run(["nft", "add table ip kube-proxy; flush ruleset"], check=True))
-    assert await ear.silence() == {("nft", "towpath")}
+    assert await ear.silence() == {("nft", "towpath"), ("flushed", "towpath")}
+
+
+async def test_forwarding_and_proxying_are_heard(ear: Ear) -> None:
+    for path in (
+        "net/ipv4/conf/up0/forwarding",
+        "net/ipv6/conf/up0/forwarding",
+        "net/ipv4/conf/up0/proxy_arp",
+    ):
+        assert ("sysctl", "up0") in await ear.after(SetSysctl(path, "1"))
+    ear.kernel.apply([SetSysctl("net/ipv4/ip_forward", "0")])
+    assert ("sysctl", "") in await ear.after(SetSysctl("net/ipv4/ip_forward", "1"))
 
 
 async def test_what_comes_and_goes_by_itself_is_not_told(ear: Ear) -> None:

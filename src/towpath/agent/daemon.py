@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack, suppress
 from towpath import __version__
 from towpath.agent import gauges
 from towpath.agent.admission import ByPolicy
+from towpath.agent.aftermath import Aftermath
+from towpath.agent.attach_conntrack import Connections
 from towpath.agent.attach_setup import attachments as make_attachments
 from towpath.agent.attachments import Attachments, AttachSettings
 from towpath.agent.config import Settings
@@ -27,8 +29,10 @@ from towpath.agent.offload import OffloadProbe
 from towpath.agent.offload_view import offload_findings, overlay_devices
 from towpath.agent.readiness import GatedHandler, Readiness
 from towpath.agent.reconciler import Reconciler, Step
+from towpath.agent.repairs import Repairs
 from towpath.agent.report import Verification, shortened
 from towpath.agent.runner import Runner
+from towpath.agent.settings_watch import SettingsWatch
 from towpath.agent.surroundings import Cluster, Standalone, Surroundings
 from towpath.api.report import AgentReport
 from towpath.cni import server
@@ -68,6 +72,8 @@ class Agent:
         self._readiness = Readiness(("api", "kernel", "cni") if client else ("kernel", "cni"))
         self._verification = Verification()
         self._metrics = Metrics()
+        self._network = network
+        self._repairs = Repairs(self._metrics, time.monotonic)
         self._step: Step | None = None
         self._kernel_problem = ""
         self._kernel_runner = Runner(
@@ -95,7 +101,7 @@ class Agent:
             await self._set_up(stack)
             runners = (self._kernel_runner, self._policy_runner, self._node_runner)
             parts = [*self._around.parts(), *(runner.run() for runner in runners)]
-            parts.append(self._collect())
+            parts += [self._collect(), self._settings_watch.run()]
             if self._probe is not None:
                 parts.append(self._probe.run())
                 stack.callback(self._probe.close)
@@ -120,15 +126,24 @@ class Agent:
             make_attachments(self._store, kernel, self._around.pods, self._attach, self._lock, admission)
         )
         self._reconciler = Reconciler(
-            kernel, self._around.planner, self._lock, self._attachments.current, self._metrics
+            kernel,
+            self._around.planner,
+            self._lock,
+            self._attachments.current,
+            self._metrics,
+            self._repairs,
         )
         self._inquiries = Inquiries(kernel, self._lock, self._in_force, self._attachments.current)
+        self._aftermath = Aftermath(Connections(), self._network, self._metrics, time.monotonic)
+        stack.push_async_callback(self._aftermath.close)
         self._gate = GatedHandler(self._attachments, self._attach)
         serving = await server.serve(settings.cni_socket, MeasuredHandler(self._gate, self._metrics))
         stack.push_async_callback(serving.close)
         watch = NetlinkWatch(self._kernel_changed)
         stack.callback(watch.close)
         watch.start()
+        self._settings_watch = SettingsWatch(self._sysctls, self._kernel_runner.poke)
+        stack.callback(self._settings_watch.close)
         health = HealthServer(self._pages(), settings.health_token_file)
         tls = server_tls(settings.health_tls_cert, settings.health_tls_key)
         port = await health.listen(*settings.health_address, tls)
@@ -144,8 +159,16 @@ class Agent:
 
     def _kernel_changed(self, kind: Kind, name: str) -> None:
         devices = self._step.plan.watched if self._step is not None else ()
-        if relevant_link_event(kind, name, devices):
+        if not relevant_link_event(kind, name, devices):
+            return
+        if kind == "flushed":  # everything is open now
+            self._aftermath.gone()
+            self._kernel_runner.poke()
+        else:
             self._kernel_runner.poke(_EVENT_DELAY_BUSY if self._gate.busy else _EVENT_DELAY)
+
+    def _sysctls(self) -> dict[str, str]:
+        return self._step.plan.desired.state.sysctls if self._step is not None else {}
 
     # The two things done.
 
@@ -168,6 +191,7 @@ class Agent:
             return self._could_not(f"internal error: {type(e).__name__}: {e}")
         if step is not None:
             self._learn(step)
+            self._aftermath.after(step)
             if nonce:
                 found = [*(op.describe() for op in step.planned), *step.drift[len(step.failed) :]]
                 self._verification.answer(nonce, found, time.monotonic())
@@ -283,6 +307,7 @@ class Agent:
         if self._step is not None:
             found += [_refusal(op.describe(), e, self._settings.node_name) for op, e in self._step.failed]
             found += [_gone(name, self._settings.node_name) for name in self._step.missing]
+        found += self._repairs.findings(self._settings.node_name)
         if self._probe is not None:
             found += offload_findings(self._probe, self._settings.node_name)
         if self._kernel_problem:

@@ -30,10 +30,10 @@ def relevant_link_event(kind: Kind, name: str, devices: Collection[str]) -> bool
     match kind:
         case "overrun":
             return True
-        case "nft":
+        case "nft" | "flushed":
             return name == TABLE
         case "address":
             return not name.startswith(POD_PREFIX)  # the underlay may be another from now on
-        case "route" if not name:
+        case "route" | "sysctl" if not name:
             return True
     return name in devices or name.startswith((POD_PREFIX, _SHAPER_PREFIX))

@@ -35,6 +35,10 @@ METRICS = {
     "towpath_policy_seconds": Described("histogram", "Time of a change of policy until the kernel held it"),
     "towpath_operations": Described("counter", "Kernel operations carried out", ("operation",)),
     "towpath_repairs": Described("counter", "Operations that undid somebody else's change", ("operation",)),
+    "towpath_fail_open_seconds": Described("histogram", "Time from a flush of the table to its return"),
+    "towpath_connections_forgotten": Described(
+        "counter", "Connection entries of pods that nothing translated, deleted after a repair"
+    ),
     "towpath_cni_requests": Described(
         "counter", "CNI calls by answer, code 0 is success", ("command", "code")
     ),

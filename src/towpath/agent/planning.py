@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from contextlib import suppress
+from typing import Any, Protocol
 
 import msgspec
 
@@ -141,7 +142,7 @@ class ClusterPlanner:
                 findings = (e.finding,)
         last = self._underlay
         if last is not None and last.dev in observed.links and (fresh is None or findings):
-            fresh = msgspec.structs.replace(last, mtu=observed.links[last.dev].mtu)
+            fresh = _as_it_is_now(last, node, observed, self._network)
         if fresh is None:
             return None, findings or (_unknown(self._node_name),)
         if self._network.direct_routing or self._network.backend == "host-gw":
@@ -163,6 +164,23 @@ class ClusterPlanner:
                 self._macs[name] = link.mac
             self._macs.setdefault(name, random_mac(os.urandom(6)))
         return dict(self._macs)
+
+
+def _as_it_is_now(last: Underlay, node: Node | None, observed: NetState, network: ClusterNetwork) -> Underlay:
+    """The last known underlay, with another address where its device has another in place of the known one.
+
+    So it is when a lease of DHCP brings a new address and the kubelet has not told yet. An address that is
+    merely gone stays in use: it may come back.
+    """
+    changes: dict[str, Any] = {"mtu": observed.links[last.dev].mtu}
+    here = {a.interface.ip for a in observed.addresses if a.dev == last.dev}
+    if node is not None and not {last.ipv4, last.ipv6} - {None} <= here:
+        with suppress(UnderlayUnknown):
+            now, _ = discover(node, observed, network, iface=last.dev)
+            for name in ("ipv4", "ipv6"):
+                if getattr(last, name) not in here and getattr(now, name) is not None:
+                    changes[name] = getattr(now, name)
+    return msgspec.structs.replace(last, **changes)
 
 
 def _way_out(observed: NetState) -> int:

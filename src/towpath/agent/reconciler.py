@@ -13,16 +13,17 @@ from msgspec.structs import replace
 
 from towpath.agent.metrics import Metrics
 from towpath.agent.planning import Plan, Planner
+from towpath.agent.repairs import Repairs, operation_name
 from towpath.desired.annotations import own_annotations
 from towpath.desired.node import Desired
-from towpath.desired.ruleset import TABLE
+from towpath.desired.ruleset import MASQUERADED, MASQUERADING, TABLE
 from towpath.kernel.nft_known import applied
 from towpath.kernel.port import Kernel, KernelRefused
 from towpath.log import get_logger
 from towpath.model.attachment import Attachment
 from towpath.model.finding import Finding
 from towpath.model.nft import NftTable
-from towpath.model.op import Add, AddLink, Delete, NftUpdate, Op, SetLink
+from towpath.model.op import AddLink, NftUpdate, Op, SetLink
 from towpath.reconcile.check import missing_devices
 from towpath.reconcile.diff import diff
 
@@ -32,7 +33,7 @@ log = get_logger("towpath.reconcile")
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What a step found and did. ``plan`` what it worked towards, ``planned`` the operations of the first
     comparison, ``failed`` what is still to be done, with the kernel's words; ``repair`` that nothing but the
-    kernel had changed.
+    kernel had changed; ``exposed`` that what translates pods' addresses was not as it should be, or absent.
     """
 
     plan: Plan
@@ -40,6 +41,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     failed: tuple[tuple[Op, KernelRefused], ...] = ()
     missing: tuple[str, ...] = ()
     repair: bool = False
+    exposed: bool = False
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -73,9 +75,11 @@ class Reconciler:
         lock: asyncio.Lock,
         attachments: Callable[[], tuple[Attachment, ...]],
         metrics: Metrics,
+        repairs: Repairs,
     ) -> None:
         self._kernel, self._planner = kernel, planner
-        self._lock, self._attachments, self._metrics = lock, attachments, metrics
+        self._lock, self._attachments = lock, attachments
+        self._metrics, self._repairs = metrics, repairs
         self._last: Step | None = None
         self._sure = False
         self._since: list[NftUpdate] = []
@@ -151,6 +155,7 @@ class Reconciler:
             failed=self._carry_out(planned, desired),
             missing=tuple(missing_devices(observed, desired.state)),
             repair=bool(planned) and unchanged and self._last is not None and not self._last.failed,
+            exposed=_exposed(observed.nft, desired.state.nft),
         )
         return self._last
 
@@ -177,10 +182,9 @@ class Reconciler:
         if step is None or not step.planned:
             return
         for op in step.planned:
-            kind = operation_name(op)
-            self._metrics.count("towpath_operations", kind)
-            if step.repair:
-                self._metrics.count("towpath_repairs", kind)
+            self._metrics.count("towpath_operations", operation_name(op))
+        if step.repair:
+            self._repairs.note(step.planned)
         log.info(
             "repaired" if step.repair else "applied",
             operations=[op.describe() for op in step.planned[:20]],
@@ -197,7 +201,11 @@ def _with_table(step: Step, table: NftTable) -> Step:
     return replace(step, plan=replace(step.plan, desired=desired))
 
 
-def operation_name(op: Op) -> str:
-    """A few words that make good metric labels: "AddLink", "Add Route", "NftUpdate"."""
-    name = type(op).__name__
-    return f"{name} {type(op.item).__name__}" if isinstance(op, Add | Delete) else name
+def _exposed(observed: NftTable | None, desired: NftTable | None) -> bool:
+    if desired is None:
+        return False
+    if observed is None:
+        return True
+    return any(observed.chains.get(name) != desired.chains[name] for name in MASQUERADING) or any(
+        observed.sets.get(name) != decl for name, decl in desired.sets.items() if name in MASQUERADED
+    )

@@ -6,7 +6,10 @@ leaves the sixth unreachable, and they test the mark for equality, so that a pac
 Calico's bits (0x14000) is masqueraded a second time.
 """
 
+from collections.abc import Iterable
+
 from towpath.desired.names import POD_PREFIX
+from towpath.model.net import Addr, Net
 from towpath.model.network import ClusterNetwork
 
 _MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
@@ -23,6 +26,19 @@ def masquerade_rules(network: ClusterNetwork) -> tuple[tuple[str, ...], tuple[st
     base = ("meta mark & 0x00004000 == 0x00004000 return", *published, "jump masq")
     rules = [rule for family in (4, 6) for rule in _flannel(family, snat)] if network.masquerade else []
     return base, tuple(rules)
+
+
+def needs_masquerading(network: ClusterNetwork, here: Iterable[Net], source: Addr, target: Addr) -> bool:
+    """Whether a packet that another machine is to answer is masqueraded by the rules, whoever sent it.
+
+    ``here`` are the pod subnets of this node. What kube-proxy masquerades is not told.
+    """
+    if not network.masquerade or target.is_multicast or target.is_link_local or source.is_link_local:
+        return False
+    inside = any(source in net for net in network.networks), any(target in net for net in network.networks)
+    if inside[0] or not inside[1]:
+        return inside[0] and not inside[1]
+    return not any(target in net for net in here)
 
 
 def _hairpin(family: int, snat: str) -> str:

@@ -37,6 +37,9 @@ from towpath.model.policy import Program
 _Type = Literal["filter", "nat"]
 
 TABLE = "towpath"
+# Chains and sets by which what pods send gets the node's address.
+MASQUERADING = ("nat_postrouting", "masq")
+MASQUERADED = ("net4", "net6", "local4", "local6")
 
 _POD = f'"{POD_PREFIX}*"'
 _VERDICT = ("verdict",)

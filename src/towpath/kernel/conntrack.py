@@ -23,9 +23,9 @@ _NETLINK_NETFILTER = 12
 _CT_GET, _CT_DELETE, _CT_GET_STATS = 0x0101, 0x0102, 0x0105
 _STATS_ENTRIES = 1
 _FEW = 4096
-_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _ID, _ZONE, _FILTER = 1, 2, 3, 12, 18, 25
+_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _ID, _ZONE, _FILTER, _STATUS_MASK = 1, 2, 3, 12, 18, 25, 26
 _TUPLE_IP, _TUPLE_PROTO, _PROTO_NUM, _PROTO_DPORT = 1, 2, 1, 3
-_SEEN_REPLY = 2
+_STATUS_SEEN_REPLY, _STATUS_SOURCE_TRANSLATED = 2, 16
 _SRC = {4: 1, 6: 3}
 _DST = {4: 2, 6: 4}
 _FILTER_ORIG, _FILTER_REPLY = 1, 2
@@ -94,6 +94,33 @@ class Conntrack:
             self._sock.request(doomed)
         return len(doomed)
 
+    def forget_untranslated(self, overdue: Callable[[Addr, Addr], bool]) -> int:
+        """Delete entries without an answer whose source nobody translated, and tell how many there were.
+
+        ``overdue(source, destination)`` says whether it should have been; the destination is the translated
+        one. An entry keeps its translation, or the want of one, for as long as packets come: what was begun
+        while a rule was missing never gets an answer, and never ends. What was answered, works. Raises
+        KernelRefused, OSError.
+        """
+        unheard = _STATUS_SEEN_REPLY | _STATUS_SOURCE_TRANSLATED
+        # Before Linux 5.13 all entries come.
+        body = attr(_STATUS, bytes(4)) + attr(_STATUS_MASK, unheard.to_bytes(4, "big"))
+        doomed = []
+        for payload in self._sock.dump(_CT_GET, _NFGEN.pack(0, 0, 0) + body):
+            found = attributes(payload, 4)
+            version = _VERSIONS.get(payload[0], 0)
+            if not version or int.from_bytes(found.get(_STATUS, b""), "big") & unheard:
+                continue
+            asked = attributes(attributes(found[_TUPLE_ORIG]).get(_TUPLE_IP, b""))
+            answer = attributes(attributes(found.get(_TUPLE_REPLY, b"")).get(_TUPLE_IP, b""))
+            source, target = asked.get(_SRC[version], b""), answer.get(_SRC[version], b"")
+            same = source == answer.get(_DST[version])
+            if source and target and same and overdue(ip_address(source), ip_address(target)):
+                doomed.append(_deletion(payload[:4], found))
+        if doomed:
+            self._sock.request(doomed)
+        return len(doomed)
+
     def flush(self, addr: Addr, protocol: int = 0, sides: Collection[Side] = SIDES) -> int:
         """Delete the entries of ``addr`` and return how many there were. Raises KernelRefused, OSError.
 
@@ -140,7 +167,7 @@ def _unheard(found: Mapping[int, bytes], version: int, local: Callable[[Addr], b
     to = attributes(attributes(found[_TUPLE_ORIG]).get(_TUPLE_IP, b"")).get(_DST[version], b"")
     answers = attributes(attributes(found.get(_TUPLE_REPLY, b"")).get(_TUPLE_IP, b"")).get(_SRC[version], b"")
     connected = _protocol(found[_TUPLE_ORIG]) != IPPROTO_UDP and (
-        int.from_bytes(found.get(_STATUS, b""), "big") & _SEEN_REPLY
+        int.from_bytes(found.get(_STATUS, b""), "big") & _STATUS_SEEN_REPLY
     )
     return bool(to) and to == answers and not connected and local(ip_address(to))
 

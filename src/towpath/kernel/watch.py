@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from errno import EAGAIN, ENOBUFS
 from fcntl import ioctl
@@ -12,12 +13,16 @@ from towpath.kernel import links, rtnl, tc
 from towpath.kernel.netlink import NetlinkSocket
 from towpath.kernel.wire import attributes, string, unpack_u32
 
-Kind = Literal["link", "unlink", "address", "route", "neighbour", "fdb", "qdisc", "nft", "overrun"]
+Kind = Literal[
+    "link", "unlink", "address", "route", "neighbour", "fdb", "qdisc", "sysctl", "nft", "flushed", "overrun"
+]
 
 _SOL_NETLINK, _ADD_MEMBERSHIP, _NETLINK_NETFILTER = 270, 1, 12
-# RTNLGRP_LINK, NEIGH, TC, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE; NFNLGRP_NFTABLES
-_ROUTE_GROUPS, _NFT_GROUP = (1, 3, 4, 5, 7, 9, 11), 7
-_NFT_SUBSYSTEM, _NFPROTO_INET, _NFT_NEWGEN = 10, 1, 15
+# RTNLGRP_LINK, NEIGH, TC, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, IPV6_NETCONF
+_ROUTE_GROUPS = (1, 3, 4, 5, 7, 9, 11, 24, 25)
+_NFT_GROUP = 7  # NFNLGRP_NFTABLES
+_NFT_SUBSYSTEM, _NFPROTO_INET, _NFT_DELTABLE, _NFT_NEWGEN = 10, 1, 2, 15
+_RTM_NEWNETCONF, _NETCONF_INDEX = 80, 1
 _SIOCGIFNAME = 0x8910
 _IFREQ = Struct("=16si20x")
 _HEADER = Struct("=IHHII")
@@ -34,8 +39,10 @@ class NetlinkWatch:
 
     ``name`` is the device's; of kind "nft" the table's (family inet only); of "overrun" empty: so much has
     changed that the kernel dropped messages, so everything may have. "unlink" is a device's removal; it
-    comes while the kernel still takes the device apart. What other state the kernel reports without
-    being asked for (neighbours it learned or forgot, routes it made) is left out. Own changes are heard too.
+    comes while the kernel still takes the device apart. "flushed" is the removal of a table; "sysctl" a
+    device's forwarding or proxying, without a name that of all (the kernel tells of no other settings). What
+    other state the kernel reports without being asked for (neighbours it learned or forgot, routes it made)
+    is left out. Own changes are heard too.
     """
 
     def __init__(self, changed: Callable[[Kind, str], None], *, nft: bool = True) -> None:
@@ -100,6 +107,8 @@ class NetlinkWatch:
                 return self._route_changed(payload)
             case rtnl.RTM_NEWNEIGH | rtnl.RTM_DELNEIGH:
                 return self._neighbour(kind, payload)
+            case _ if kind == _RTM_NEWNETCONF:
+                return "sysctl", self._setting_of(payload)
             case _ if kind in _TC_KINDS:
                 return "qdisc", self._name(unpack_u32(payload, 4)[0])
         return None
@@ -139,7 +148,14 @@ class NetlinkWatch:
         if kind >> 8 != _NFT_SUBSYSTEM or kind & 0xFF == _NFT_NEWGEN or payload[:1] != bytes([_NFPROTO_INET]):
             return None
         table = attributes(payload, 4).get(1)  # the table's name, in messages of every kind
-        return ("nft", string(table)) if table is not None else None
+        if table is None:
+            return None
+        return "flushed" if kind & 0xFF == _NFT_DELTABLE else "nft", string(table)
+
+    def _setting_of(self, payload: bytes) -> str:
+        index = attributes(payload, 4).get(_NETCONF_INDEX, b"")
+        number = int.from_bytes(index, sys.byteorder, signed=True)
+        return self._name(number) if number > 0 else ""
 
     def _name(self, index: int) -> str:
         """The device's name, remembered beyond its end; empty for one never heard of."""

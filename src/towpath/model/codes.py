@@ -40,6 +40,18 @@ CODES: dict[str, Code] = {
         cause="The kernel does not let itself be listed, or the agent has a defect; the message tells which.",
         fix="Look at the agent's log. Pods that run are not affected; changes are not followed until then.",
     ),
+    "TP1023": Code(
+        title="Somebody else keeps changing this node's part of the pod network",
+        cause=(
+            "The agent puts back what others delete or rewrite, within a second. Something on the node does "
+            "it again and again; each time, packets may be lost, or pass that should not."
+        ),
+        fix=(
+            "The message names the operation and who usually makes it necessary: have systemd-networkd and "
+            "NetworkManager leave cali* and flannel* alone, take net.ipv4.* lines out of sysctl.d, and have "
+            "firewall scripts delete their own tables rather than flush the ruleset."
+        ),
+    ),
     "TP1030": Code(
         title="Checksum offload on the overlay is broken and has been switched off",
         cause=(
