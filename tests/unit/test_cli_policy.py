@@ -169,6 +169,8 @@ def test_addresses_nodes_and_icmp_are_ends(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("end", "sentence"),
     [
+        ("web", "there is no Pod/default/web; did you mean shop/web?"),
+        ("shop/d", "there is no Pod/shop/d; did you mean shop/db?"),
         ("shop/webb", "there is no Pod/shop/webb; did you mean shop/web?"),
         ("web", "there is no Pod/default/web"),
         ("node/n7", "there is no Node/n7; did you mean node/n1?"),
@@ -264,7 +266,7 @@ def test_check_exits_3_and_says_where(folder: Path) -> None:
     assert [(one["code"], one["where"]) for one in found] == [("TP5132", f"{folder}/policy.yml:11")]
     ended = policy("check", "-f", folder)
     assert ended.exit_code == 3
-    assert "1 policies: 1 warning" in ended.stdout
+    assert "1 policy: 1 warning" in ended.stdout
 
 
 def test_check_of_policies_alone_says_what_it_did_not_try(folder: Path) -> None:
@@ -328,6 +330,35 @@ def test_staged_policies_are_shown_by_diff_only(folder: Path) -> None:
 @pytest.mark.parametrize("names", [(), ("a",), ("a", "b", "c"), ("--staged", "a", "b")])
 def test_diff_wants_two(names: tuple[str, ...]) -> None:
     assert "give two files" in refusal("diff", *names, "-f", ".")
+
+
+def test_without_pods_nothing_is_certain(tmp_path: Path) -> None:
+    for name, port in (("a.yaml", "80"), ("b.yaml", "81")):
+        (tmp_path / name).write_text(POLICY_YAML.replace("pg", port))
+    ended = policy("diff", tmp_path / "a.yaml", tmp_path / "b.yaml")
+    assert ended.exit_code == 6
+    assert "no pods are given" in ended.stderr
+    assert "no pods are given" in policy("matrix", "-f", tmp_path / "a.yaml", "-o", "yaml").stderr
+
+
+def test_a_node_reaches_its_own_pods(tmp_path: Path) -> None:
+    closed = POLICY_YAML.replace("app: web", "app: none")
+    pods = PODS_YAML.replace("spec:\n  containers", "spec:\n  nodeName: n1\n  containers")
+    pods = pods.replace("metadata: {name: n1}", "metadata: {name: n1}\nspec: {}")
+    (tmp_path / "all.yaml").write_text(f"{pods}---\n{closed}---\n{NODE_2}")
+    own = policy("explain", "node/n1", "shop/db", "--port", "5432", "-f", tmp_path)
+    assert own.exit_code == 0, own.output
+    assert "a node always reaches its own pods" in own.stdout
+    other = policy("explain", "node/n2", "shop/db", "--port", "5432", "-f", tmp_path)
+    assert other.exit_code == 3
+
+
+NODE_2 = """\
+apiVersion: v1
+kind: Node
+metadata: {name: n2}
+status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}
+"""
 
 
 # -- the cluster ----------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def test_reasons_name_every_criterion_that_fails() -> None:
         'destination Pod/x/b (10.0.0.2) is among endpoints with app == "b", which it leaves out',
         "destination Pod/x/b (10.0.0.2) is in 10.0.0.0/24, which it leaves out",
         "source port 49152 is not 1-9 or 11",
-        "destination port 81 is not 80 or http",
+        "destination port 81 is not 80 or http (80)",
     )
 
 

@@ -9,7 +9,6 @@ from towpath.cli.exit import FINDING
 from towpath.cli.output import emit, formats_option, mark
 from towpath.cli.policy_input import Asked, Input, input_options
 from towpath.model.finding import Finding
-from towpath.policy.ir import KIND
 from towpath.policy.lint import lint
 
 _STATES = {"info": "ok", "warning": "warning", "error": "error"}
@@ -36,8 +35,13 @@ def screen(rows: list[dict[str, Any]], policies: int) -> str:
             f"    fix: {row['fix']}",
         ]
     counts = [(severity, sum(row["severity"] == severity for row in rows)) for severity in reversed(_STATES)]
-    summary = ", ".join(f"{count} {severity}" for severity, count in counts if count)
-    return "\n".join([*lines, f"{policies} policies: {summary or 'nothing found'}"])
+    summary = ", ".join(_counted(count, severity) for severity, count in counts if count)
+    total = _counted(policies, "policy", "policies")
+    return "\n".join([*lines, f"{total}: {summary or 'nothing found'}"])
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 @click.command()
@@ -52,7 +56,7 @@ def check(ctx: click.Context, given: Input, output: str) -> None:
     """
     asked = given.asked(given.objects())
     world = asked.assembled.world
-    if not any(endpoint.labels[KIND] == "pod" for endpoint in world.endpoints):
+    if not asked.has_pods:
         click.echo("towpath: no pods are given: selectors and port names are not tried", err=True)
     findings = lint(asked.assembled)
     rows = as_data(asked, findings)

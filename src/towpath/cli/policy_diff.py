@@ -5,7 +5,7 @@ from typing import Any
 import click
 import msgspec
 
-from towpath.cli.exit import FINDING, USAGE, CliError
+from towpath.cli.exit import FINDING, INCONCLUSIVE, USAGE, CliError
 from towpath.cli.output import emit, formats_option, mark, table
 from towpath.cli.policy_input import LIVE, Input, Objects, input_options
 from towpath.cli.policy_matrix import class_data, class_text, is_one_endpoint, place_data
@@ -83,7 +83,8 @@ def diff(ctx: click.Context, names: tuple[str, ...], staged: bool, given: Input,
 
     A and B are files or folders, `-` for standard input, or `live`; then B is what would be if its objects
     were applied. Files of -f (pods, say) count on both sides. With --staged and A, or what -f or the cluster
-    has: what would change if the staged policies were in force. Exit code 3 when anything changes.
+    has: what would change if the staged policies were in force. Exit code 3 when anything changes, 6 when
+    there are no pods for which anything could.
     """
     before, after = sides(given, names, staged)
     if staged and not any(key.kind in STAGED_KINDS for key in after):
@@ -92,6 +93,11 @@ def diff(ctx: click.Context, names: tuple[str, ...], staged: bool, given: Input,
     found = _telling(difference(old.assembled.world, new.assembled.world))
     for finding in new.assembled.findings:
         click.echo(f"towpath: {finding}", err=True)
+    any_pods = old.has_pods or new.has_pods
+    if not any_pods:
+        click.echo("towpath: no pods are given, so policies select nobody: add -f PODS, or --live", err=True)
     emit(as_data(found), output, lambda: screen(found))
     if found.changes or found.before or found.after:
         ctx.exit(FINDING)
+    if not any_pods:
+        ctx.exit(INCONCLUSIVE)

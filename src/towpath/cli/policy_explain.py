@@ -1,7 +1,7 @@
 """``towpath policy explain FROM TO``: allowed or denied, by what, and what would have to change."""
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -16,7 +16,7 @@ from towpath.cli.policy_enforced import OnNode, ask, asked_about, node_of
 from towpath.cli.policy_input import Asked, Input, input_options
 from towpath.model.finding import Finding
 from towpath.model.net import Addr
-from towpath.policy.evaluate import Flow
+from towpath.policy.evaluate import Flow, endpoints_at
 from towpath.policy.explain import Explanation, SideExplained, Step
 from towpath.policy.explain import explain as explained
 from towpath.policy.ir import ICMP, ICMPV6, Endpoint
@@ -51,9 +51,20 @@ def judgements(asked: Asked, source: str, target: str, port: str, namespace: str
         raise CliError(f"no packet goes from {source} to {target}: they have no IP family in common", USAGE)
     alike: dict[object, list[tuple[Flow, Explanation]]] = {}
     for flow in flows:
-        explanation = explained(asked.assembled.world, flow)
+        explanation = _explained(asked, flow)
         alike.setdefault(_kind_of(explanation), []).append((flow, explanation))
     return [Judged(tuple(flow for flow, _ in pairs), pairs[0][1]) for pairs in alike.values()]
+
+
+def _explained(asked: Asked, flow: Flow) -> Explanation:
+    """What policies say, but where nobody asks them: between a node and its own pods."""
+    explanation = explained(asked.assembled.world, flow)
+    senders = {endpoint.name for endpoint in endpoints_at(asked.assembled.world, flow.source)}
+    judging = {f"Node/{node_of(asked, side)}" for side in explanation.sides if side.direction == "ingress"}
+    if not judging or not judging <= senders:
+        return explanation
+    notes = ("no policy is asked: a node always reaches its own pods",)
+    return msgspec.structs.replace(explanation, allowed=True, notes=notes, sides=())
 
 
 def _kind_of(explanation: Explanation) -> object:
@@ -83,12 +94,20 @@ def _addresses(asked: Asked, text: str, namespace: str) -> tuple[Addr, ...]:
         raise CliError(f"{name} {asked.assembled.aside[name]}", USAGE)
     known = {endpoint.name: endpoint for endpoint in asked.assembled.world.endpoints}
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
+        near = _near(name, known)
         hint = f"; did you mean {_as_typed(known[near[0]])}?" if near else ""
         raise CliError(f"there is no {name}{hint} (give NAMESPACE/POD, POD, node/NAME or an address)", USAGE)
     if not known[name].addresses:
         raise CliError(f"{name} has no address yet", USAGE)
     return known[name].addresses
+
+
+def _near(name: str, known: Mapping[str, Endpoint]) -> list[str]:
+    """Those that may be meant: of another namespace, made by something of this name, or spelt alike."""
+    last = name.rpartition("/")[2]
+    elsewhere = [other for other in known if other.rpartition("/")[2] == last]
+    made = [other for other in known if other.startswith(f"{name}-")]
+    return elsewhere or made or difflib.get_close_matches(name, known, 1)
 
 
 def _as_typed(endpoint: Endpoint) -> str:

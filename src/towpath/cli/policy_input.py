@@ -16,6 +16,7 @@ import yaml
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import USAGE, CliError
 from towpath.policy.calico_order import CALICO_3_31, CALICO_3_32, CalicoEra
+from towpath.policy.ir import KIND
 from towpath.policy.world import Assembled, ObjectKey, assemble, is_namespaced, key_of, unpacked
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -64,6 +65,11 @@ class Asked(msgspec.Struct, frozen=True):
 
     assembled: Assembled
     objects: Objects
+
+    @property
+    def has_pods(self) -> bool:
+        """Without any, policies select nobody, and all of it is a guess."""
+        return any(endpoint.labels[KIND] == "pod" for endpoint in self.assembled.world.endpoints)
 
     def where(self, name: str, path: str) -> str:
         """Of a field of an object that a finding or a policy names."""

@@ -142,13 +142,16 @@ def _quoted(text: str | Iterable[str]) -> str:
 
 @click.command()
 @input_options
-@formats_option("table", "json", "dot", "html")
+@formats_option("table", "json", "yaml", "dot", "html")
 def matrix(given: Input, output: str) -> None:
     """Who reaches whom on what, by class: endpoints and networks that act alike are one row and one column.
 
     The page of `-o html` needs nothing else; `-o dot` is for Graphviz.
     """
-    found = matrix_of(given.asked(given.objects()).assembled.world)
+    asked = given.asked(given.objects())
+    if not asked.has_pods:
+        click.echo("towpath: no pods are given: policies select nobody", err=True)
+    found = matrix_of(asked.assembled.world)
     if output in ("dot", "html"):
         click.echo(dot(found) if output == "dot" else html(found))
     else:

@@ -12,6 +12,7 @@ from towpath.cli.output import emit, mark, output_option, table
 from towpath.kube.client import Client
 from towpath.kube.kinds import NODES, PODS
 
+_NAMED = 3
 ANNOTATION = "flannel.alpha.coreos.com/"
 
 
@@ -71,8 +72,14 @@ def as_table(nodes: list[dict[str, Any]]) -> str:
             ]
         )
     screen = table(["NODE", "STATE", "AGENT", "BACKEND", "TUNNEL", "POD-CIDRS", "PODS"], rows)
+    having: dict[str, list[str]] = {}
     for n in nodes:
-        screen += "".join(f"\n  {mark('!', 'error')} {n['node']}: {problem}" for problem in n["problems"])
+        for problem in n["problems"]:
+            having.setdefault(problem, []).append(n["node"])
+    for problem, names in having.items():  # a policy's is every node's
+        who = f"all {len(names)} nodes" if len(names) == len(nodes) > _NAMED else ", ".join(names[:_NAMED])
+        rest = f" and {len(names) - _NAMED} more" if len(nodes) > len(names) > _NAMED else ""
+        screen += f"\n  {mark('!', 'error')} {who}{rest}: {problem}"
     return screen
 
 

@@ -3,6 +3,7 @@
 The walk is ``evaluate``'s own, so that what is told is what was decided.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -255,7 +256,7 @@ def _reason(world: World, flow: Flow, unmet: Unmet) -> str:
     if isinstance(unmet.asked, Ports) and flow.protocol not in PORT_PROTOCOLS:
         kind = "no ports"
     return _REASONS[kind].format(
-        asked=_asked_text(kind, unmet.asked),
+        asked=_asked_text(kind, unmet.asked, _ports_of(world, flow, side)),
         side=side,
         end=_end(world, flow, side),
         port=flow.source_port if side == "source" else flow.destination_port,
@@ -263,13 +264,24 @@ def _reason(world: World, flow: Flow, unmet: Unmet) -> str:
     )
 
 
-def _asked_text(kind: str, asked: object) -> str:
+def _ports_of(world: World, flow: Flow, side: Side) -> dict[str, int]:
+    """What the names of ports mean at this end, for the flow's protocol."""
+    return {
+        port.name: port.port
+        for endpoint in endpoints_at(world, _address(flow, side))
+        for port in endpoint.ports
+        if port.protocol == flow.protocol
+    }
+
+
+def _asked_text(kind: str, asked: object, ports: Mapping[str, int]) -> str:
     match asked:
         case All() | Has() | In() | Text() | Not() | And() | Or():
             return selector_text(asked)
         case Ports(ranges, names):
             numbers = (str(first) if first == last else f"{first}-{last}" for first, last in ranges)
-            return " or ".join((*numbers, *names)) or "any"
+            named = (f"{name} ({ports.get(name, 'which it does not have')})" for name in names)
+            return " or ".join((*numbers, *named)) or "any"
         case Icmp(None, _):
             return "of any type"
         case Icmp(number, code):
