@@ -224,3 +224,8 @@ def test_every_kind_is_read_by_its_own_reader(source: Source) -> None:
     objects.policy(source, ("shop", "default"), raw)
     objects.policy(source, ("shop", "default"), None)
     assert (sink.policies, sink.tiers, sink.network_sets) == ({}, {}, {})
+
+
+def test_cluster_network_policies_are_read_in_the_newest_version_that_is_served() -> None:
+    # network-policy-api 0.3 stores v1beta1 and serves v1alpha2 beside it.
+    assert source_of("policy.networking.k8s.io", "clusternetworkpolicies").versions == ("v1beta1", "v1alpha2")

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from towpath.agent.ipvs import ipvs_findings, virtual_services
 from towpath.agent.underlay import UnderlayUnknown, discover, on_link
 from towpath.api.core import Node
 from towpath.api.flannel import FAMILIES, parse_peer, random_mac
@@ -123,7 +124,8 @@ class ClusterPlanner:
             watched=desired.scope.devices | {underlay.dev},
             snapshot=snapshot,
         )
-        return plan, (*findings, *desired.findings)
+        passed_by = ipvs_findings(self._node_name, observed.links.keys(), virtual_services())
+        return plan, (*findings, *desired.findings, *passed_by)
 
     def _find_underlay(
         self, nodes: Mapping[str, Node], observed: NetState

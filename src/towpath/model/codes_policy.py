@@ -81,6 +81,18 @@ POLICY: dict[str, Code] = {
         cause="The first of them by name counts, as in Calico; the other is without effect there.",
         fix="Delete one of them, or give them different interfaces.",
     ),
+    "TP5047": Code(
+        title="IPVS leads packets past policies",
+        cause=(
+            "kube-proxy runs in ipvs mode, or something else makes virtual services. What is sent to one is "
+            "sent on by the host itself and never forwarded: pods' ingress policies do not see it, and "
+            "egress policies see the service's address. Policies are enforced for all other traffic."
+        ),
+        fix=(
+            "Set kube-proxy's mode to nftables or iptables (in RKE2: kube-proxy-arg: proxy-mode=iptables), "
+            "then run kube-proxy --cleanup or restart the node, which removes kube-ipvs0."
+        ),
+    ),
     "TP5130": Code(
         title="An object that policies speak of cannot be read",
         cause="A pod, namespace, node, service account or EndpointSlice has no name or not its kind's shape.",

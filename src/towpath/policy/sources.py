@@ -58,9 +58,10 @@ def _calico(
 
 SOURCES: tuple[Source, ...] = (
     Source("networking.k8s.io", ("v1",), "networkpolicies", "NetworkPolicy", True, _networking),
+    # Since 0.3 both versions are served; they have the same fields.
     Source(
-        "policy.networking.k8s.io", ("v1alpha2",), "clusternetworkpolicies", "ClusterNetworkPolicy", False,
-        _admin(convert_admin.convert_cluster_network_policy),
+        "policy.networking.k8s.io", ("v1beta1", "v1alpha2"), "clusternetworkpolicies",
+        "ClusterNetworkPolicy", False, _admin(convert_admin.convert_cluster_network_policy),
     ),
     Source(
         "policy.networking.k8s.io", ("v1alpha1",), "adminnetworkpolicies", "AdminNetworkPolicy", False,
