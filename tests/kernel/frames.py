@@ -14,10 +14,10 @@ _MARK = b"tp#"
 _FOUND = re.compile(re.escape(_MARK) + rb"(.{4})", re.DOTALL)
 
 
-def packet(flow: Flow, number: int) -> bytes:
-    """From the IP header on."""
+def packet(flow: Flow, number: int, about: bytes = b"") -> bytes:
+    """From the IP header on. ``about``: the packet that an ICMP error tells of."""
     source, destination = flow.source.packed, flow.destination.packed
-    body = _transport(flow, number, source + destination)
+    body = _transport(flow, about + _MARK + struct.pack("!I", number), number, source + destination)
     if flow.family == 4:
         head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), number & 0xFFFF, 0, 64, flow.protocol, 0)
         total = checksum(head + source + destination)
@@ -32,8 +32,7 @@ def number_of(data: bytes) -> int | None:
     return int.from_bytes(found[1], "big") if found else None
 
 
-def _transport(flow: Flow, number: int, addresses: bytes) -> bytes:
-    payload = _MARK + struct.pack("!I", number)
+def _transport(flow: Flow, payload: bytes, number: int, addresses: bytes) -> bytes:
     ports = struct.pack("!HH", flow.source_port, flow.destination_port)
     pseudo = addresses + struct.pack("!II", 0, flow.protocol)
     if flow.protocol == TCP:

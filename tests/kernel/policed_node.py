@@ -9,6 +9,7 @@ from wired_node import WiredNode
 
 from towpath.desired.names import host_ifname
 from towpath.desired.snapshot import Snapshot
+from towpath.model.attachment import PortMapping
 from towpath.model.net import Addr
 from towpath.model.policy import Program, Sampling
 from towpath.policy.engine import Engine
@@ -19,16 +20,19 @@ PODS = {"a": A, "b": B}
 
 
 class PolicedNode(WiredNode):
-    """Pods ``default/a`` and ``default/b``, labelled ``app``. ``enforce`` says what the objects are now."""
+    """Pods ``default/a`` and ``default/b``, labelled ``app``. ``enforce`` says what the objects are now.
 
-    def __init__(self, sampling: Sampling = Sampling()) -> None:  # noqa: B008 (a value)
+    ``ports``: what b publishes on the host.
+    """
+
+    def __init__(self, sampling: Sampling = Sampling(), ports: tuple[PortMapping, ...] = ()) -> None:  # noqa: B008 (a value)
         self.sampling = sampling
         self.engine = Engine(sampling=sampling)
         self.program: Program | None = None
         self.local: dict[Addr, str] = {}
         super().__init__()
         for name, addresses in PODS.items():
-            self.add(name, *addresses)
+            self.add(name, *addresses, ports=ports if name == "b" else ())
             self.local.update({ip_address(a): f"Pod/default/{name}" for a in addresses})
         self.enforce()
 
