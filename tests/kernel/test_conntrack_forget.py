@@ -62,3 +62,16 @@ def test_flows_of_an_address_are_forgotten_and_no_others(
     assert left.count(f"src={OTHER} dst={OTHER}") == 2
     table.forget([ip_address(MINE)])
     table.close()
+
+
+@pytest.mark.parametrize("few", [4096, 0], ids=["one walk", "a walk for each port and family"])
+def test_flows_towards_a_port_of_the_node_are_forgotten_and_no_others(
+    flows: None, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conntrack, "_FEW", few)
+    table = Conntrack()
+    here = {ip_address(OTHER), ip_address("::1")}
+    assert table.forget_ports({(socket.IPPROTO_UDP, 9), (socket.IPPROTO_TCP, 9)}, here.__contains__) == 3
+    assert all(f"dst={MINE}" in line or f"dst={SERVICE}" in line for line in listed())
+    assert table.forget_ports({(socket.IPPROTO_UDP, 9)}, here.__contains__) == 0
+    table.close()

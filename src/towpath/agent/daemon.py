@@ -21,6 +21,7 @@ from towpath.agent.attachments import Attachments, AttachSettings
 from towpath.agent.config import Settings
 from towpath.agent.ethtool import SystemOffload
 from towpath.agent.health import Handler, HealthServer, Page, server_tls
+from towpath.agent.hold import heed
 from towpath.agent.inquiries import Inquiries
 from towpath.agent.interest import relevant_link_event
 from towpath.agent.measured import MeasuredHandler
@@ -102,6 +103,7 @@ class Agent:
             runners = (self._kernel_runner, self._policy_runner, self._node_runner)
             parts = [*self._around.parts(), *(runner.run() for runner in runners)]
             parts += [self._collect(), self._settings_watch.run()]
+            parts.append(heed(self._settings.state_dir, self._gate.hold, stop))
             if self._probe is not None:
                 parts.append(self._probe.run())
                 stack.callback(self._probe.close)

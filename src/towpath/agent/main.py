@@ -16,6 +16,7 @@ import msgspec
 from towpath.agent import privileges
 from towpath.agent.config import ConfigError, Settings, load
 from towpath.agent.daemon import Agent
+from towpath.agent.hold import wait_released
 from towpath.agent.lock import AlreadyRunning, StateLock
 from towpath.api.netconf import NetConfError, parse_net_conf
 from towpath.kernel import nft_owner
@@ -68,6 +69,7 @@ def _client(settings: Settings) -> Client:
 
 async def _main(settings: Settings, network: ClusterNetwork, client: Client | None) -> None:
     async with client or contextlib.nullcontext():
+        await wait_released(settings)
         await Agent(settings, network, client).run()
 
 

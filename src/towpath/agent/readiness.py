@@ -45,22 +45,33 @@ class GatedHandler:
     def __init__(self, inner: Handler, settings: AttachSettings) -> None:
         self._inner, self._settings = inner, settings
         self._opened = asyncio.Event()
+        self._free = asyncio.Event()
+        self._free.set()
+        self._held = ""
         self.busy = 0
 
     def open(self) -> None:
         """Pods can be attached from now on."""
         self._opened.set()
 
+    def hold(self, reason: str) -> None:
+        """Let new pods wait, whatever else is well; no reason lets them in again."""
+        self._held = reason
+        if reason:
+            self._free.clear()
+        else:
+            self._free.set()
+
     async def add(self, r: Request) -> Result:
         """Raises TRY_LATER with the reason when the node does not get ready in time."""
-        if not self._opened.is_set():
+        if not (self._opened.is_set() and self._free.is_set()):
             try:
                 async with asyncio.timeout(_ADD_WAITS):
                     await self._opened.wait()
+                    await self._free.wait()
             except TimeoutError:
-                raise CniError(
-                    ErrorCode.TRY_LATER, "the node is not ready for pods", self._settings.not_ready
-                ) from None
+                reason = self._held or self._settings.not_ready
+                raise CniError(ErrorCode.TRY_LATER, "the node is not ready for pods", reason) from None
         self.busy += 1
         try:
             return await self._inner.add(r)

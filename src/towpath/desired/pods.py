@@ -51,7 +51,7 @@ def _host(att: Attachment) -> NetState:
         links={dev: Link(name=dev, kind=veth, mtu=att.mtu, mac=HOST_MAC)},
         addresses=addresses,
         routes=frozenset(_to_pod(addr, dev) for addr in att.addresses),
-        neighbours=frozenset(Neighbour(dev=dev, addr=addr, mac=att.mac) for addr in att.addresses),
+        neighbours=frozenset(Neighbour(dev=dev, addr=a, mac=att.mac) for a in att.addresses if att.mac),
         sysctls=_host_sysctls(att),
     )
     return wiring.merge(shaping(att))
@@ -88,13 +88,14 @@ def _inside(att: Attachment) -> NetState:
     neighbours: set[Neighbour] = set()
     for addr in att.addresses:
         gateway: Addr = GATEWAY4 if addr.version == 4 else HOST_LL
-        neighbours.add(Neighbour(dev=dev, addr=gateway, mac=HOST_MAC))
+        if not att.adopted:  # Calico's pods ask: the node answers for every address (proxy_arp)
+            neighbours.add(Neighbour(dev=dev, addr=gateway, mac=HOST_MAC))
         if isinstance(gateway, IPv4Address):
             routes.add(Route(dst=_host_net(gateway), dev=dev, scope="link"))
         further = (net for net in att.routes if net.version == addr.version)
         routes |= {Route(dst=net, dev=dev, via=gateway) for net in (_DEFAULT[addr.version], *further)}
     return NetState(
-        links={"lo": Link(name="lo"), dev: Link(name=dev, mtu=att.mtu, mac=att.mac)},
+        links={"lo": Link(name="lo"), dev: Link(name=dev, mtu=att.mtu, mac=att.mac or None)},
         addresses=frozenset(Address(dev=dev, interface=_host_interface(a)) for a in att.addresses),
         routes=frozenset(routes),
         neighbours=frozenset(neighbours),
@@ -103,7 +104,7 @@ def _inside(att: Attachment) -> NetState:
 
 
 def _inside_sysctls(att: Attachment) -> dict[str, str]:
-    if not _has_v6(att):
+    if not _has_v6(att) or att.adopted:
         return {}
     # Runtimes disable IPv6 in new namespaces by "default" or by "all"; lo was made before either.
     names = ("all", "default", "lo", att.ifname)

@@ -35,6 +35,7 @@ class _Row(msgspec.Struct, omit_defaults=True):
     bandwidth: Bandwidth | None = None
     routes: list[str] = []
     aliases: list[str] = []
+    adopted: bool = False
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -63,6 +64,7 @@ def encode(att: Attachment) -> bytes:
             bandwidth=att.bandwidth,
             routes=[str(r) for r in att.routes],
             aliases=list(att.aliases),
+            adopted=att.adopted,
         )
     )
 
@@ -94,4 +96,5 @@ def decode(body: bytes) -> Attachment:
         bandwidth=row.bandwidth,
         routes=tuple(ip_network(r) for r in row.routes),
         aliases=tuple(row.aliases),
+        adopted=row.adopted,
     )

@@ -81,11 +81,13 @@ class Conntrack:
         """
         if not ports or not (entries := self.entries()):
             return 0
-        # Each question has the kernel walk its whole table: both families are asked for at once.
-        bodies = [b""] if entries <= _FEW else [_port_filter(*port) for port in ports]
+        # Each question has the kernel walk its whole table. It filters one family at a time only.
+        questions = [(0, b"")]
+        if entries > _FEW:
+            questions = [(version, _port_filter(*port)) for port in ports for version in _VERSIONS]
         doomed = []
-        for body in bodies:
-            for payload in self._sock.dump(_CT_GET, _NFGEN.pack(0, 0, 0) + body):
+        for version, body in questions:
+            for payload in self._sock.dump(_CT_GET, _NFGEN.pack(version, 0, 0) + body):
                 found = attributes(payload, 4)
                 version = _VERSIONS.get(payload[0], 0)
                 if version and _begun_towards(found) in ports and _unheard(found, version, local):

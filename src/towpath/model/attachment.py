@@ -43,6 +43,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     ``mac`` and ``mtu`` those of the pod's end; ``pod`` None outside Kubernetes (podman);
     ``netns`` the path as the runtime gave it; ``request_id`` identifies the ADD that made it, so that the
     shim's retry after an agent restart is told from a second ADD; ``boot_id`` the boot it was made in.
+    ``adopted``: Canal wired it, and the pod's side is as Calico leaves it (no permanent neighbours).
     """
 
     container_id: str
@@ -60,3 +61,4 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth: Bandwidth | None = None
     routes: tuple[Net, ...] = ()
     aliases: tuple[str, ...] = ()
+    adopted: bool = False
