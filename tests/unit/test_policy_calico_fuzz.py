@@ -1,14 +1,15 @@
 """Any JSON in any of Calico's kinds: never raised, and what is damaged never allows more."""
 
-import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kube_policies import ENDPOINTS, EVERYONE, NAMESPACES, flow
+from kube_policies import ENDPOINTS, NAMESPACES
+from policy_junk import FLOWS, Json, any_json, deep
+from policy_junk_calico import POLICIES, damage, policies
 from towpath.model.codes import CODES
 from towpath.policy.calico_order import CALICO_3_31, CALICO_3_32
 from towpath.policy.calico_staged import unstage
@@ -23,7 +24,6 @@ from towpath.policy.endpoints import namespace_labels
 from towpath.policy.evaluate import Flow, verdict
 from towpath.policy.ir import Rule, World
 
-Json = Any
 INHERITED = {name: namespace_labels(namespace) for name, namespace in NAMESPACES.items()}
 CONVERTERS: dict[str, Callable[[Json], Converted]] = {
     "NetworkPolicy": convert_network_policy,
@@ -33,152 +33,11 @@ CONVERTERS: dict[str, Callable[[Json], Converted]] = {
     "GlobalNetworkSet": convert_global_network_set,
     "HostEndpoint": lambda raw: convert_host_endpoint(raw, INHERITED),
 }
-POLICIES = ("NetworkPolicy", "GlobalNetworkPolicy")
-FLOWS = [
-    flow(source, destination, port, protocol)
-    for source in sorted(EVERYONE)
-    for destination in sorted(EVERYONE)
-    for port, protocol in ((80, "tcp"), (53, "udp"))
-    if source != destination
-]
-
-# What is in order.
-
-_selectors = st.sampled_from(
-    (
-        "app == 'web'",
-        "app != 'web'",
-        "app in {'db', 'cli'}",
-        "has(env)",
-        "!has(env)",
-        "all()",
-        "role == 'office'",
-    )
-)
-_namespace_selectors = st.sampled_from(("team == 'blue'", "team != 'blue'", "all()", "has(env)"))
-_nets = st.lists(
-    st.sampled_from(("10.0.0.0/30", "10.0.0.2", "203.0.113.0/24", "0.0.0.0/0", "192.0.2.0/24")),
-    min_size=1,
-    max_size=2,
-)
-_peers = st.fixed_dictionaries(
-    {},
-    optional={
-        "selector": _selectors,
-        "notSelector": _selectors,
-        "namespaceSelector": _namespace_selectors | st.just("global()"),
-        "nets": _nets,
-        "notNets": _nets,
-        "serviceAccounts": st.sampled_from(({"names": ["default"]}, {"selector": "has(role)"})),
-    },
-)
-_ports = st.sampled_from(([80], ["50:60"], ["http", 53]))
-
-
-def _with_ports(peer: dict[str, Any], ports: list[Any] | None, negated: bool) -> dict[str, Any]:
-    return peer if ports is None else {**peer, "notPorts" if negated else "ports": ports}
-
-
-_rules = st.one_of(
-    st.fixed_dictionaries(
-        {"action": st.sampled_from(("Allow", "Deny", "Pass", "Log"))},
-        optional={
-            "source": _peers,
-            "destination": _peers,
-            "protocol": st.sampled_from(("TCP", "udp", 6)),
-            "notProtocol": st.sampled_from(("ICMP", 17)),
-            "ipVersion": st.just(4),
-        },
-    ),
-    st.fixed_dictionaries(
-        {
-            "action": st.sampled_from(("Allow", "Deny", "Pass")),
-            "protocol": st.sampled_from(("TCP", "UDP")),
-            "destination": st.builds(_with_ports, _peers, _ports, st.booleans()),
-        }
-    ),
-)
-_types = st.sampled_from((["Ingress"], ["Egress"], ["Ingress", "Egress"]))
-
-
-@st.composite
-def policies(draw: st.DrawFn, name: str = "p") -> dict[str, Any]:
-    kind = draw(st.sampled_from(POLICIES))
-    types = draw(_types)
-    spec: dict[str, Any] = {"types": types, "order": draw(st.sampled_from((1, 2.5))), "tier": "default"}
-    spec |= draw(
-        st.fixed_dictionaries(
-            {}, optional={"selector": _selectors, "serviceAccountSelector": st.just("!has(role)")}
-        )
-    )
-    if kind == "GlobalNetworkPolicy" and draw(st.booleans()):
-        spec["namespaceSelector"] = draw(_namespace_selectors)
-    for direction in types:  # rules of a direction that is not spoken of are never looked at
-        spec[direction.lower()] = draw(st.lists(_rules, max_size=3))
-    return {
-        "kind": kind,
-        "metadata": {"name": name, "namespace": draw(st.sampled_from(("x", "y")))},
-        "spec": spec,
-    }
-
 
 _office: Json = {
     "metadata": {"name": "s", "labels": {"role": "office"}},
     "spec": {"nets": ["203.0.113.0/24"]},
 }
-
-# What is not.
-
-_junk = st.sampled_from(
-    (
-        "§",
-        " x",
-        "0.0.0.0/0 ",
-        "a" * 600,
-        7.5,
-        -1,
-        2**70,
-        math.nan,
-        True,
-        [7],
-        [[]],
-        [None],
-        {"§": {}},
-        {"app": None},
-    )
-)
-
-
-def _places(value: Json, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield path
-    if isinstance(value, dict):
-        for key in value:
-            yield from _places(value[key], (*path, key))
-    elif isinstance(value, list):
-        for index, entry in enumerate(value):
-            yield from _places(entry, (*path, index))
-
-
-@st.composite
-def damage(draw: st.DrawFn, raw: dict[str, Any]) -> dict[str, Any]:
-    """The object with junk in the place of any part of its spec, or with a field that nobody knows."""
-    damaged: dict[str, Any] = json.loads(json.dumps(raw))
-    path = ("spec", *draw(st.sampled_from(list(_places(damaged["spec"])))))
-    holder: Any = damaged
-    for key in path[:-1]:
-        holder = holder[key]
-    if isinstance(holder[path[-1]], dict) and draw(st.booleans()):
-        holder[path[-1]]["§new"] = draw(st.sampled_from(({}, 7, None)))
-        return damaged
-    junk = json.loads(json.dumps(draw(_junk)))
-    if path == ("spec", "order") or (path == ("spec",) and isinstance(junk, dict)):
-        junk = "§"  # (numbers are orders, and a spec without its rules is as good as any other)
-    if path[-1] in ("ports", "notPorts") and junk == [7]:
-        junk = [-7]
-    if (path[-1] == "tier" or "names" in path) and isinstance(junk, str):
-        junk = 7  # (any text is a tier, or a service account)
-    holder[path[-1]] = junk
-    return damaged
 
 
 def _world(*converted: Converted) -> World:
@@ -272,24 +131,6 @@ _WORDS = (
         "StagedNetworkPolicy",
     ),
 )
-_scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from(_WORDS)
-)
-_json = st.recursive(
-    _scalars,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(st.sampled_from(_WORDS) | st.text(max_size=4), inner, max_size=5),
-    ),
-    max_leaves=25,
-)
-
-
-def _deep(levels: int) -> Json:
-    value: Json = {}
-    for _ in range(levels):
-        value = {"source": [value], "labels": [value]}
-    return value
 
 
 def check(kind: str, raw: Json) -> None:
@@ -310,7 +151,7 @@ def check(kind: str, raw: Json) -> None:
             assert ports is None or all(0 <= low <= high < 65536 for low, high in ports.ranges)
 
 
-@given(raw=_json, kind=st.sampled_from(sorted(CONVERTERS)))
+@given(raw=any_json(*_WORDS), kind=st.sampled_from(sorted(CONVERTERS)))
 @settings(max_examples=200, deadline=None)
 def test_any_json_is_one_object(raw: Json, kind: str) -> None:
     check(kind, raw)
@@ -320,7 +161,7 @@ def test_any_json_is_one_object(raw: Json, kind: str) -> None:
         assert CONVERTERS[kind](raw).findings
 
 
-@given(raw=_json)
+@given(raw=any_json(*_WORDS))
 @settings(deadline=None)
 def test_any_json_is_a_policy_of_either_era_and_a_staged_one(raw: Json) -> None:
     for era in (CALICO_3_31, CALICO_3_32):
@@ -333,9 +174,9 @@ def test_any_json_is_a_policy_of_either_era_and_a_staged_one(raw: Json) -> None:
 
 
 def test_size_and_depth_are_no_harm() -> None:
-    deep, wide = _deep(30), {"§" * 100: "x"}
+    nested, wide = deep(30, "source", "labels"), {"§" * 100: "x"}
     for kind in CONVERTERS:
-        check(kind, deep)
-        check(kind, {"metadata": deep, "spec": deep})
-        check(kind, {"metadata": wide, "spec": {"selector": "(" * 100_000, "nets": [deep] * 1000}})
+        check(kind, nested)
+        check(kind, {"metadata": nested, "spec": nested})
+        check(kind, {"metadata": wide, "spec": {"selector": "(" * 100_000, "nets": [nested] * 1000}})
         check(kind, {"spec": {"ingress": [{"action": "Allow", "source": {"selector": "!" * 99_999}}] * 50}})
