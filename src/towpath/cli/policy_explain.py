@@ -264,7 +264,9 @@ def enforcement(given: Input, asked: Asked, judged: Sequence[Judged]) -> Enforce
 
     def found(flow: Flow, side: SideExplained) -> OnNode:
         node = node_of(asked, side)
-        nobody = Enforcement(problem=f"{side.endpoint} is on no node")
+        pod = side.endpoint.startswith("Pod/")
+        why = f"{side.endpoint} is on no node" if pod else "what it does for host endpoints is not looked up"
+        nobody = Enforcement(problem=why)
         return OnNode(node, answers.get((node, asked_about(flow, side)), nobody))
 
     return found
