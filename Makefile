@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-e2e e2e bench-cni bench-fabric bench-lab bench-kube
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-e2e e2e bench-cni bench-fabric bench-lab bench-policy bench-kube
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench-fabric: bootstrap-test ## throughput across nodes against a hand-made flan
 
 bench-lab: bootstrap-test ## time to a Ready lab, agent's memory
 	@$(PY) -m bench.lab
+
+bench-policy: bootstrap-test ## connections, start, changes and matrix with thousands of policies
+	@$(PY) -m bench.policy
 
 bench-kube: bootstrap-e2e ## 30 pods on a node of real Kubernetes against Debian's bridge, host-local and portmap
 	@$(PY) -m towpath.lab.real >&2

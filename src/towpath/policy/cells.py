@@ -110,15 +110,18 @@ class Decisions:
         for rules, asking in arriving:
             self._asked[rules] = asking
             self._note(rules, asking)
-            ambient |= bool(asking.ambient)
-            self._count(asking, self._runs.first.get(rules, 0), 1, revision)
-        for rules, asking, first in leaving:
+        for rules, asking, _ in leaving:
             self._forget(rules, asking)
+        for asking in (*(asking for _, asking in arriving), *(asking for _, asking, _ in leaving)):
+            revision.touched.update(asking.of, asking.names)
             ambient |= bool(asking.ambient)
-            self._count(asking, first, -1, revision)
         if recut or ambient:
             self._answers = _Answers()
             return revision._replace(everything=True)
+        for rules, asking in arriving:
+            self._count(asking, self._runs.first.get(rules, 0), 1, revision)
+        for _, asking, first in leaving:
+            self._count(asking, first, -1, revision)
         if revision.changed:
             self._answers.outcomes = {}
         return revision
@@ -166,13 +169,12 @@ class Decisions:
                 yield from self._asked[rules].of[number]
 
     def _count(self, asking: Asking, first: int, by: int, revision: Revision) -> None:
+        """Rules more or less, as far as something is known of their terms."""
         for number, clauses in asking.of.items():
-            revision.touched.add(number)
             if self._answers.count(number, clauses, first, self.own.ports, by) or asking.logs:
                 revision.changed.add(number)
             if number not in self._by_term:
                 self._answers.counts.pop(number, None)
-        revision.touched.update(asking.names)
         revision.changed.update(asking.names)
 
     def _note(self, rules: PolicyRules, asking: Asking) -> None:

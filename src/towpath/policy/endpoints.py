@@ -7,6 +7,7 @@ give himself those of another namespace.
 
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
+from sys import intern
 
 import msgspec
 
@@ -110,8 +111,9 @@ def node_endpoint(node: Node) -> Endpoint:
 
 
 def _own(labels: Mapping[str, str] | None, overridden: Iterable[str] = ()) -> dict[str, str]:
+    """The few different values of hundreds of thousands of pods' labels are kept once each."""
     return {
-        key: value
+        intern(key): intern(value)
         for key, value in (labels or {}).items()
         if not key.startswith(RESERVED_PREFIXES) and key not in overridden
     }
