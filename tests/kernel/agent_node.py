@@ -217,7 +217,9 @@ def agent_node(folder: Path) -> Iterator[AgentNode]:
         made.close()
 
 
-async def call_shim(n1: AgentNode, command: str, name: str, netns: Path | None) -> tuple[int, Any]:
+async def call_shim(
+    n1: AgentNode, command: str, name: str, netns: Path | None, **more: Any
+) -> tuple[int, Any]:
     """The real shim, executed as a runtime would, in the node's namespace."""
     folder = n1.folder / "bin"
     if not folder.exists():
@@ -233,7 +235,7 @@ async def call_shim(n1: AgentNode, command: str, name: str, netns: Path | None) 
     }
     if netns is not None:
         env["CNI_NETNS"] = str(netns)
-    config = json.dumps({"cniVersion": "1.1.0", "name": "towpath", "type": "towpath-cni"})
+    config = json.dumps({"cniVersion": "1.1.0", "name": "towpath", "type": "towpath-cni", **more})
 
     def execute() -> subprocess.CompletedProcess[str]:
         return subprocess.run(

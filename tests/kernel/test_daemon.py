@@ -3,10 +3,12 @@
 import asyncio
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +338,17 @@ async def test_what_the_kernel_refuses_is_told_and_the_rest_is_done(
     await n1.until(lambda: report(api)["ready"] and not report(api)["drift"])
 
 
+def _spoil(state: Path, content: bytes | str) -> None:
+    """Replace the lease store by garbage, or execute SQL on it."""
+    if isinstance(content, str):
+        with closing(sqlite3.connect(state / "leases.db")) as db, db:
+            db.execute(content)
+        return
+    for name in ("leases.db-wal", "leases.db-shm"):
+        (state / name).unlink(missing_ok=True)
+    (state / "leases.db").write_bytes(content)
+
+
 async def test_an_unusable_lease_store_stops_nothing_that_runs(
     n1: AgentNode, api: FakeApiServer, pod_netns: Path
 ) -> None:
@@ -345,12 +358,8 @@ async def test_an_unusable_lease_store_stops_nothing_that_runs(
     code, _ = await call_shim(n1, "ADD", "a", pod_netns)
     assert code == 0
     before = n1.observe()
-    n1.stop(signal.SIGKILL)
-    state = n1.folder / "state"
-    kept = {f.name: f.read_bytes() for f in state.iterdir() if f.name.startswith("leases.db")}
-    for name in kept:
-        (state / name).unlink()
-    (state / "leases.db").write_bytes(b"no database at all" * 1000)
+    n1.stop()
+    _spoil(n1.folder / "state", "UPDATE schema SET version = 99")
     n1.start()
     await n1.until(lambda: "[-]cni" in n1.get("/readyz")[1] and "[+]api" in n1.get("/readyz")[1])
     code, error = await call_shim(n1, "STATUS", "", None)
@@ -361,12 +370,58 @@ async def test_an_unusable_lease_store_stops_nothing_that_runs(
     after = n1.observe()
     assert after.nft == before.nft
     assert {r for r in before.routes if r.dev.startswith("cali")} <= after.routes
-    (state / "leases.db").unlink()
-    for name, content in kept.items():
-        (state / name).write_bytes(content)
+    n1.stop()
+    _spoil(n1.folder / "state", "UPDATE schema SET version = 1")
+    n1.start()
     await n1.ready()
     assert n1.observe().routes == before.routes
     assert n1.observe().nft == before.nft
+
+
+async def test_a_damaged_lease_store_is_put_aside_and_made_anew(
+    n1: AgentNode, api: FakeApiServer, pod_netns: Path
+) -> None:
+    """From the kernel and the API: pods keep all they have, and their DEL finds them."""
+    api.put(PODS, pod("a"))
+    api.put(PODS, pod("b"))
+    n1.start()
+    ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    shaped = {
+        "ingressRate": 8_000_000,
+        "ingressBurst": 800_000,
+        "egressRate": 8_000_000,
+        "egressBurst": 800_000,
+    }
+    asked = {"portMappings": ports, "bandwidth": shaped}
+    able = {"portMappings": True, "bandwidth": True}
+    code, result = await call_shim(n1, "ADD", "a", pod_netns, capabilities=able, runtimeConfig=asked)
+    assert code == 0, result
+    before, address = n1.observe(), result["ips"][0]["address"]
+    n1.stop(signal.SIGKILL)
+    await api.down()
+    _spoil(n1.folder / "state", b"no database at all" * 1000)
+    n1.start()
+    await asyncio.sleep(1)
+    assert n1.observe() == before, "nobody knows yet whose these pods are"
+    await api.up()
+    await n1.ready()
+    assert n1.observe() == before
+    await n1.until(lambda: report(api).get("pods") == 1)
+    assert any("TP4006" in f for f in report(api)["findings"])
+    assert (n1.folder / "state/leases.db.damaged-1").read_bytes().startswith(b"no database")
+    with pod_namespace() as other:
+        code, result = await call_shim(n1, "ADD", "b", other)
+        assert code == 0, result
+        assert address not in {ip["address"] for ip in result["ips"]}
+        assert (await call_shim(n1, "DEL", "a", pod_netns))[0] == 0
+        left = n1.observe()
+        assert {name for name in left.links if name.startswith(("cali", "tpb"))} == {
+            host_ifname("default", "b")
+        }
+    assert left.nft is not None
+    assert not left.nft.sets["hostport4"].elements
+    with closing(sqlite3.connect(n1.folder / "state/leases.db")) as db:
+        assert db.execute("SELECT count(*) FROM attachments").fetchone() == (1,)
 
 
 async def test_runs_as_another_user_started_from_root() -> None:

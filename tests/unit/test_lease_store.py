@@ -247,7 +247,7 @@ def test_a_file_that_is_no_database(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "leases.db"
     path.write_bytes(b"garbage " * 1000)
     store = LeaseStore(path, boot_id=BOOT, clock=clock)
-    with pytest.raises(LeaseStoreError, match=r"not a database.*move the file aside"):
+    with pytest.raises(LeaseStoreError, match=r"not a database.*it is put aside"):
         store.open()
     assert "not a database" in store.problem
     with pytest.raises(LeaseStoreError, match="not a database"):

@@ -18,6 +18,7 @@ from towpath.agent.attach_plan import attachment, host_end, range_sets, requeste
 from towpath.agent.attach_pods import PodDirectory, identify, is_over
 from towpath.agent.attach_turns import Turns
 from towpath.agent.attach_wiring import InterfaceTaken, Wiring
+from towpath.agent.recovery import is_recovered
 from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.request import PodDescriptors, Request
 from towpath.cni.result import Result
@@ -99,6 +100,10 @@ class Attachments:
         if self._store.problem:
             fix = "see the message; the node takes no pods until then"
             found.append(_finding("TP4004", f"lease store {self._store.path}", self._store.problem, fix))
+        for path in self._store.aside():
+            text = "the lease store was damaged; what the pods on the node have was read off the kernel"
+            fix = "find out what happened to the disk, then delete the file"
+            found.append(_finding("TP4006", str(path), text, fix))
         for container_id, ifname in self._store.damaged:
             text = f"the lease of {ifname} cannot be read; its address stays taken"
             found.append(_finding("TP4005", f"container {container_id}", text, "delete the pod"))
@@ -140,6 +145,10 @@ class Attachments:
             if att is not None:
                 await self._undo(att)
                 return
+            if (lost := self._recovered(host)) is not None:
+                await self._undo(lost)
+                await explained(self._wiring.make_way(host))  # what shapes it is not known to be there
+                return
             # Made by a Towpath whose lease store is lost, or by Canal. Another container of the same pod may
             # be behind the name by now.
             if not any(other.host_ifname == host for other in self._store.attachments()):
@@ -150,7 +159,7 @@ class Attachments:
         """Compare the kernel with what ADD promised and name every difference."""
         if r.config.disable_check:
             return
-        att = self._wired.get((r.container_id, r.ifname))
+        att = self._wired.get((r.container_id, r.ifname)) or self._recovered(self._host_end_of(r))
         if att is None:
             raise CniError(
                 ErrorCode.UNKNOWN_CONTAINER, f"container {r.container_id} has no interface {r.ifname} of ours"
@@ -194,7 +203,7 @@ class Attachments:
         await self._collect(
             a
             for a in self._store.attachments()
-            if a.network == r.config.name and (a.container_id, a.ifname) not in valid
+            if a.network == r.config.name and (a.container_id, a.ifname) not in valid and not is_recovered(a)
         )
 
     async def collect(self) -> None:
@@ -215,7 +224,8 @@ class Attachments:
                 rebooted or att.host_ifname not in links
             ):
                 continue
-            if (att.pod is None and rebooted) or (att.pod is not None and await is_over(att.pod, self._pods)):
+            nobody = att.pod is None and (rebooted or is_recovered(att))
+            if nobody or (att.pod is not None and await is_over(att.pod, self._pods)):
                 log.info("lease_collected", container=att.container_id, pod=str(att.pod), rebooted=rebooted)
                 doomed.append(att)
         await self._collect(doomed)
@@ -272,6 +282,11 @@ class Attachments:
                     f"CNI_IFNAME {r.ifname}: container {r.container_id} has {other.ifname} already",
                     f"it is attached to {other.network}; a container has one interface of Towpath's",
                 )
+
+    def _recovered(self, host: str) -> Attachment | None:
+        """The attachment behind a link whose lease was lost, and with it the container's ID."""
+        known = (att for att in self._store.attachments() if att.host_ifname == host and is_recovered(att))
+        return next(known, None)
 
     def _host_end_of(self, r: Request) -> str:
         """The host's end for a DEL without a lease, from what the runtime says of the pod, if anything."""

@@ -239,9 +239,25 @@ class Agent:
                 self._store.open()
             except LeaseStoreError as e:
                 log.error("lease_store_unusable", error=str(e))
-                return False
-            self._attachments.adopt()
+                if not e.damaged:
+                    return False
+            else:
+                self._attachments.adopt()
             self._store_opened = True
+        return not self._store.lost or self._rebuilt()
+
+    def _rebuilt(self) -> bool:
+        """Make the store anew: of what is in memory, else of what the kernel and the API know."""
+        try:
+            known = self._store.known()
+            if known is None:
+                known = tuple(self._reconciler.recovered(self._around.here(), self._store.boot_id))
+            aside = self._store.rebuild(known)
+        except (LeaseStoreError, KernelRefused) as e:
+            log.error("lease_store_not_rebuilt", error=str(e))
+            return False
+        log.warning("lease_store_rebuilt", attachments=len(known), damaged_one=str(aside))
+        self._attachments.adopt()
         return True
 
     def _learn(self, step: Step) -> None:

@@ -5,7 +5,7 @@ is for when nothing else can have come between; the step is the truth, and what 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 
 import msgspec
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from towpath.agent.metrics import Metrics
 from towpath.agent.planning import Plan, Planner
+from towpath.agent.recovery import recovered
 from towpath.agent.repairs import Repairs, operation_name
 from towpath.desired.annotations import own_annotations
 from towpath.desired.node import Desired
@@ -20,7 +21,7 @@ from towpath.desired.ruleset import MASQUERADED, MASQUERADING, TABLE
 from towpath.kernel.nft_known import applied
 from towpath.kernel.port import Kernel, KernelRefused
 from towpath.log import get_logger
-from towpath.model.attachment import Attachment
+from towpath.model.attachment import Attachment, PodRef
 from towpath.model.finding import Finding
 from towpath.model.nft import NftTable
 from towpath.model.op import AddLink, NftUpdate, Op, SetLink
@@ -134,6 +135,10 @@ class Reconciler:
             table = applied(table, self._since)
             self._last, self._since = _with_table(self._last, table), []
         return table
+
+    def recovered(self, pods: Iterable[PodRef], boot_id: str) -> list[Attachment]:
+        """What is attached according to the kernel alone. Raises KernelRefused."""
+        return recovered(self._kernel.observe((), TABLE), pods, boot_id)
 
     def _step(self) -> Step | None:
         self.table()

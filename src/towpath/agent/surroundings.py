@@ -23,7 +23,7 @@ from towpath.kube.client import Client
 from towpath.kube.codec import Key
 from towpath.kube.kinds import NODES, PODS
 from towpath.kube.reflector import Reflector, Selection
-from towpath.model.attachment import Attachment
+from towpath.model.attachment import Attachment, PodRef
 from towpath.model.failsafe import UDP, Failsafe, Failsafes
 from towpath.model.finding import Finding
 from towpath.model.network import ClusterNetwork
@@ -64,6 +64,10 @@ class Surroundings(Protocol):
         """What is new of policy since it was told last, here or by the planner; None: not known."""
         ...
 
+    def here(self) -> list[PodRef]:
+        """The pods that have a network of their own and are said to be on this node."""
+        ...
+
     def findings(self) -> list[Finding]:
         """What is wrong with what was read."""
         ...
@@ -99,6 +103,10 @@ class Standalone:
     def policy_changes(self, attachments: tuple[Attachment, ...]) -> NftUpdate | None:
         """Nothing ever."""
         return NftUpdate(table=TABLE)
+
+    def here(self) -> list[PodRef]:
+        """None."""
+        return []
 
     def findings(self) -> list[Finding]:
         """None."""
@@ -190,6 +198,14 @@ class Cluster:
     def policy_changes(self, attachments: tuple[Attachment, ...]) -> NftUpdate | None:
         """From all events so far."""
         return self._policies.changes(attachments)
+
+    def here(self) -> list[PodRef]:
+        """As the API has them."""
+        return [
+            PodRef(namespace=pod.metadata.namespace, name=pod.metadata.name, uid=pod.metadata.uid)
+            for pod in self._pods.objects.values()
+            if pod.spec.node_name == self._name and not pod.spec.host_network
+        ]
 
     def findings(self) -> list[Finding]:
         """Nodes that cannot be read, policies that are stricter than what was written."""

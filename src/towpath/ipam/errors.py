@@ -39,9 +39,12 @@ class LeaseStoreError(Exception):
     """The lease store did not do it, and nothing was promised.
 
     ``operation`` what was tried; ``path`` the database file; ``reason`` SQLite's or the kernel's words;
-    ``hint`` what an operator can do.
+    ``hint`` what an operator can do; ``damaged`` that the file's content is lost, whatever the disk does.
     """
 
-    def __init__(self, operation: str, path: str, reason: str, hint: str = "") -> None:
+    def __init__(
+        self, operation: str, path: str, reason: str, hint: str = "", *, damaged: bool = False
+    ) -> None:
         super().__init__(f"{operation} {path}: {reason}" + (f" ({hint})" if hint else ""))
         self.operation, self.path, self.reason, self.hint = operation, path, reason, hint
+        self.damaged = damaged

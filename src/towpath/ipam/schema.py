@@ -1,5 +1,10 @@
 """The lease database: what is in it, how it is opened, how damage shows.
 
+An upgrade goes both ways: what one release writes, those of the minor version before and after it read. So a
+release may add tables, columns with a default and keys to the body, and leave the version as it is; older
+ones do not see them. What they would misread takes a new version, in two minors: the first reads it already
+and still writes the old one. Statements name their columns.
+
 One row of ``attachments`` means that the interface may exist; its addresses are the rows of ``leases`` with
 the same key, and it is their primary key that makes a second owner impossible, whatever the program believes.
 """
@@ -36,10 +41,12 @@ CREATE TABLE IF NOT EXISTS cursors (range TEXT PRIMARY KEY, last TEXT NOT NULL) 
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL);
 """
 
+# Behind the name of a database that was damaged, and a number.
+ASIDE = ".damaged-"
 _LOG_PAGES = 256
 _PLENTY = 64 << 20  # bytes free
 
-_ASIDE = "stop the agent, move the file aside and start it: addresses in use are recognised by their routes"
+_ASIDE = "it is put aside and made anew from what the kernel and the API server know, once the latter answers"
 
 
 def connect(path: Path, patience: float) -> tuple[sqlite3.Connection, int]:
@@ -91,7 +98,9 @@ def _open(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         damage = [row[0] for row in db.execute("PRAGMA quick_check(3)") if row[0] != "ok"]
         if damage:
-            raise LeaseStoreError("open lease store", str(path), f"damaged: {'; '.join(damage)}", _ASIDE)
+            raise LeaseStoreError(
+                "open lease store", str(path), f"damaged: {'; '.join(damage)}", _ASIDE, damaged=True
+            )
         _migrate(db, path)
         _reserve(db, path)
     except BaseException:
@@ -114,7 +123,7 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
         if version == VERSION:
             return
     db.executescript(f"BEGIN IMMEDIATE; {TABLES}")
-    db.execute("INSERT OR REPLACE INTO schema VALUES (1, ?)", (VERSION,))
+    db.execute("INSERT OR REPLACE INTO schema (id, version) VALUES (1, ?)", (VERSION,))
     db.execute("COMMIT")
 
 
@@ -152,4 +161,22 @@ def explain(operation: str, path: Path, error: sqlite3.Error) -> LeaseStoreError
         hint = f"look for a full or failing disk under {path.parent}"
     else:
         hint = ""
-    return LeaseStoreError(operation, str(path), str(error), hint)
+    return LeaseStoreError(operation, str(path), str(error), hint, damaged=hint == _ASIDE)
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a damaged database, with its log, so that another can be made; returns its new name.
+
+    Raises LeaseStoreError.
+    """
+    number = 1
+    while (aside := path.with_name(f"{path.name}{ASIDE}{number}")).exists():
+        number += 1
+    try:
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+        path.rename(aside)
+    except OSError as error:
+        raise LeaseStoreError("put aside", str(path), error.strerror or str(error)) from error
+    return aside

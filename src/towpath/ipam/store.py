@@ -17,10 +17,13 @@ import msgspec
 from towpath.ipam import codec
 from towpath.ipam.allocate import RangeSet, match_requested, pick, range_key
 from towpath.ipam.errors import AddressUnavailable, AlreadyLeased, LeaseStoreError
-from towpath.ipam.schema import connect, explain
+from towpath.ipam.schema import ASIDE, connect, explain, put_aside
 from towpath.ipam.writer import Statement, Writer
 from towpath.model.attachment import Attachment
 from towpath.model.net import Addr
+
+_INSERT_ATTACHMENT = "INSERT INTO attachments (container_id, ifname, body) VALUES (?, ?, ?)"
+_INSERT_LEASE = "INSERT INTO leases (address, container_id, ifname) VALUES (?, ?, ?)"
 
 Key = tuple[str, str]
 """Container ID and interface name."""
@@ -51,6 +54,8 @@ class LeaseStore:
         self._cursors: dict[str, Addr] = {}
         self.problem = "the lease store is not open yet"
         """Why no lease can be had at present, empty while all is well."""
+        self.lost = False
+        """Whether the file is beyond reading: ``rebuild`` it."""
         self.damaged: tuple[Key, ...] = ()
         """Rows that cannot be read. Their addresses stay leased until DEL."""
 
@@ -71,10 +76,43 @@ class LeaseStore:
                 cause = error if isinstance(error, sqlite3.Error) else sqlite3.DatabaseError(str(error))
                 raise explain("read lease store", self.path, cause) from error
         except LeaseStoreError as error:
-            self.problem = str(error)
+            self.problem, self.lost = str(error), error.damaged
             raise
         self._writer = Writer(db)
-        self.problem = ""
+        self.problem, self.lost = "", False
+
+    def known(self) -> tuple[Attachment, ...] | None:
+        """What was read before the file was lost, None if it never was."""
+        return tuple(self._rows.values()) if self._writer is not None else None
+
+    def rebuild(self, attachments: Iterable[Attachment]) -> Path:
+        """Put the file aside, under the name returned, and make another that holds ``attachments``.
+
+        Raises LeaseStoreError; it may be called again then.
+        """
+        found = tuple(attachments)
+        self.close()
+        aside = put_aside(self.path)
+        db, lock = connect(self.path, 0)
+        try:
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                for att in found:
+                    key = (att.container_id, att.ifname)
+                    db.execute(_INSERT_ATTACHMENT, (*key, codec.encode(att)))
+                    db.executemany(_INSERT_LEASE, [(str(a), *key) for a in att.addresses])
+        except sqlite3.Error as error:
+            raise explain("rebuild lease store", self.path, error) from error
+        finally:
+            db.close()
+            os.close(lock)
+        self.open()
+        return aside
+
+    def aside(self) -> tuple[Path, ...]:
+        """Databases that were put aside and are still there."""
+        found = self.path.parent.glob(f"{self.path.name}{ASIDE}*")
+        return tuple(sorted(p for p in found if not p.name.endswith(("-wal", "-shm"))))
 
     def close(self) -> None:
         """Finish what is queued, release the file."""
@@ -163,13 +201,11 @@ class LeaseStore:
             raise AlreadyLeased(f"container {att.container_id} has a lease for {att.ifname} already")
         for address in att.addresses:
             self._check_free(address, lambda _: False)
-        statements: list[Statement] = [
-            ("INSERT INTO attachments VALUES (?, ?, ?)", (*key, codec.encode(att)))
-        ]
+        statements: list[Statement] = [(_INSERT_ATTACHMENT, (*key, codec.encode(att)))]
         held: dict[Addr, float] = {}
         for address in att.addresses:
             text = str(address)
-            statements.append(("INSERT INTO leases VALUES (?, ?, ?)", (text, *key)))
+            statements.append((_INSERT_LEASE, (text, *key)))
             if (at := self._released.pop(address, None)) is not None:
                 held[address] = at
                 statements.append(("DELETE FROM released WHERE address = ?", (text,)))
@@ -177,7 +213,10 @@ class LeaseStore:
             if choice.cursor is not None:
                 self._cursors[choice.cursor] = choice.address
                 statements.append(
-                    ("INSERT OR REPLACE INTO cursors VALUES (?, ?)", (choice.cursor, str(choice.address)))
+                    (
+                        "INSERT OR REPLACE INTO cursors (range, last) VALUES (?, ?)",
+                        (choice.cursor, str(choice.address)),
+                    )
                 )
         self._rows[key] = att
         self._leased.update(dict.fromkeys(att.addresses, key))
@@ -206,7 +245,10 @@ class LeaseStore:
             ("DELETE FROM released WHERE at < ?", (now - self._hold,)),
         ]
         statements += [
-            ("INSERT OR REPLACE INTO released VALUES (?, ?, ?)", (str(a), self.boot_id, now))
+            (
+                "INSERT OR REPLACE INTO released (address, boot_id, at) VALUES (?, ?, ?)",
+                (str(a), self.boot_id, now),
+            )
             for a in addresses
         ]
 
@@ -222,7 +264,7 @@ class LeaseStore:
         if self._writer is None:
             self.open(patience=0)
             return
-        statement = ("INSERT OR REPLACE INTO probe VALUES (1, ?)", (self._clock(),))
+        statement = ("INSERT OR REPLACE INTO probe (id, at) VALUES (1, ?)", (self._clock(),))
         await self._durable(self._writer, "write to", [statement], lambda done: None)
 
     def _ready(self, operation: str) -> Writer:
@@ -253,9 +295,8 @@ class LeaseStore:
 
         def finish(future: "asyncio.Future[None]") -> None:
             error = future.exception()
-            self.problem = (
-                str(explain(operation, self.path, error)) if isinstance(error, sqlite3.Error) else ""
-            )
+            told = explain(operation, self.path, error) if isinstance(error, sqlite3.Error) else None
+            self.problem, self.lost = str(told or ""), told is not None and told.damaged
             settle(future)
 
         done.add_done_callback(finish)

@@ -235,6 +235,15 @@ CODES: dict[str, Code] = {
             "recognised by their routes."
         ),
     ),
+    "TP4006": Code(
+        title="The lease store was damaged and has been made anew",
+        cause=(
+            "The database could not be read any more: a failing disk, or somebody wrote to the file. It was "
+            "put aside; which pod has which address was read off the kernel and the API server. Running pods "
+            "were not touched. What is lost is which addresses were released within the last minute."
+        ),
+        fix=("Look for disk errors (dmesg, smartctl), then delete the file the message names."),
+    ),
     "TP4005": Code(
         title="A lease cannot be read",
         cause=(
