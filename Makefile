@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-e2e e2e bench-cni bench-fabric bench-lab bench-policy bench-kube
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-e2e e2e bench-cni bench-fabric bench-lab bench-policy bench-kube bench-restart
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench-cni: bootstrap-test ## ADD and DEL against Debian's plugin chain
 
 bench-fabric: bootstrap-test ## throughput across nodes against a hand-made flannel.1
 	@$(PY) -m bench.fabric
+
+bench-restart: bootstrap-test ## what pods notice of restarts, crashes, version changes and damage; report in build/
+	@$(PY) -m bench.restart
 
 bench-lab: bootstrap-test ## time to a Ready lab, agent's memory
 	@$(PY) -m bench.lab

@@ -30,6 +30,8 @@ from towpath.probe.result import Mark, Result, result
 from towpath.probe.run import ProbeRun
 from towpath.probe.source import Outside
 
+_DAY = 86400.0
+_GONE = "prober gone"
 _TAIL = 2.0  # seconds after a command has ended
 _ORDER = [Level.H0, Level.H1, Level.H2, Level.DISRUPTIVE, Level.UNKNOWN]
 
@@ -104,6 +106,9 @@ def _options(**given: Any) -> Options:
         raise CliError(
             "probe: --seconds, --control and --budget are not negative, --slower at least 0.2", USAGE
         )
+    for path in (given["html"], given["json_file"]):
+        if path and str(path) != "-" and not path.absolute().parent.is_dir():
+            raise CliError(f"probe: there is no folder {path.absolute().parent} to write {path.name} to")
     during: str = given["during"]
     return Options(
         image=given["image"],
@@ -140,7 +145,8 @@ async def measure(
         if over:
             progress(f"removing {name}, left by an earlier run")
             await cluster.remove(client, name)
-    longest = options.control + (options.seconds or 86400.0)
+    open_ended = options.command or not options.seconds
+    longest = options.control + (_DAY if open_ended else options.seconds)
     new = cluster.new_run(image, python, longest)
     async with ProbeRun(client, new, outside=outside, say=progress) as probing:
         ready = asyncio.create_task(_prepare(probing, options, longest))
@@ -215,6 +221,9 @@ async def _watch(probing: ProbeRun, options: Options, stopped: asyncio.Event) ->
                 marks.append(Mark(at_ms=elapsed() * 1000, what=what))
                 end = elapsed() + _TAIL
             screen.show(probing.collection, probing.begun, _head(elapsed(), end, options))
+            if gone := probing.lost_probers:
+                marks.append(Mark(at_ms=elapsed() * 1000, what=f"{_GONE}: {', '.join(gone)}"))
+                break
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), 0.05)
     if process and process.returncode is None:
@@ -267,6 +276,7 @@ def verdict(outcome: Result) -> str:
     elif outcome.control is None:
         line += ", latency not judged (no control window)"
     reasons = [f"  {reason}" for reason in outcome.judgement.why]
+    reasons += [f"  {m.what}; the run ended there" for m in outcome.marks if m.what.startswith(_GONE)]
     left = [f"  left out: {o.path} IPv{o.family} {o.kind}: {o.why}" for o in outcome.left_out]
     return "\n".join([line, *reasons, *left])
 

@@ -1,12 +1,13 @@
 """Accounting: slots into figures, a probe's and a path's. Pure."""
 
+import math
+from array import array
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from towpath.probe.bitmap import Bitmap
 from towpath.probe.gaps import Gap, gaps, longest
-from towpath.probe.histogram import Histogram
 from towpath.probe.plan import Kind, Probe
 from towpath.probe.samples import INVALID, PENDING, REFUSED, Series, answered
 
@@ -49,7 +50,7 @@ def figures(probe: Probe, series: Series) -> Figures:
     values = series.values
     invalid = values.count(INVALID)
     sent = len(values) - invalid - values.count(PENDING)
-    replies = list(series.latencies())
+    replies = sorted(series.latencies())
     found = gaps(values, denied=denied)
     worst = longest(found)
     period_ms = series.period / 1e6
@@ -62,7 +63,6 @@ def figures(probe: Probe, series: Series) -> Figures:
             fail_open_ms=sum(gap.slots for gap in found) * period_ms,
             lag_ms=series.lag / 1000,
         )
-    histogram = Histogram(replies)
     return Figures(
         sent=sent,
         invalid=invalid,
@@ -70,12 +70,18 @@ def figures(probe: Probe, series: Series) -> Figures:
         refused=values.count(REFUSED),
         gap_ms=worst.slots * period_ms if worst else 0.0,
         gaps=len(found),
-        p50_ms=histogram.percentile(50) / 1000,
-        p99_ms=histogram.percentile(99) / 1000,
-        p999_ms=histogram.percentile(99.9) / 1000,
-        stall_ms=histogram.percentile(100) / 1000,
+        p50_ms=percentile(replies, 50),
+        p99_ms=percentile(replies, 99),
+        p999_ms=percentile(replies, 99.9),
+        stall_ms=percentile(replies, 100),
         lag_ms=series.lag / 1000,
     )
+
+
+def percentile(ordered: Sequence[int], percent: float) -> float:
+    """The least value, in milliseconds, at or below which ``percent`` of ``ordered`` microseconds lie."""
+    rank = math.ceil(len(ordered) * percent / 100)
+    return ordered[max(0, rank - 1)] / 1000 if ordered else 0.0
 
 
 class Total(msgspec.Struct, kw_only=True, frozen=True):
@@ -103,8 +109,8 @@ class Total(msgspec.Struct, kw_only=True, frozen=True):
         return self.invalid / total if total else 1.0
 
 
-def total(parts: Sequence[tuple[Probe, Figures]], histogram: Histogram) -> Total:
-    """Add up; ``histogram`` holds the latencies of all of them (``latencies_of``)."""
+def total(parts: Sequence[tuple[Probe, Figures]], latencies: Sequence[int]) -> Total:
+    """Add up; ``latencies`` are those of all of them, in order (``latencies_of``)."""
     every = [part for _, part in parts]
     connects = [part for probe, part in parts if probe.kind is Kind.CONNECT]
     echoes = [part for probe, part in parts if probe.kind is Kind.ECHO]
@@ -117,19 +123,19 @@ def total(parts: Sequence[tuple[Probe, Figures]], histogram: Histogram) -> Total
         gap_ms=max((p.gap_ms for p in every), default=0.0),
         stall_ms=max((p.stall_ms for p in echoes), default=0.0),
         fail_open_ms=max((p.fail_open_ms for p in every), default=0.0),
-        p50_ms=histogram.percentile(50) / 1000,
-        p999_ms=histogram.percentile(99.9) / 1000,
+        p50_ms=percentile(latencies, 50),
+        p999_ms=percentile(latencies, 99.9),
         lag_ms=max((p.lag_ms for p in every), default=0.0),
     )
 
 
-def latencies_of(parts: Iterable[tuple[Probe, Series]]) -> Histogram:
-    """All latencies of probes that ought to be answered, in one histogram."""
-    histogram = Histogram()
+def latencies_of(parts: Iterable[tuple[Probe, Series]]) -> "array[int]":
+    """All latencies of probes that ought to be answered, in order."""
+    found = array("I")
     for probe, series in parts:
         if not probe.kind.denied:
-            histogram.merge(Histogram(series.latencies()))
-    return histogram
+            found.extend(series.latencies())
+    return array("I", sorted(found))
 
 
 def account(parts: Sequence[tuple[Probe, Series]]) -> Total:

@@ -3,6 +3,7 @@
 The format is HdrHistogram's V2 (compressed, base64), readable by its tools in any language.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,8 +21,8 @@ class Histogram:
 
             _hdr = HdrHistogram(1, HIGHEST, 3)
         self._hdr = _hdr
-        for value in latencies:
-            self._hdr.record_value(min(max(value, 1), HIGHEST))
+        for value, count in Counter(latencies).items():
+            self._hdr.record_value(min(max(value, 1), HIGHEST), count)
 
     def __len__(self) -> int:
         return int(self._hdr.get_total_count())
