@@ -14,7 +14,7 @@ from towpath.kube.client import Client
 from towpath.kube.fake import FakeApiServer
 from towpath.kube.kinds import EVENTS
 from towpath.model.finding import Finding
-from towpath.policy.reported import Reported
+from towpath.policy.reported import Read, Reported
 from towpath.policy.sources import source_of
 
 FINDING = Finding(
@@ -24,7 +24,8 @@ FINDING = Finding(
     fix="write a CIDR",
 )
 RAW = {"metadata": {"name": "db", "namespace": "shop", "uid": "u1", "resourceVersion": "7"}}
-ONE = Reported(source_of("networking.k8s.io", "networkpolicies"), RAW, FINDING)
+SOURCE = source_of("networking.k8s.io", "networkpolicies")
+ONE = Reported(Read(SOURCE, RAW, (FINDING,)), FINDING)
 
 
 def node(name: str, *, ready: bool = True) -> Node:
@@ -36,7 +37,7 @@ class World:
     """Agents of three nodes, what they find, and their clock."""
 
     def __init__(self, client: Client) -> None:
-        self.findings: list[Reported] = [ONE]
+        self.findings: list[Read] = [ONE.about]
         self.nodes: Mapping[str, Node] = {name: node(name) for name in ("n1", "n2", "n3")}
         self.seconds = 1000.0
         by_rank = sorted(self.nodes, key=lambda name: rank_of(name, event_name(ONE), self.nodes))
@@ -124,7 +125,7 @@ async def test_a_mended_policy_has_none(server: FakeApiServer, world: World) -> 
     world.findings = []
     await world.after(4000)
     assert len(asked(server)) == 1
-    world.findings = [ONE]
+    world.findings = [ONE.about]
     await world.after(0, world.agents[:1])
     assert len(written(server)) == 1
 
@@ -151,10 +152,10 @@ async def test_a_refusal_is_logged_and_tried_again(
 
 
 def test_names_and_ranks() -> None:
-    other = Reported(ONE.resource, RAW, Finding(code="TP5001", object="o", message="m", fix="f"))
-    assert event_name(ONE) == event_name(Reported(ONE.resource, dict(RAW), FINDING)) != event_name(other)
+    other = Reported(ONE.about, Finding(code="TP5001", object="o", message="m", fix="f"))
+    assert event_name(ONE) == event_name(Reported(Read(SOURCE, dict(RAW), ()), FINDING)) != event_name(other)
     long = {"metadata": {"name": "a" * 250, "uid": "u"}}
-    assert len(event_name(Reported(ONE.resource, long, FINDING))) < 253
+    assert len(event_name(Reported(Read(SOURCE, long, ()), FINDING))) < 253
     names = [f"n{n}" for n in range(50)]
     assert sorted(rank_of(name, "x", names) for name in names) == list(range(50))
     firsts = {min(names, key=lambda name: rank_of(name, f"e{n}", names)) for n in range(200)}
@@ -164,8 +165,10 @@ def test_names_and_ranks() -> None:
 def test_cluster_wide_and_odd_objects_go_to_default() -> None:
     source = source_of("crd.projectcalico.org", "globalnetworkpolicies")
     for raw in ({"metadata": {"name": "g"}}, {"metadata": None}, {"metadata": {"name": 7, "uid": []}}):
-        event = event_of("e", Reported(source, raw, FINDING), "n1", datetime.now(UTC))
+        event = event_of("e", Reported(Read(source, raw, ()), FINDING), "n1", datetime.now(UTC))
         assert event["metadata"]["namespace"] == "default"
         assert event["involvedObject"]["kind"] == "GlobalNetworkPolicy"
     huge = Finding(code="TP5001", object="o", message="m" * 5000, fix="f")
-    assert len(event_of("e", Reported(source, {}, huge), "n1", datetime.now(UTC))["message"]) == 1024
+    assert (
+        len(event_of("e", Reported(Read(source, {}, ()), huge), "n1", datetime.now(UTC))["message"]) == 1024
+    )

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 import towpath
 from towpath.agent.config import load
 from towpath.agent.metrics import Metrics
+from towpath.agent.policy_conditions import GROUP
 from towpath.agent.surroundings import Cluster
 from towpath.api.netconf import parse_net_conf
 from towpath.cli.install import command
@@ -54,6 +55,7 @@ async def test_rights_are_those_the_agent_uses() -> None:
     used = {
         ("", f"{kind}/status" if (kind, verb) == ("nodes", "patch") else kind, verb) for kind, verb in calls
     }
+    used |= {(GROUP, f"{s.plural}/status", "patch") for s in SOURCES if s.group == GROUP}
     used |= await followed()
     granted = {
         (group, kind, verb)

@@ -47,8 +47,9 @@ class Node:
         self.engine.set_hosts(placed("n1", self.objects.hosts.values(), OWN).interfaces)
         self.table = after(self.table, self.engine)
         check(self.table)
-        for reported in self.objects.reported():
-            assert reported.finding.code
+        for one in self.objects.read():
+            assert one.reference()["apiVersion"]
+            assert all(finding.code for finding in one.findings)
 
     def allowed(self) -> set[Flow]:
         return {flow for flow in FLOWS if _passes(self.table, flow)}

@@ -28,7 +28,7 @@ from towpath.model.policy import HOST_PLACES, Program, Sampling
 from towpath.policy.engine import TABLE, Engine
 from towpath.policy.host_places import Placed, placed
 from towpath.policy.objects import Objects
-from towpath.policy.reported import Reported
+from towpath.policy.reported import Read
 from towpath.policy.sources import Source
 
 log = get_logger("towpath.policy")
@@ -104,9 +104,9 @@ class Policies:
         """Where policies are stricter than what was written."""
         return [*self._objects.findings(), *self._placed.findings]
 
-    def reported(self) -> Iterable[Reported]:
-        """The same, with the objects."""
-        return self._objects.reported()
+    def read(self) -> Iterable[Read]:
+        """All objects, with what there is to say about each."""
+        return self._objects.read()
 
     def judge(self) -> Engine | None:
         """The policies, to be asked about single packets; None while not everything is known."""

@@ -19,7 +19,7 @@ from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, KubeError, NotFound
 from towpath.kube.kinds import EVENTS
 from towpath.log import get_logger
-from towpath.policy.reported import Reported
+from towpath.policy.reported import Read, Reported
 
 log = get_logger("towpath.events")
 
@@ -44,18 +44,18 @@ class _Event:
 
 
 class PolicyEvents:
-    """``findings`` are those that stand now; ``nodes`` by name. ``monotonic`` in seconds."""
+    """``read`` are all policies with their findings; ``nodes`` by name. ``monotonic`` in seconds."""
 
     def __init__(
         self,
         client: Client,
         node_name: str,
-        findings: Callable[[], Iterable[Reported]],
+        read: Callable[[], Iterable[Read]],
         nodes: Callable[[], Mapping[str, Node]],
         monotonic: Callable[[], float],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._client, self._node, self._findings, self._nodes = client, node_name, findings, nodes
+        self._client, self._node, self._read, self._nodes = client, node_name, read, nodes
         self._monotonic, self._now = monotonic, now
         self._known: dict[str, _Event] = {}
 
@@ -67,14 +67,15 @@ class PolicyEvents:
 
     async def write(self) -> None:
         """What is due, one after the other."""
-        standing = {event_name(one): one for one in self._findings()}
+        found = (Reported(one, finding) for one in self._read() for finding in one.findings)
+        standing = {event_name(one): one for one in found}
         for gone in self._known.keys() - standing.keys():
             del self._known[gone]
         if not standing:
             return
-        writers = [name for name, node in self._nodes().items() if _writes(node)]
+        nodes = writers(self._nodes())
         for name, one in standing.items():
-            rank = rank_of(self._node, name, writers)
+            rank = rank_of(self._node, name, nodes)
             known = self._known.setdefault(name, _Event(self._monotonic() + rank * _NEXT_AFTER))
             if rank < WRITERS and known.due <= self._monotonic():
                 await self._write(name, one, known, first=rank == 0)
@@ -113,7 +114,7 @@ class PolicyEvents:
 
 def event_name(one: Reported) -> str:
     """Of two findings that say the same of the same object, the same on all nodes."""
-    about = one.reference()
+    about = one.about.reference()
     said = (about.get("uid", ""), one.finding.object, one.finding.code, one.finding.message)
     digest = hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
     return f"{about.get('name', 'policy')[:200].rstrip('.-')}.{digest}"
@@ -131,7 +132,7 @@ def rank_of(node: str, event: str, nodes: Iterable[str]) -> int:
 
 def event_of(name: str, one: Reported, node: str, now: datetime) -> dict[str, Any]:
     """A ``v1.Event``: the reason is the finding's code, the message has field, value and what to do."""
-    about, finding = one.reference(), one.finding
+    about, finding = one.about.reference(), one.finding
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     message = (
         f"{finding.object}: {finding.message}. To mend it: {finding.fix} (towpath explain {finding.code})"
@@ -151,6 +152,11 @@ def event_of(name: str, one: Reported, node: str, now: datetime) -> dict[str, An
         "lastTimestamp": stamp,
         "count": 1,
     }
+
+
+def writers(nodes: Mapping[str, Node]) -> list[str]:
+    """Those that may be relied on to write."""
+    return [name for name, node in nodes.items() if _writes(node)]
 
 
 def _writes(node: Node) -> bool:

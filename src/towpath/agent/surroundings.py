@@ -12,6 +12,7 @@ from towpath.agent.interest import relevant_to
 from towpath.agent.metrics import Metrics
 from towpath.agent.planning import ClusterPlanner, Planner, StandalonePlanner
 from towpath.agent.policies import Policies
+from towpath.agent.policy_conditions import PolicyConditions
 from towpath.agent.policy_events import PolicyEvents
 from towpath.agent.policy_log import PolicyLog
 from towpath.agent.report import Publisher
@@ -157,7 +158,8 @@ class Cluster:
         book = AddressBook(lambda: self._pods.objects, lambda: self._nodes.objects, monotonic)
         known = self._policies
         self._log = PolicyLog(self._name, group, known.judge, lambda: known.local, book, metrics)
-        self._events = PolicyEvents(client, self._name, known.reported, self._by_name, monotonic)
+        telling = client, self._name, known.read, self._by_name, monotonic
+        self._events, self._conditions = PolicyEvents(*telling), PolicyConditions(*telling)
         self.pods: PodDirectory | None = ApiPodDirectory(client, self._pods, self._policies.pod_found)
         self.planner: Planner = ClusterPlanner(
             network,
@@ -215,7 +217,7 @@ class Cluster:
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """The reflectors, what listens to the kernel, and what tells of policies."""
         following = [self._nodes.run(), self._pods.run(), self._policies.run()]
-        return [*following, self._log.run(), self._events.run()]
+        return [*following, self._log.run(), self._events.run(), self._conditions.run()]
 
     async def publish(self, annotations: dict[str, str], report: AgentReport, *, network_up: bool) -> bool:
         """Write it to the own Node, if there is one and it says something else."""

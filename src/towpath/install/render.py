@@ -17,16 +17,20 @@ _POLICIES = {
     group: sorted({source.plural for source in SOURCES if source.group == group})
     for group in dict.fromkeys(source.group for source in SOURCES)
 }
+_CONDITIONED = "policy.networking.k8s.io"
+_STATUSES = [f"{plural}/status" for plural in _POLICIES[_CONDITIONED]]
 
 # Every verb is used: nodes, pods and all that policy depends on are watched (list, watch), a pod that is not
 # in the watch yet is asked for (get), and flannel's annotations, the report and NetworkUnavailable are
-# written by one patch. Events tell of policies that are stricter than what was written.
+# written by one patch. Events, and conditions where the API has them, tell of policies that are stricter than
+# what was written.
 RULES = (
     {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
     {"apiGroups": [""], "resources": ["namespaces", "serviceaccounts"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+    {"apiGroups": [_CONDITIONED], "resources": _STATUSES, "verbs": ["patch"]},
     {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
     *(
         {"apiGroups": [group], "resources": plurals, "verbs": ["list", "watch"]}

@@ -30,7 +30,7 @@ from towpath.policy.ir import (
     ServiceRef,
     Tier,
 )
-from towpath.policy.reported import Reported
+from towpath.policy.reported import Read
 from towpath.policy.services import Backends, backends, references, resolve, service_of
 from towpath.policy.sources import Raw, Source
 
@@ -132,11 +132,10 @@ class Objects:
         """Where policies are stricter than what was written."""
         return [finding for converted in self._converted.values() for finding in converted.findings]
 
-    def reported(self) -> Iterator[Reported]:
-        """The same, with the objects."""
+    def read(self) -> Iterator[Read]:
+        """All objects, with what there is to say about each."""
         for (source, key), converted in self._converted.items():
-            for finding in converted.findings:
-                yield Reported(source, self._raw[source, key], finding)
+            yield Read(source, self._raw[source, key], converted.findings)
 
     # Telling.
 

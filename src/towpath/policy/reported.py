@@ -1,4 +1,4 @@
-"""A finding with the object it is about, as the API knows it."""
+"""An object that is a policy or a set, as the API knows it, with the findings about it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,19 +9,21 @@ from towpath.model.finding import Finding
 from towpath.policy.sources import Resource
 
 
-class Reported(msgspec.Struct, frozen=True):
+class Read(msgspec.Struct, frozen=True):
     """``raw`` is the object as it was read."""
 
     resource: Resource
     raw: Mapping[str, Any]
-    finding: Finding
+    findings: tuple[Finding, ...]
 
     def reference(self) -> dict[str, str]:
-        """A ``v1.ObjectReference``."""
+        """A ``v1.ObjectReference``; what is no text in the object is left out."""
         metadata = self.raw.get("metadata")
         told = metadata if isinstance(metadata, Mapping) else {}
+        version = self.raw.get("apiVersion")
+        named = isinstance(version, str) and version.startswith(f"{self.resource.group}/")
         found = {
-            "apiVersion": f"{self.resource.group}/{self.resource.versions[0]}",
+            "apiVersion": version if named else f"{self.resource.group}/{self.resource.versions[0]}",
             "kind": self.resource.kind,
             "namespace": told.get("namespace"),
             "name": told.get("name"),
@@ -29,3 +31,10 @@ class Reported(msgspec.Struct, frozen=True):
             "resourceVersion": told.get("resourceVersion"),
         }
         return {key: value for key, value in found.items() if isinstance(value, str) and value}
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """One of the findings."""
+
+    about: Read
+    finding: Finding
