@@ -15,7 +15,7 @@ from towpath.desired.ruleset import ruleset
 from towpath.model.attachment import PortMapping
 from towpath.model.network import ClusterNetwork
 from towpath.model.nft import NftChain, NftSet
-from towpath.model.policy import CLASS4, NET_CLASS4, Program
+from towpath.model.policy import CLASS4, NET_CLASS4, Program, Sampling
 
 V4, V6 = IPv4Network("10.42.0.0/16"), IPv6Network("fd00:10:42::/56")
 LOCAL4, LOCAL6 = ip_network("10.42.1.0/24"), ip_network("fd00:10:42:1::/64")
@@ -68,6 +68,13 @@ CASES: dict[str, tuple[Any, ...]] = {
         (LOCAL4, LOCAL6),
         (A, B, attachment("unknown", "10.42.1.4")),
         POLICY,
+        PEERING,
+    ),
+    "revoking": (
+        ClusterNetwork(ipv4=V4, ipv6=V6),
+        (LOCAL4, LOCAL6),
+        (A, B),
+        replace(POLICY, revoking=True, sampling=Sampling(denials=0)),
         PEERING,
     ),
     "host-gw-no-masquerade": (

@@ -53,7 +53,7 @@ def flows() -> Iterator[None]:
 def test_flows_of_an_address_are_forgotten_and_no_others(
     flows: None, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conntrack, "_FEW", few)
+    monkeypatch.setattr(conntrack, "FEW", few)
     assert len(listed()) == 5
     table = Conntrack()
     assert table.entries() >= 5
@@ -68,7 +68,7 @@ def test_flows_of_an_address_are_forgotten_and_no_others(
 def test_flows_towards_a_port_of_the_node_are_forgotten_and_no_others(
     flows: None, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conntrack, "_FEW", few)
+    monkeypatch.setattr(conntrack, "FEW", few)
     table = Conntrack()
     here = {ip_address(OTHER), ip_address("::1")}
     assert table.forget_ports({(socket.IPPROTO_UDP, 9), (socket.IPPROTO_TCP, 9)}, here.__contains__) == 3

@@ -103,16 +103,19 @@ def test_vandalism_shows(node: Node, vandalism: str, seen: tuple[str, ...]) -> N
 
 def test_foreign_sets_chains_and_elements_show(node: Node) -> None:
     node.nft(
-        "add set inet towpath theirs { type ipv4_addr; flags interval, timeout; }",
-        'add element inet towpath theirs { 192.0.2.3-192.0.2.9 timeout 1h comment "x" }',
+        "add set inet towpath theirs { type ipv4_addr; flags interval; }",
+        'add element inet towpath theirs { 192.0.2.3-192.0.2.9 comment "x" }',
+        "add set inet towpath passing { type ipv4_addr; flags timeout; }",
+        "add element inet towpath passing { 192.0.2.3 timeout 1h }",
         "add chain inet towpath theirs",
         'add element inet towpath pods { "eth9" . 192.0.2.1 }',
     )
     table = node.table()
     assert table.sets["theirs"].elements == {("192.0.2.3-192.0.2.9",): ()}
+    assert table.sets["passing"].timeout and not table.sets["passing"].elements
     assert table.chains["theirs"] == NftChain(name="theirs")
     assert table.sets["pods"].elements == {("eth9", IPv4Address("192.0.2.1")): ()}
-    node.kernel.apply([NftUpdate(table="towpath", del_chains=("theirs",), del_sets=("theirs",))])
+    node.kernel.apply([NftUpdate(table="towpath", del_chains=("theirs",), del_sets=("theirs", "passing"))])
     assert set(node.table().sets) == {"pods"}
 
 

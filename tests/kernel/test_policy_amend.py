@@ -60,7 +60,9 @@ class Node:
         planner = PolicyPlanner(self.engine, owned=owned)
         metrics = Metrics()
         repairs = Repairs(metrics, time.monotonic)
-        self.reconciler = Reconciler(kernel, planner, asyncio.Lock(), lambda: (), metrics, repairs)
+        self.reconciler = Reconciler(
+            kernel, planner, asyncio.Lock(), lambda: (), metrics, repairs, lambda _: None
+        )
         self.foreign = run_in(netns, NftContext)
 
     def changes(self, attachments: tuple[Attachment, ...]) -> NftUpdate:

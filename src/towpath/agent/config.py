@@ -90,6 +90,12 @@ SETTINGS = (
     Setting("resync_seconds", number(1, 3600), 60.0, "look at everything this often, event or not"),
     Setting("offload_probe", flag, True, "find and mend broken checksum offload on the overlay"),
     Setting("offload_port", whole_number(1, 65535), 8473, "UDP port of that probe on overlay addresses"),
+    Setting(
+        "revocation",
+        choice("survive", "enforce"),
+        "survive",
+        "of flows that a changed policy denies: enforce cuts",
+    ),
     Setting("policy_log_group", whole_number(0, 65535), 4, "group of NFLOG that policies log to"),
     Setting("policy_log_denials", whole_number(0, 1000), 10, "denied packets told a second, 0 for none"),
     Setting(
@@ -129,6 +135,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     resync_seconds: float
     offload_probe: bool
     offload_port: int
+    revocation: str
     policy_log_group: int
     policy_log_denials: int
     failsafe_inbound: tuple[Failsafe, ...]

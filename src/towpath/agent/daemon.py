@@ -104,6 +104,8 @@ class Agent:
             parts = [*self._around.parts(), *(runner.run() for runner in runners)]
             parts += [self._collect(), self._settings_watch.run()]
             parts.append(heed(self._settings.state_dir, self._gate.hold, stop))
+            if self._revocation is not None:
+                parts.append(self._revocation.run())
             if self._probe is not None:
                 parts.append(self._probe.run())
                 stack.callback(self._probe.close)
@@ -127,6 +129,10 @@ class Agent:
         self._attachments: Attachments = await stack.enter_async_context(
             make_attachments(self._store, kernel, self._around.pods, self._attach, self._lock, admission)
         )
+        revocation = self._around.revocation(kernel, self._lock)
+        if revocation is not None:
+            stack.callback(revocation.close)
+        self._revocation = revocation
         self._reconciler = Reconciler(
             kernel,
             self._around.planner,
@@ -134,6 +140,7 @@ class Agent:
             self._attachments.current,
             self._metrics,
             self._repairs,
+            revocation.applied if revocation is not None else lambda _: None,
         )
         self._inquiries = Inquiries(kernel, self._lock, self._in_force, self._attachments.current)
         self._aftermath = Aftermath(Connections(), self._network, self._metrics, time.monotonic)

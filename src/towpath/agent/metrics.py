@@ -52,6 +52,7 @@ METRICS = {
     "towpath_policy_log_unsampled": Described("counter", "Denied packets that came too fast to be told"),
     "towpath_policy_log_lost": Described("counter", "Messages of the kernel's that could not be taken"),
     "towpath_policy_log_overruns": Described("counter", "Times the kernel's queue of them was full"),
+    "towpath_flows_revoked": Described("counter", "Flows cut because policy denies them by now"),
     "towpath_offload_verdict": Described(
         "gauge", "Checksum offload towards a peer: constant 1 for the verdict", ("device", "peer", "verdict")
     ),

@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from towpath.agent.policy_kinds import Served, offered
+from towpath.agent.revocation import View
+from towpath.agent.revocation_scope import RevocationScope
 from towpath.api.core import Namespace, Node, Pod, ServiceAccount
 from towpath.api.slices import EndpointSlice
 from towpath.desired.policy_chains import NO_POLICIES, Verdicts
@@ -55,6 +58,7 @@ class Policies:
         silence: float,
         sampling: Sampling,
         node_name: str,
+        revocation: str,
     ) -> None:
         self._client, self._changed, self._silence = client, changed, silence
         self._pods, self._nodes = pods, nodes
@@ -68,6 +72,12 @@ class Policies:
         self._namespaces: Reflector[Namespace] = self._follow(NAMESPACES, self._namespace_changed)
         self._accounts: Reflector[ServiceAccount] = self._follow(SERVICE_ACCOUNTS, self._account_changed)
         self._slices: Reflector[EndpointSlice] | None = None
+        self._scope = RevocationScope(
+            revocation, lambda: self._pods.objects, lambda: self._namespaces.objects
+        )
+        self._enforced: frozenset[str] = frozenset()
+        self._revoking = False  # as it was told
+        self._behind: dict[str, str] = {}
         self._sources: dict[Source, tuple[Reflector[Raw], asyncio.Task[None]]] = {}
         self._served: Served | None = None
         self._problem = "which kinds of policy there are is not known yet"
@@ -101,8 +111,8 @@ class Policies:
         return ""
 
     def findings(self) -> list[Finding]:
-        """Where policies are stricter than what was written."""
-        return [*self._objects.findings(), *self._placed.findings]
+        """Where policies are stricter than what was written, and annotations that mean nothing."""
+        return [*self._objects.findings(), *self._placed.findings, *self._scope.findings()]
 
     def read(self) -> Iterable[Read]:
         """All objects, with what there is to say about each."""
@@ -121,15 +131,18 @@ class Policies:
             return None
         self._addresses = addresses
         self._set_local(attachments)
-        return self._engine.program()
+        self._revoking = bool(self._enforced)
+        return replace(self._engine.program(), revoking=self._revoking)
 
     def changes(self, attachments: Iterable[Attachment]) -> NftUpdate | None:
         """What has changed of it since it was told last, by this or ``program``; None as for ``program``, and
-        where host endpoints come or go: their base chains are ``desired``'s.
+        where rules come or go that are ``desired``'s: host endpoints' base chains, those that cut flows.
         """
         if self.problem():
             return None
         self._set_local(attachments)
+        if bool(self._enforced) != self._revoking:
+            return None
         update = self._engine.changes() or NftUpdate(table=TABLE)
         touched = {*update.del_chains, *(chain.name for chain in update.set_chains)}
         return update if touched.isdisjoint(HOST_PLACES) else None
@@ -156,10 +169,21 @@ class Policies:
         self._objects.wired(wired)
         self._engine.set_local(local)
         self._place_hosts()
+        self._behind = local
+        self._enforced = self._revocable()
 
     def _place_hosts(self) -> None:
         self._placed = placed(self._node_name, self._objects.hosts.values(), self._addresses)
         self._engine.set_hosts(self._placed.interfaces)
+
+    def view(self) -> View | None:
+        """What decides on flows that go on; None while not everything is known."""
+        if self.problem():
+            return None
+        return View(self._engine, self.local, self._enforced, self._behind, self._engine.verdicts)
+
+    def _revocable(self) -> frozenset[str]:
+        return self._scope.enforced(set(self.local.values()), self._engine.applied)
 
     # Events.
 
@@ -198,8 +222,12 @@ class Policies:
 
     def _source_changed(self, source: Source, key: Key | None) -> None:
         if key is not None:
-            self._objects.policy(source, key, self._sources[source][0].objects.get(key))
+            self._take_policy(source, key, self._sources[source][0].objects.get(key))
         self._changed()
+
+    def _take_policy(self, source: Source, key: Key, raw: Raw | None) -> None:
+        self._objects.policy(source, key, raw)
+        self._scope.policy((source, key), raw, self._objects.policies_of(source, key))
 
     # Following.
 
@@ -228,7 +256,7 @@ class Policies:
             task.cancel()
             log.info("policy_kind_gone", kind=source.plural, group=source.group)
             for key in list(reflector.objects):
-                self._objects.policy(source, key, None)
+                self._take_policy(source, key, None)
         for source, kind in served.kinds.items():
             if source not in self._sources:
                 self._begin(source, kind, tasks)

@@ -13,16 +13,19 @@ from collections.abc import Callable, Mapping
 
 from towpath.agent.address_book import AddressBook
 from towpath.agent.metrics import Metrics
-from towpath.agent.policy_records import Judge, Where, record
+from towpath.agent.policy_records import Judge, Where, record, told
 from towpath.api.policy_record import EVENT, LOGGER, LOST
+from towpath.desired.revocation import Flow
 from towpath.desired.ruleset import TABLE
-from towpath.kernel.nflog import LogMessage, LogSocket
+from towpath.kernel.nflog import LogMessage, LogSocket, Seen
 from towpath.kernel.nft_counters import RuleCounters
 from towpath.kernel.port import KernelRefused
 from towpath.log import get_logger
 from towpath.model.finding import Finding
 from towpath.model.net import Addr
 from towpath.model.policy import DENIED
+from towpath.policy.causes import Cause
+from towpath.policy.ir import Direction
 
 log = get_logger("towpath.policy")
 lines = get_logger(LOGGER)
@@ -62,6 +65,15 @@ class PolicyLog:
         fix = "end the other listener, or set policy_log_group to a group that nobody uses"
         node = f"Node/{self._node}"
         return [Finding(code="TP5160", object=node, message=self._problem, fix=fix, severity="warning")]
+
+    async def cut(self, flow: Flow, direction: Direction, why: Cause) -> None:
+        """A line about a flow that was cut."""
+        names = await self._book.names((flow.source, flow.destination))
+        where = Where(self._node, self._local(), names)
+        seen = Seen(flow.source, flow.destination, flow.protocol, flow.first, flow.second)
+        found = told(seen, where, time.time(), "cut", direction=direction, why=why)
+        self._metrics.count("towpath_policy_log_records", found.action)
+        lines.info(EVENT, record=found)
 
     async def run(self) -> None:
         """Listen for ever. A group that somebody else has is asked for again."""

@@ -67,7 +67,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reconciler:
-    """``attachments`` is read, and the kernel observed and changed, under ``lock``."""
+    """``attachments`` is read, and the kernel observed and changed, under ``lock``. ``changed`` is told what
+    was done each time that the firewall is as desired.
+    """
 
     def __init__(
         self,
@@ -77,10 +79,12 @@ class Reconciler:
         attachments: Callable[[], tuple[Attachment, ...]],
         metrics: Metrics,
         repairs: Repairs,
+        changed: Callable[[Sequence[Op]], None],
     ) -> None:
         self._kernel, self._planner = kernel, planner
         self._lock, self._attachments = lock, attachments
         self._metrics, self._repairs = metrics, repairs
+        self._changed = changed
         self._last: Step | None = None
         self._sure = False
         self._since: list[NftUpdate] = []
@@ -99,6 +103,8 @@ class Reconciler:
             step = self._step()
             self._sure = step is not None and step.firewall
         self._account(step, perf_counter() - begun)
+        if step is not None and step.firewall:
+            self._changed(step.planned)
         return step
 
     async def amend(self, changes: Callable[[tuple[Attachment, ...]], NftUpdate | None]) -> bool:
@@ -124,6 +130,7 @@ class Reconciler:
                 self._metrics.observe("towpath_policy_seconds", perf_counter() - begun)
                 log.debug("amended", operation=update.describe())
             self._sure = True
+        self._changed((update,))
         return True
 
     def table(self) -> NftTable | None:

@@ -1,5 +1,6 @@
 """What the agent knows besides its own kernel: a cluster's API, or nothing (a podman host)."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from towpath.agent.policy_conditions import PolicyConditions
 from towpath.agent.policy_events import PolicyEvents
 from towpath.agent.policy_log import PolicyLog
 from towpath.agent.report import Publisher
+from towpath.agent.revocation import Cutter, Revocation
 from towpath.api.core import Node, Pod
 from towpath.api.report import AgentReport
 from towpath.desired.policy_chains import NO_POLICIES, Verdicts
@@ -77,6 +79,10 @@ class Surroundings(Protocol):
         """What has to run."""
         ...
 
+    def revocation(self, kernel: Cutter, lock: asyncio.Lock) -> Revocation | None:
+        """What cuts flows that policy denies by now. Raises OSError."""
+        ...
+
     async def publish(self, annotations: dict[str, str], report: AgentReport, *, network_up: bool) -> bool:
         """Tell others. False: to be tried again."""
         ...
@@ -117,6 +123,10 @@ class Standalone:
         """None."""
         return []
 
+    def revocation(self, kernel: Cutter, lock: asyncio.Lock) -> Revocation | None:
+        """Nothing: there are no policies."""
+        return None
+
     async def publish(self, annotations: dict[str, str], report: AgentReport, *, network_up: bool) -> bool:
         """Done."""
         return True
@@ -141,6 +151,7 @@ class Cluster:
     ) -> None:
         self._name, self._changed, self._own_changed = settings.node_name, changed, own_changed
         self._seen: dict[str, tuple[Any, ...]] = {}
+        self._metrics = metrics
         self._publisher = Publisher(client, settings.node_name, monotonic)
         silence = settings.api_silence_seconds
         self._nodes: Reflector[Node] = Reflector(
@@ -153,7 +164,14 @@ class Cluster:
         group = settings.policy_log_group
         sampling = Sampling(group=group, denials=settings.policy_log_denials)
         self._policies = Policies(
-            client, self._pods, self._nodes, policy_changed, silence, sampling, settings.node_name
+            client,
+            self._pods,
+            self._nodes,
+            policy_changed,
+            silence,
+            sampling,
+            settings.node_name,
+            settings.revocation,
         )
         book = AddressBook(lambda: self._pods.objects, lambda: self._nodes.objects, monotonic)
         known = self._policies
@@ -218,6 +236,10 @@ class Cluster:
         """The reflectors, what listens to the kernel, and what tells of policies."""
         following = [self._nodes.run(), self._pods.run(), self._policies.run()]
         return [*following, self._log.run(), self._events.run(), self._conditions.run()]
+
+    def revocation(self, kernel: Cutter, lock: asyncio.Lock) -> Revocation | None:
+        """What cuts flows that policy denies by now. Raises OSError."""
+        return Revocation(self._policies.view, kernel, lock, self._log.cut, self._metrics, monotonic)
 
     async def publish(self, annotations: dict[str, str], report: AgentReport, *, network_up: bool) -> bool:
         """Write it to the own Node, if there is one and it says something else."""

@@ -16,6 +16,8 @@ def _set(decl: NftSet) -> str:
     lines = [f"\t{kind} {decl.name} {{", f"\t\ttype {' . '.join(decl.key)}{data}"]
     if decl.interval:
         lines.append("\t\tflags interval")
+    if decl.timeout:
+        lines.append("\t\tflags timeout")
     if decl.counter:
         lines.append("\t\tcounter")
     if decl.elements:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from towpath.desired import protection
+from towpath.desired import protection, revocation
 from towpath.desired.host_chains import host_chains
 from towpath.desired.hostports import hostport_elements
 from towpath.desired.masquerade import masquerade_rules
@@ -140,7 +140,7 @@ def ruleset(
     static = chains(network, clustered=peering is not None, policy=policy)
     if policy is None:
         return NftTable(name=TABLE, owner=owner, sets=sets, chains=static)
-    sets |= {**POLICY_SETS, **policy.sets}
+    sets |= {**POLICY_SETS, **policy.sets, **(revocation.SETS if policy.revoking else {})}
     hosts = host_chains(policy, failsafes, network, clustered=peering is not None)
     return NftTable(name=TABLE, owner=owner, sets=sets, chains={**static, **hosts, **policy.chains})
 
@@ -155,14 +155,15 @@ def chains(
     postrouting, masq = masquerade_rules(network)
     incoming, forwarded = protection.before_judging(network) if clustered else ((), ())
     forwarded += HAIRPIN if policy is not None else ()
+    cutting = revocation.FIRST if policy is not None and policy.revoking else ()
     restored = RESTORED if policy is not None else ()
     hooked = (
         _base("prerouting", "filter", "prerouting", -300, _PREROUTING),
         _base("nat_prerouting", "nat", "prerouting", -90, ("fib daddr type local jump hostports",)),
         _base("nat_output", "nat", "output", -90, ("fib daddr type local jump hostports",)),
         _base("nat_postrouting", "nat", "postrouting", 110, postrouting),
-        _base("input", "filter", "input", 0, (*_INPUT, *incoming, _JUDGED[0])),
-        _base("forward", "filter", "forward", 0, (*_FORWARD, *forwarded, *_JUDGED, *restored)),
+        _base("input", "filter", "input", 0, (*cutting, *_INPUT, *incoming, _JUDGED[0])),
+        _base("forward", "filter", "forward", 0, (*cutting, *_FORWARD, *forwarded, *_JUDGED, *restored)),
     )
     called = (
         NftChain(name="antispoof", rules=_ANTISPOOF),
@@ -174,7 +175,9 @@ def chains(
     found = {chain.name: chain for chain in (*called, *hooked)}
     if clustered:
         found |= protection.chains(network)
-    return found | policy_chains(policy.sampling) if policy is not None else found
+    if policy is None:
+        return found
+    return found | policy_chains(policy.sampling) | (revocation.chains() if policy.revoking else {})
 
 
 def pod_elements(att: Attachment, verdicts: Verdicts = NO_POLICIES) -> dict[str, dict[Key, Key]]:

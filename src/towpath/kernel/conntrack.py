@@ -20,9 +20,9 @@ Side = Literal["original source", "original destination", "reply source"]
 SIDES: tuple[Side, ...] = ("original source", "original destination", "reply source")
 
 _NETLINK_NETFILTER = 12
-_CT_GET, _CT_DELETE, _CT_GET_STATS = 0x0101, 0x0102, 0x0105
+CT_GET, _CT_DELETE, _CT_GET_STATS = 0x0101, 0x0102, 0x0105
 _STATS_ENTRIES = 1
-_FEW = 4096
+FEW = 4096
 _TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _ID, _ZONE, _FILTER, _STATUS_MASK = 1, 2, 3, 12, 18, 25, 26
 _TUPLE_IP, _TUPLE_PROTO, _PROTO_NUM, _PROTO_DPORT = 1, 2, 1, 3
 _STATUS_SEEN_REPLY, _STATUS_SOURCE_TRANSLATED = 2, 16
@@ -30,7 +30,7 @@ _SRC = {4: 1, 6: 3}
 _DST = {4: 2, 6: 4}
 _FILTER_ORIG, _FILTER_REPLY = 1, 2
 _FLAG_SRC, _FLAG_DST, _FLAG_PROTO, _FLAG_DPORT = 1, 2, 8, 32
-_NFGEN = Struct("=BBH")
+NFGEN = Struct("=BBH")
 _VERSIONS = {int(AF_INET): 4, int(AF_INET6): 6}
 _GONE = frozenset({ENOENT})
 
@@ -47,7 +47,7 @@ class Conntrack:
 
     def entries(self) -> int:
         """How many entries there are in all. Raises OSError."""
-        (stats,) = self._sock.get([Message(_CT_GET_STATS, 0, _NFGEN.pack(0, 0, 0))])
+        (stats,) = self._sock.get([Message(_CT_GET_STATS, 0, NFGEN.pack(0, 0, 0))])
         return int.from_bytes(attributes(stats or b"", 4).get(_STATS_ENTRIES, b""), "big")
 
     def forget(self, addrs: Collection[Addr]) -> None:
@@ -58,14 +58,14 @@ class Conntrack:
         """
         if not (entries := self.entries()):
             return
-        if entries > _FEW:
+        if entries > FEW:
             for addr in addrs:
                 self.flush(addr, sides=("original source", "reply source"))
             return
         packed = {addr.packed for addr in addrs}
         doomed = [
-            _deletion(payload[:4], found)
-            for payload in self._sock.dump(_CT_GET, _NFGEN.pack(0, 0, 0))
+            deletion(payload[:4], found)
+            for payload in self._sock.dump(CT_GET, NFGEN.pack(0, 0, 0))
             if any(raw in payload for raw in packed) and packed & _sources(found := attributes(payload, 4))
         ]
         if doomed:
@@ -83,15 +83,15 @@ class Conntrack:
             return 0
         # Each question has the kernel walk its whole table. It filters one family at a time only.
         questions = [(0, b"")]
-        if entries > _FEW:
+        if entries > FEW:
             questions = [(version, _port_filter(*port)) for port in ports for version in _VERSIONS]
         doomed = []
         for version, body in questions:
-            for payload in self._sock.dump(_CT_GET, _NFGEN.pack(version, 0, 0) + body):
+            for payload in self._sock.dump(CT_GET, NFGEN.pack(version, 0, 0) + body):
                 found = attributes(payload, 4)
                 version = _VERSIONS.get(payload[0], 0)
                 if version and _begun_towards(found) in ports and _unheard(found, version, local):
-                    doomed.append(_deletion(payload[:4], found))
+                    doomed.append(deletion(payload[:4], found))
         if doomed:
             self._sock.request(doomed)
         return len(doomed)
@@ -108,7 +108,7 @@ class Conntrack:
         # Before Linux 5.13 all entries come.
         body = attr(_STATUS, bytes(4)) + attr(_STATUS_MASK, unheard.to_bytes(4, "big"))
         doomed = []
-        for payload in self._sock.dump(_CT_GET, _NFGEN.pack(0, 0, 0) + body):
+        for payload in self._sock.dump(CT_GET, NFGEN.pack(0, 0, 0) + body):
             found = attributes(payload, 4)
             version = _VERSIONS.get(payload[0], 0)
             if not version or int.from_bytes(found.get(_STATUS, b""), "big") & unheard:
@@ -118,7 +118,7 @@ class Conntrack:
             source, target = asked.get(_SRC[version], b""), answer.get(_SRC[version], b"")
             same = source == answer.get(_DST[version])
             if source and target and same and overdue(ip_address(source), ip_address(target)):
-                doomed.append(_deletion(payload[:4], found))
+                doomed.append(deletion(payload[:4], found))
         if doomed:
             self._sock.request(doomed)
         return len(doomed)
@@ -129,20 +129,21 @@ class Conntrack:
         ``protocol`` an IP protocol number, 0 for all. ``sides`` where the address is looked for; the kernel
         walks its whole table for each (4 ms at 262144 buckets).
         """
-        head = _NFGEN.pack(family(addr), 0, 0)
+        head = NFGEN.pack(family(addr), 0, 0)
         ids: dict[bytes, Message] = {}
-        for body in _filters(addr, sides):
-            for payload in self._sock.dump(_CT_GET, head + body):
+        for body in filters(addr, sides):
+            for payload in self._sock.dump(CT_GET, head + body):
                 found = attributes(payload, 4)
                 if protocol and _protocol(found[_TUPLE_ORIG]) != protocol:
                     continue
-                ids[found[_ID] + found[_TUPLE_ORIG]] = _deletion(head, found)
+                ids[found[_ID] + found[_TUPLE_ORIG]] = deletion(head, found)
         if ids:
             self._sock.request(list(ids.values()))
         return len(ids)
 
 
-def _deletion(head: bytes, found: Mapping[int, bytes]) -> Message:
+def deletion(head: bytes, found: Mapping[int, bytes]) -> Message:
+    """Of an entry by its attributes; ``head`` as it was told with."""
     wanted = attr(_TUPLE_ORIG | 0x8000, found[_TUPLE_ORIG]) + attr(_ID, found[_ID])
     if _ZONE in found:
         wanted += attr(_ZONE, found[_ZONE])
@@ -185,7 +186,8 @@ def _protocol(tuple_: bytes) -> int:
     return number[0]
 
 
-def _filters(addr: Addr, sides: Collection[Side]) -> list[bytes]:
+def filters(addr: Addr, sides: Collection[Side]) -> list[bytes]:
+    """Bodies of requests for the entries of an address, one a side."""
     raw, version = addr.packed, addr.version
     src, dst = attr(_SRC[version], raw), attr(_DST[version], raw)
     filters: dict[Side, bytes] = {

@@ -39,7 +39,8 @@ class FakeNft:
                 kept = {key: data for key, data in found.elements.items() if key not in elements}
                 sets[decl.name] = replace(found, elements=kept)
         for decl, elements in update.add_elements:
-            sets[decl.name] = _with(sets, decl.name, elements)
+            # Of what passes by itself a listing tells nothing.
+            sets[decl.name] = _with(sets, decl.name, {} if decl.timeout else elements)
         for chain in update.set_chains:
             _declare_chain(chains, chain.name, chain.hook)
             chains[chain.name] = replace(chains[chain.name], rules=chain.rules)

@@ -17,7 +17,7 @@ from towpath.kernel.nft import Nft
 from towpath.kernel.port import KernelRefused
 from towpath.kernel.sysctl import Sysctls
 from towpath.model.net import Address, Fdb, Link, Neighbour, Redirect, Route, Shaper, Veth
-from towpath.model.nft import Key, NftChain
+from towpath.model.nft import Key, NftChain, NftSet
 from towpath.model.op import (
     Add,
     AddLink,
@@ -99,6 +99,13 @@ class LinuxKernel:
             sysctls=self._sysctls.read(sysctls),
             nft=self._nft.observe(table) if table is not None and self._nft is not None else None,
         )
+
+    def remaining(self, table: str, decl: NftSet) -> dict[Key, int]:
+        """The elements of a set with timeouts, and the milliseconds each has left; none if there is no set.
+
+        Raises KernelRefused.
+        """
+        return self._nft.remaining(table, decl) if self._nft is not None else {}
 
     def apply(self, ops: Sequence[Op], pod_netns: int | None = None) -> None:
         """See ``port.Kernel``."""

@@ -6,7 +6,7 @@ failed always, and what succeeded only if asked. So a batch asks for an answer t
 
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -103,11 +103,14 @@ class NetlinkSocket:
                     found[start + seq - first] = bytes(payload)
         return found
 
-    def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """All objects of a kind; taken again if interrupted (NLM_F_DUMP_INTR). Raises KernelRefused."""
+    def dump(self, kind: int, body: bytes, keep: Callable[[memoryview], bool] | None = None) -> list[bytes]:
+        """All objects of a kind, or those to ``keep``; taken again if interrupted (NLM_F_DUMP_INTR).
+
+        Raises KernelRefused.
+        """
         for _ in range(_DUMP_ATTEMPTS):
             try:
-                whole, found = self._dump_once(kind, body)
+                whole, found = self._dump_once(kind, body, keep)
             except OSError as error:
                 raise _not_listed(kind, error.errno or 0) from error
             if whole:
@@ -119,7 +122,9 @@ class NetlinkSocket:
             "something changes this namespace without pause",
         )
 
-    def _dump_once(self, kind: int, body: bytes) -> tuple[bool, list[bytes]]:
+    def _dump_once(
+        self, kind: int, body: bytes, keep: Callable[[memoryview], bool] | None
+    ) -> tuple[bool, list[bytes]]:
         self._seq += 1
         header = _HEADER.pack(16 + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, self._seq, 0)
         self._sock.send(header + body)
@@ -138,7 +143,8 @@ class NetlinkSocket:
                 if reply in (_NLMSG_DONE, _NLMSG_ERROR):
                     _raise_for(kind, payload)
                     return whole, found
-                found.append(bytes(payload))
+                if keep is None or keep(payload):
+                    found.append(bytes(payload))
 
     def _send(self, messages: Sequence[Message], last_flags: int) -> tuple[int, int]:
         """Send as one datagram; returns the sequence numbers of the first and the last message."""

@@ -139,6 +139,15 @@ class Nft:
             raise _not_listed(table, ENOENT, f"there is no set {name}")
         return nft_dump.counters(found[name], self._elements(table, name))
 
+    def remaining(self, table: str, decl: NftSet) -> dict[Key, int]:
+        """The elements of a set with timeouts, and the milliseconds each has left. Raises KernelRefused."""
+        try:
+            return nft_dump.remaining(decl, self._elements(table, decl.name))
+        except KernelRefused as error:
+            if error.errno == ENOENT:
+                return {}
+            raise
+
     def _take(self, update: NftUpdate) -> int:
         """Become the owner of the table, which is made if it is not there. Raises KernelRefused."""
         try:
@@ -245,7 +254,10 @@ class Nft:
         for decl, elements in update.del_elements:
             found = listed.sets.get(decl.name)
             if found is not None:
-                there = {k: v for k, v in elements.items() if listed_key(decl, k) in found.elements}
+                listed_elements = found.elements
+                if decl.timeout:
+                    listed_elements = nft_dump.elements(decl, self._elements(update.table, decl.name))
+                there = {k: v for k, v in elements.items() if listed_key(decl, k) in listed_elements}
                 dels.append((decl, there))
         return replace(
             update,
@@ -271,6 +283,9 @@ class Nft:
             texts.setdefault(rule.chain, []).append(text)
         sets = {}
         for decl in nft_dump.sets(declared, table):
+            if decl.timeout:
+                sets[decl.name] = decl
+                continue
             dump = self._elements(table, decl.name)
             decode = partial(nft_dump.elements, decl, dump)
             known = self._known.elements(decl, nft_dump.digest(dump), decode)

@@ -24,9 +24,9 @@ _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_USERDATA = 3, 4, 7
 _SET_FLAGS, _SET_KEY_TYPE, _SET_DATA_TYPE, _SET_HANDLE, _SET_EXPR = 3, 4, 6, 16, 17
-_ANONYMOUS, _INTERVAL, _MAP = 0x1, 0x4, 0x8
+_ANONYMOUS, _INTERVAL, _MAP, _TIMEOUT = 0x1, 0x4, 0x8, 0x10
 _LIST_ELEMENTS, _LIST_ELEM = 3, 1
-_ELEM_KEY, _ELEM_DATA, _ELEM_FLAGS, _ELEM_EXPR, _ELEM_KEY_END = 1, 2, 3, 7, 10
+_ELEM_KEY, _ELEM_DATA, _ELEM_FLAGS, _ELEM_EXPIRATION, _ELEM_EXPR, _ELEM_KEY_END = 1, 2, 3, 5, 7, 10
 _DATA_VALUE, _DATA_VERDICT = 1, 2
 _EXPR_NAME, _EXPR_DATA, _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2, 1, 2
 _COMMENT, _LOOKUP_SET, _WITHIN = 0, 1, b"__"
@@ -173,6 +173,7 @@ def sets(messages: Iterable[bytes], table: str) -> Iterator[NftSet]:
             key=type_names(_number(found.get(_SET_KEY_TYPE, b""))),
             data=type_names(_number(found.get(_SET_DATA_TYPE, b""))) if flags & _MAP else (),
             interval=bool(flags & _INTERVAL),
+            timeout=bool(flags & _TIMEOUT),
             counter=string(attributes(found.get(_SET_EXPR, b"")).get(_EXPR_NAME, b"")) == "counter",
         )
 
@@ -206,6 +207,19 @@ def counters(decl: NftSet, messages: Sequence[bytes]) -> dict[Key, tuple[int, in
     for element in _elements(messages):
         if (values := _counted(element.expr)) is not None:
             found[decoder.key(element.key)] = values
+    return found
+
+
+def remaining(decl: NftSet, messages: Sequence[bytes]) -> dict[Key, int]:
+    """The milliseconds that each element of a set with timeouts has left."""
+    decoder = Decoder(decl.key)
+    found: dict[Key, int] = {}
+    for blob in _blobs(messages):
+        for kind, body in listed(blob):
+            element = attributes(body)
+            if kind == _LIST_ELEM and _ELEM_KEY in element:
+                key = attributes(element[_ELEM_KEY]).get(_DATA_VALUE, b"")
+                found[decoder.key(key)] = _number(element.get(_ELEM_EXPIRATION, b""))
     return found
 
 

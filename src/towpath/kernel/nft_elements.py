@@ -24,7 +24,7 @@ _RULE_EXPRESSIONS, _RULE_USERDATA = 4, 7
 _TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _SET_NAME, _RULE_CHAIN, _CHAIN_NAME = 2, 2, 3
 _LIST_ELEM = 1
-_ELEM_KEY, _ELEM_DATA, _ELEM_FLAGS, _ELEM_KEY_END = 1, 2, 3, 10
+_ELEM_KEY, _ELEM_DATA, _ELEM_FLAGS, _ELEM_TIMEOUT, _ELEM_KEY_END = 1, 2, 3, 4, 10
 _DATA_VALUE, _DATA_VERDICT = 1, 2
 # Of an element, its key and the key's value.
 _HEADERS = 12
@@ -147,6 +147,8 @@ def _key(kind: int, value: bytes) -> bytes:
 
 
 def _data(decl: NftSet, data: Key) -> bytes:
+    if decl.timeout:
+        return _timeout(data)
     if not decl.data:
         return b""
     if decl.data == VERDICT:
@@ -154,3 +156,12 @@ def _data(decl: NftSet, data: Key) -> bytes:
             raise NotPlain
         return nested(_ELEM_DATA, nested(_DATA_VERDICT, verdict(data[0])))
     return nested(_ELEM_DATA, attr(_DATA_VALUE, encoder(decl.data)(data)))
+
+
+def _timeout(data: Key) -> bytes:
+    match data:
+        case (int() as number,) if number > 0:
+            return attr(_ELEM_TIMEOUT, number.to_bytes(8, "big"))
+        case ():
+            return b""  # to be deleted
+    raise NotPlain

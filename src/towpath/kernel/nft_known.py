@@ -94,10 +94,12 @@ class _State:
             known = self.chains.setdefault(name, NftChain(name=name, hook=hook))
             self.chains[name] = replace(known, hook=hook or known.hook)
         for decl, elements in update.del_elements:
-            kept = self._elements(decl.name)
+            kept = self._elements(decl.name) if not decl.timeout else {}
             for key in elements:
                 kept.pop(listed_key(decl, key), None)
         for decl, elements in update.add_elements:
+            if decl.timeout:
+                continue
             more = {listed_key(decl, k): v for k, v in elements.items()} if decl.interval else elements
             self._elements(decl.name).update(more)
         for chain in update.set_chains:

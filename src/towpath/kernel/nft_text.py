@@ -69,6 +69,7 @@ def _declaration(decl: NftSet) -> str:
     if decl.data:
         types += " : " + " . ".join(name(kind) for kind in decl.data)
     flags = (" flags interval;" if decl.interval else "") + (" counter;" if decl.counter else "")
+    flags += " flags timeout;" if decl.timeout else ""
     return f"{name(decl.name)} {{ type {types};{flags} }}"
 
 
@@ -95,11 +96,21 @@ def _commands(table: str, step: tuple[Change, ...]) -> Step:
 
 def _command(table: str, verb: str, decl: NftSet, elements: Iterable[tuple[Key, Key]]) -> str:
     with_data = verb == "add" and decl.data
+    timed = verb == "add" and decl.timeout
     texts = (
-        key_text(decl.key, key) + (f" : {key_text(decl.data, data)}" if with_data else "")
+        key_text(decl.key, key)
+        + (f" : {key_text(decl.data, data)}" if with_data else "")
+        + (f" timeout {_milliseconds(data)}ms" if timed else "")
         for key, data in elements
     )
     return f"{verb} element {table} {name(decl.name)} {{ {', '.join(texts)} }}"
+
+
+def _milliseconds(data: Key) -> int:
+    match data:
+        case (int() as number,) if number > 0:
+            return number
+    raise ValueError(f"{data!r} is no timeout for nftables")
 
 
 def _field(kind: str, value: Field) -> str:
@@ -116,7 +127,7 @@ def _field(kind: str, value: Field) -> str:
             return value
         case int() if kind == "classid" and 0 <= value < 1 << 32:
             return f"{value >> 16:x}:{value & 0xFFFF:x}"
-        case int() if kind in ("inet_service", "mark", "inet_proto"):
+        case int() if kind in ("inet_service", "mark", "inet_proto", "icmp_type", "icmpv6_type"):
             return str(int(value))
         case (int(), int()) if kind == "inet_service":
             return f"{value[0]}-{value[1]}" if value[0] != value[1] else str(value[0])

@@ -88,6 +88,8 @@ _TYPES: dict[str, _Type] = {
     "ipv4_addr": _Type(7, 4, _address4, IPv4Address, ranges=True),
     "ipv6_addr": _Type(8, 16, _address6, IPv6Address, ranges=True),
     "inet_proto": _Type(12, 1, _protocol, _protocol_name),
+    "icmp_type": _Type(14, 1, _number(1, "big"), _big),
+    "icmpv6_type": _Type(29, 1, _number(1, "big"), _big),
     "inet_service": _Type(13, 2, _number(2, "big"), _big, ranges=True),
     "mark": _Type(19, 4, _number(4, sys.byteorder), _host, ranges=True, host=True),
     "classid": _Type(23, 4, _number(4, sys.byteorder), _host, ranges=True, host=True),

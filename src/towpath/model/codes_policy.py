@@ -151,4 +151,13 @@ POLICY: dict[str, Code] = {
         ),
         fix="End the other listener (ulogd, Calico's Felix with flow logs), or give the agent another group.",
     ),
+    "TP5161": Code(
+        title="An annotation on revocation means nothing",
+        cause=(
+            "towpath.dev/revocation says whether flows that policy denies by now are cut: "
+            "enforce or survive. "
+            "Any other value counts as none, so that what the next wider one says holds."
+        ),
+        fix="Write enforce or survive, or remove the annotation.",
+    ),
 }

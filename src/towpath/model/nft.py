@@ -28,6 +28,9 @@ class NftSet(msgspec.Struct, frozen=True, kw_only=True):
     ``data=("verdict",)`` makes a verdict map. ``interval`` only for CIDRs and port ranges: it costs
     milliseconds per element where a hash costs microseconds. ``counter``: each element counts the packets
     that found it.
+
+    ``timeout``, of a set: its elements are added each for so many milliseconds, its data, ``(5000,)``. They
+    pass by themselves and are no part of a state: a listing has none of them, and none are desired.
     """
 
     name: str
@@ -35,6 +38,7 @@ class NftSet(msgspec.Struct, frozen=True, kw_only=True):
     data: tuple[str, ...] = ()
     interval: bool = False
     counter: bool = False
+    timeout: bool = False
     elements: dict[Key, Key] = {}
 
 

@@ -50,7 +50,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
     ``from_pod`` and ``to_pod``: the elements of ``pod_from`` and ``pod_to`` by interface: ``("return",)``
     where no policy applies, ``("goto pe-…",)``, or ``("goto denied",)`` for a pod that is not known yet.
-    ``sampling`` is how ``denied`` and the rules that log tell of it.
+    ``sampling`` is how ``denied`` and the rules that log tell of it; ``revoking``: flows may be cut that were
+    allowed before.
     """
 
     sets: dict[str, NftSet] = {}
@@ -58,3 +59,4 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     from_pod: dict[str, Key] = {}
     to_pod: dict[str, Key] = {}
     sampling: Sampling = Sampling()
+    revoking: bool = False

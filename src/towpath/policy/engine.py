@@ -283,6 +283,11 @@ class Engine:
             return why
         return replace(why, policies=self._book.names(self._locals.applied(endpoint), direction, why.tier))
 
+    def applied(self, endpoint: str) -> frozenset[PolicyKey]:
+        """The policies in force on a local endpoint."""
+        self._settle()
+        return self._locals.applied(endpoint)
+
     def logged(self, identity: str) -> LogRule | None:
         """The rule in force whose log lines end with this; None: there is none any more."""
         self._settle()

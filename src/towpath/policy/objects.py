@@ -128,6 +128,13 @@ class Objects:
         _set(self._raw, (source, key), raw)
         self._read(source, key)
 
+    def policies_of(self, source: Source, key: Key) -> frozenset[PolicyKey]:
+        """What an object is to the engine."""
+        converted = self._converted.get((source, key))
+        return (
+            frozenset(policy.key for policy in converted.policies) if converted is not None else frozenset()
+        )
+
     def findings(self) -> list[Finding]:
         """Where policies are stricter than what was written."""
         return [finding for converted in self._converted.values() for finding in converted.findings]
