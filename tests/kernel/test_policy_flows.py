@@ -152,15 +152,15 @@ def test_errors_of_allowed_flows_come_back(node: PolicedNode, family: int) -> No
         network_policy("out", "b", policyTypes=["Egress"]), network_policy("in", "a", policyTypes=["Ingress"])
     )
     for target in (B[family], OUTSIDE[family]):
-        assert _refused(node.pods["a"], target)
+        assert _refused(node.pods["a"], target, 3.0)
     node.enforce(NOTHING_IN)
-    assert not _refused(node.pods["a"], B[family])
+    assert not _refused(node.pods["a"], B[family], DROPPED)
 
 
-def _refused(source: int, target: str) -> bool:
+def _refused(source: int, target: str, patience: float) -> bool:
     kind = socket.AF_INET6 if ":" in target else socket.AF_INET
     with run_in(source, lambda: socket.socket(kind, socket.SOCK_DGRAM)) as client:
-        client.settimeout(DROPPED)
+        client.settimeout(patience)
         client.connect((target, 9))
         client.send(b"anybody?")
         try:

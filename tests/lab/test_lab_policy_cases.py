@@ -19,7 +19,7 @@ from towpath.kube.kinds import Kind, Raw
 from towpath.lab.client import LabClient
 from towpath.policy.sources import SOURCES, Source
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 CRDS: Kind[Raw] = Kind(
     plural="customresourcedefinitions", type=dict, group="apiextensions.k8s.io", namespaced=False

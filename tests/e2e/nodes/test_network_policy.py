@@ -17,7 +17,7 @@ from towpath.kube.kinds import Raw
 from towpath.lab import probe
 from towpath.lab.real.images import PROBE
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 _GROUNDS = 4
 _PATIENCE = 0.3
