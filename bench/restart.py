@@ -11,6 +11,7 @@ later by its successor (anchors/flannel-canal.md §2), under the same probes, To
 A fault's window ends when its agent is Ready again, plus half a second. ``lost`` are summed over the ``n``
 windows, ``gap_ms`` and ``fail_open_ms`` the longest of any; ``level`` is that of the worst window, but for
 latency, which has too few samples in one window and is judged over all of a fault's windows together.
+``takeover`` and ``handback`` come first, in a world of their own (``bench.restart_takeover``).
 """
 
 import asyncio
@@ -22,22 +23,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
+from bench import restart_takeover
 from bench.restart_faults import CONTROL, FLANNEL, Cluster, Fault, faults, flannel_fault
 from bench.restart_versions import older_python
+from bench.restart_windows import BEGUN, Window, figures, say, tell_losses
 from towpath.kube import config
 from towpath.kube.client import Client
 from towpath.lab.client import LabClient
 from towpath.lab.outside import OutsideHost
-from towpath.probe.account import Total, account, gaps_of
+from towpath.probe.account import INVALID_LIMIT, account
 from towpath.probe.cluster import new_run
-from towpath.probe.levels import ADDED_P999_MS, Level, judge
 from towpath.probe.live import summary
 from towpath.probe.page import page
 from towpath.probe.paths import Wanted
@@ -45,27 +44,12 @@ from towpath.probe.result import Mark, result
 from towpath.probe.run import ProbeRun
 from towpath.probe.strips import Parts
 
-BEGUN = time.monotonic()
+MOVES, MOVES_WITHIN = 10, 110.0  # takeovers and handbacks; seconds after which no other begins
 TIMES = int(os.environ.get("TOWPATH_BENCH_TIMES", "30"))
 SETTLE = 0.5  # seconds after a fault is mended that still count as its own
-ROUNDS_UNTIL, FLANNEL_UNTIL = 460.0, 560.0  # seconds: on a slow machine fewer rounds rather than longer ones
+ROUNDS_UNTIL, FLANNEL_UNTIL = 470.0, 560.0  # seconds: on a slow machine fewer rounds rather than longer ones
 REPORT = Path(__file__).parents[1] / "build" / "bench-restart.html"
 MUST_LOSE_NOTHING = ("restart", "kill", "version", CONTROL)
-_ORDER = [Level.H0, Level.H1, Level.H2, Level.DISRUPTIVE, Level.UNKNOWN]
-
-
-class Window(msgspec.Struct, frozen=True):
-    """When a fault happened: wall nanoseconds. ``times`` how many agents it met."""
-
-    fault: str
-    begin: int
-    end: int
-    times: int = 1
-
-
-def say(text: str) -> None:
-    """Progress."""
-    print(f"{time.monotonic() - BEGUN:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -140,30 +124,6 @@ async def measure(client: LabClient, old: Path) -> tuple[ProbeRun, list[Window],
     raise AssertionError("unreachable")
 
 
-def figures(
-    name: str, windows: list[Window], parts: Callable[[Window], Parts], control: Total
-) -> dict[str, object]:
-    """One fault's object of the last line."""
-    mine = [window for window in windows if window.fault == name]
-    each = [account(parts(window)) for window in mine]
-    together = account([part for window in mine for part in parts(window)])
-    added = together.p999_ms - control.p999_ms
-    # A window alone: latency is not judged, and stalled probers are judged over all windows.
-    levels = [judge(msgspec.structs.replace(one, invalid=0), None).level for one in each]
-    worst = max(levels, key=_ORDER.index)
-    if added > ADDED_P999_MS:
-        worst = max(worst, Level.H1, key=_ORDER.index)
-    return {
-        "lost": together.lost,
-        "gap_ms": round(max(one.gap_ms for one in each), 1),
-        "failed_connects": together.failed_connects,
-        "fail_open_ms": round(max(one.fail_open_ms for one in each), 1),
-        "p999_added_ms": round(added, 2),
-        "level": str(worst),
-        "n": sum(window.times for window in mine),
-    }
-
-
 def unattributed(probing: ProbeRun, windows: list[Window]) -> int:
     """Losses and answers to denied probes outside of every fault's window (control windows are outside)."""
     at = probing.begun
@@ -175,26 +135,11 @@ def unattributed(probing: ProbeRun, windows: list[Window]) -> int:
     return total
 
 
-def tell_losses(probing: ProbeRun, windows: list[Window]) -> None:
-    """Where every loss was, a line a fault; those of faults that must lose nothing one by one."""
-    for name in dict.fromkeys(window.fault for window in windows):
-        by_place: Counter[str] = Counter()
-        for number, window in enumerate(w for w in windows if w.fault == name):
-            for probe, series in probing.collection.parts(window.begin, window.end):
-                for gap in gaps_of(probe, series):
-                    place = f"{probe.path} IPv{probe.family} {probe.kind}"
-                    by_place[place] += gap.bad
-                    if name in MUST_LOSE_NOTHING:
-                        after = (series.start + gap.first * series.period - window.begin) / 1e9
-                        say(f"  {name} {number}: {place}: {gap.bad} bad, {after:.3f} s after it began")
-        if by_place:
-            say(f"{name}: " + ", ".join(f"{place} {bad}" for place, bad in by_place.most_common()))
-
-
 def main() -> int:
     """Print the figures; 1 when more than one sample of a hundred is invalid: they prove nothing then."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab goes as well
     old = older_python(say)
+    moved = restart_takeover.run(MOVES, MOVES_WITHIN)
     with lab() as client:
         probing, windows, ended = asyncio.run(measure(client, old))
     collection = probing.collection
@@ -209,20 +154,23 @@ def main() -> int:
         name: figures(name, windows, parts, control)
         for name in (*(n for n in names if n != CONTROL), CONTROL)
     }
-    tell_losses(probing, windows)
+    invalid = whole.invalid + moved["invalid"]
+    share = invalid / (whole.sent + moved["sent"] + invalid)
+    tell_losses(collection, windows, MUST_LOSE_NOTHING)
+    objects |= {name: moved[name] for name in ("takeover", "handback")}
     write_report(probing, windows, ended)
     line = {
         "bench": "restart",
         **objects,
-        "samples": whole.sent,
-        "invalid_percent": round(whole.invalid_share * 100, 3),
+        "samples": whole.sent + moved["sent"],
+        "invalid_percent": round(share * 100, 3),
         "unattributed": unattributed(probing, windows),
         "control_p999_ms": round(control.p999_ms, 2),
         "seconds": round(time.monotonic() - BEGUN),
     }
     print(json.dumps(line))
-    if whole.invalid_share > 0.01:
-        say(f"FAILED: {whole.invalid_share:.2%} of the samples are invalid: the probers were stalled")
+    if share > INVALID_LIMIT:
+        say(f"FAILED: {share:.2%} of the samples are invalid: the probers were stalled")
         return 1
     return 0
 
