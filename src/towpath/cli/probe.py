@@ -61,7 +61,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--node", "nodes", multiple=True, help="A node that probes, and the one after it (repeatable).")
 @click.option("--slower", default=1.0, show_default=True, help="Stretch all intervals, for small machines.")
-@click.option("--kind", "kinds", multiple=True, type=click.Choice([kind.value for kind in Kind]), help="Only these kinds.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice([kind.value for kind in Kind]),
+    help="Only these kinds.",
+)
 @click.option("--budget", default=1000.0, show_default=True, help="Longest gap in ms that level H2 allows.")
 @click.option("--require", type=click.Choice(["H0", "H1", "H2"]), default="H0", show_default=True,
               help="Exit code 3 when the level is worse.")  # fmt: skip
