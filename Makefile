@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-e2e e2e bench-cni bench-fabric bench-lab bench-policy bench-kube bench-restart
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-e2e e2e bench-cni bench-fabric bench-lab bench-policy bench-kube bench-restart soak-chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench-lab: bootstrap-test ## time to a Ready lab, agent's memory
 
 bench-policy: bootstrap-test ## connections, start, changes and matrix with thousands of policies
 	@$(PY) -m bench.policy
+
+soak-chaos: bootstrap-test ## an hour of accidents in the lab: what is left of the cluster (MINUTES=60 SEED=random)
+	@$(PY) -m bench.soak_chaos --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 bench-kube: bootstrap-e2e ## 30 pods on a node of real Kubernetes against Debian's bridge, host-local and portmap
 	@$(PY) -m towpath.lab.real >&2
