@@ -16,13 +16,6 @@ def test_a_seed_decides_what_happens() -> None:
     assert first != other
     wanted = {"cut", "heal", "reboot", "kill-agent", "flush-rules", "scale"}
     assert {action.verb for action in first} >= wanted
-        "cut",
-        "heal",
-        "reboot",
-        "kill-agent",
-        "flush-rules",
-        "scale",
-    }
     cut = 0
     for action in first:
         cut += (action.verb == "cut") - (action.verb == "heal")
