@@ -4,6 +4,7 @@ import json
 
 import msgspec
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from towpath.api.policy_record import EVENT, LOGGER, LOST, End, PolicyRecord
@@ -60,7 +61,8 @@ def test_what_is_asked_for() -> None:
 
 
 def test_rows_and_data() -> None:
-    places = Places({"NetworkPolicy/shop/db": Origin("db.yaml")})
+    document = yaml.compose("kind: NetworkPolicy\nspec:\n  ingress:\n  - from: []\n")
+    places = Places({"NetworkPolicy/shop/db": Origin("db.yaml", document=document)})
     row = cells(RECORD, Places({}))
     assert row[2:] == [
         "deny",
@@ -71,7 +73,7 @@ def test_rows_and_data() -> None:
         "spec.ingress[0] of NetworkPolicy/shop/db",
     ]
     data = json.loads(json.dumps(as_data(RECORD, places)))
-    assert data["where"] == "spec.ingress[0]" and data["ruleIndex"] == 0
+    assert data["where"] == "db.yaml:4" and data["ruleIndex"] == 0
     assert "where" not in as_data(RECORD, Places({}))
 
 

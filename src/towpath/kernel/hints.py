@@ -12,6 +12,11 @@ _ANY = {
 }
 
 
+def listing_hint(errno: int) -> str:
+    """The same for a listing that was refused."""
+    return _ANY.get(errno, "")
+
+
 def hint(op: Op, errno: int) -> str:
     """A phrase for ``errno`` in answer to ``op``; empty where the kernel's words say it all."""
     match op, errno:

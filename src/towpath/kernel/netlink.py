@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from struct import Struct
 from typing import NamedTuple
 
+from towpath.kernel.hints import listing_hint
 from towpath.kernel.port import KernelRefused
 from towpath.kernel.wire import attributes, string
 
@@ -195,4 +196,5 @@ def _raise_for(kind: int, payload: memoryview) -> None:
 
 
 def _not_listed(kind: int, number: int) -> KernelRefused:
-    return KernelRefused(f"list netlink objects (type {kind})", number, os.strerror(number))
+    words = os.strerror(number)
+    return KernelRefused(f"list netlink objects (type {kind})", number, words, listing_hint(number))
