@@ -13,7 +13,10 @@ from towpath.policy.clauses import LOG_MARK
 from towpath.policy.connections import protocol_text
 from towpath.policy.ir import ICMP, ICMPV6, Direction
 
-_UNKNOWN = "no policy in force denies it: policies have changed since, or the pod is not known yet"
+_UNKNOWN = (
+    "no policy of a pod's denies it: a host endpoint's does, policies have changed since, or the pod is not "
+    "known yet"
+)
 _GONE = "the rule is not in force any more"
 
 
