@@ -200,6 +200,10 @@ def test_what_the_kernel_does_is_a_section_where_there_is_a_kernel(folder: Path)
     shown = screen(as_data(asked, judged, lambda flow, side: kernel))
     assert "kernel of n1:\n      element { 0:1 : goto denied } of pi-1 [7 packets, 420 bytes]" in shown
     assert "the kernel denies it" in shown  # what it should allow
+    six = OnNode("n1", Enforcement(hits=(Found(kind="rule", name="r", text="t", packets=1, bytes=2),)))
+    data = as_data(asked, judged, lambda flow, side: kernel if flow.family == 4 else six)
+    assert "fd00::1 to fd00::2:\n      rule of r: t [1 packets, 2 bytes]" in screen(data)
+    assert screen(data).count("0:1 : goto denied") == 2  # once a side
     silent = OnNode("n1", Enforcement(problem="its agent sleeps"))
     assert "kernel of n1: its agent sleeps" in screen(as_data(asked, judged, lambda flow, side: silent))
 

@@ -152,7 +152,7 @@ def as_data(asked: Asked, judged: Sequence[Judged], enforced: Enforced | None = 
                 "addresses": [{"from": str(flow.source), "to": str(flow.destination)} for flow in one.flows],
                 "allowed": one.explanation.allowed,
                 "notes": list(one.explanation.notes),
-                "sides": [_side(asked, one.flows[0], side, enforced) for side in one.explanation.sides],
+                "sides": [_side(asked, one.flows, side, enforced) for side in one.explanation.sides],
                 "edits": [
                     {"kind": e.kind, **_place(asked, e.policy, e.path), "text": e.text}
                     for e in one.explanation.edits
@@ -176,7 +176,9 @@ def _findings(asked: Asked, judged: Sequence[Judged]) -> Iterator[Finding]:
     return (finding for finding in asked.assembled.findings if finding.object in applying)
 
 
-def _side(asked: Asked, flow: Flow, side: SideExplained, enforced: Enforced | None) -> dict[str, Any]:
+def _side(
+    asked: Asked, flows: Sequence[Flow], side: SideExplained, enforced: Enforced | None
+) -> dict[str, Any]:
     verdict = side.verdict
     data = {
         "endpoint": side.endpoint,
@@ -189,8 +191,13 @@ def _side(asked: Asked, flow: Flow, side: SideExplained, enforced: Enforced | No
     }
     if enforced is None:
         return data
-    found = enforced(flow, side)
-    return {**data, "kernel": {"node": found.node, **msgspec.to_builtins(found.enforcement)}}
+    first, *others = (enforced(flow, side) for flow in flows)
+    kernel = {"node": first.node, **msgspec.to_builtins(first.enforcement)}
+    kernel["others"] = [
+        {"from": str(flow.source), "to": str(flow.destination), **msgspec.to_builtins(other.enforcement)}
+        for flow, other in zip(flows[1:], others, strict=True)
+    ]
+    return {**data, "kernel": kernel}
 
 
 def _step(asked: Asked, step: Step) -> dict[str, Any]:
@@ -246,8 +253,15 @@ def _kernel_lines(kernel: dict[str, Any], *, allowed: bool) -> list[str]:
     where = f"kernel of {kernel['node']}" if kernel["node"] else "kernel"
     lines = [f"    {where}: {kernel['problem']}" if kernel["problem"] else f"    {where}:"]
     lines += [f"      {msgspec.convert(hit, Found)}" for hit in kernel["hits"]]
-    if kernel["allowed"] not in (None, allowed):
-        does = "allows" if kernel["allowed"] else "denies"
+    for other in kernel["others"]:
+        counting = [str(msgspec.convert(hit, Found)) for hit in other["hits"] if hit["packets"] is not None]
+        if set(counting) - set(map(str.strip, lines)):
+            lines += [f"    {other['from']} to {other['to']}:", *(f"      {line}" for line in counting)]
+    differing = [
+        one["allowed"] for one in (kernel, *kernel["others"]) if one["allowed"] not in (None, allowed)
+    ]
+    if differing:
+        does = "allows" if differing[0] else "denies"
         warning = f"the kernel {does} it: the node has not caught up yet, or its agent differs; ask again"
         lines.append(f"    {mark('!', 'error')} {warning}")
     return lines
@@ -259,7 +273,7 @@ def enforcement(given: Input, asked: Asked, judged: Sequence[Judged]) -> Enforce
     for one in judged:
         for side in one.explanation.sides:
             if node := node_of(asked, side):
-                wanted.setdefault(node, {})[asked_about(one.flows[0], side)] = None
+                wanted.setdefault(node, {}).update((asked_about(flow, side), None) for flow in one.flows)
     answers = given.cluster.run(lambda client: ask(client, wanted))
 
     def found(flow: Flow, side: SideExplained) -> OnNode:
