@@ -20,6 +20,7 @@ from towpath.model.failsafe import DEFAULT_FAILSAFES, Failsafes
 from towpath.model.finding import Finding
 from towpath.model.net import Addr, Net, Vxlan
 from towpath.model.network import ClusterNetwork, Underlay
+from towpath.model.nft import NftTable
 from towpath.model.policy import Program
 from towpath.model.state import NetState
 
@@ -84,7 +85,7 @@ class ClusterPlanner:
         node_name: str,
         iface: str,
         nodes: Callable[[], Mapping[str, Node]],
-        policy: Callable[[tuple[Attachment, ...], Mapping[Addr, str]], Program | None],
+        policy: Callable[[tuple[Attachment, ...], Mapping[Addr, str], NftTable | None], Program | None],
         failsafes: Failsafes = DEFAULT_FAILSAFES,
     ) -> None:
         self._failsafes = failsafes
@@ -98,7 +99,8 @@ class ClusterPlanner:
     ) -> tuple[Plan | None, tuple[Finding, ...]]:
         """None while this node's place in the network, or its policy, cannot be told."""
         nodes = dict(self._nodes())
-        policy = self._policy(attachments, {a.interface.ip: a.dev for a in observed.addresses})
+        addresses = {a.interface.ip: a.dev for a in observed.addresses}
+        policy = self._policy(attachments, addresses, observed.nft)
         if policy is None:
             return None, ()
         underlay, findings = self._find_underlay(nodes, observed)

@@ -26,6 +26,7 @@ from towpath.log import get_logger
 from towpath.model.attachment import Attachment
 from towpath.model.finding import Finding
 from towpath.model.net import Addr
+from towpath.model.nft import NftTable
 from towpath.model.op import NftUpdate
 from towpath.model.policy import HOST_PLACES, Program, Sampling
 from towpath.policy.engine import TABLE, Engine
@@ -82,6 +83,7 @@ class Policies:
         self._served: Served | None = None
         self._problem = "which kinds of policy there are is not known yet"
         self._complete = False
+        self._begun = False
 
     @property
     def reflectors(self) -> Mapping[str, Reflector[Any]]:
@@ -122,15 +124,21 @@ class Policies:
         """The policies, to be asked about single packets; None while not everything is known."""
         return None if self.problem() else self._engine
 
-    def program(self, attachments: Iterable[Attachment], addresses: Mapping[Addr, str]) -> Program | None:
+    def program(
+        self, attachments: Iterable[Attachment], addresses: Mapping[Addr, str], table: NftTable | None
+    ) -> Program | None:
         """What the kernel should hold for these pods; None while not everything is known.
 
-        ``addresses``: this host's, with the interfaces that have them.
+        ``addresses``: this host's, with the interfaces that have them. ``table`` as it is, so that an agent
+        started anew goes on where the last one ended.
         """
         if self.problem():
             return None
         self._addresses = addresses
         self._set_local(attachments)
+        if not self._begun and table is not None:
+            self._engine.seed(table)
+        self._begun = True
         self._revoking = bool(self._enforced)
         return replace(self._engine.program(), revoking=self._revoking)
 

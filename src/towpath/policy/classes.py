@@ -6,9 +6,11 @@ the smaller part.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from towpath.model.net import Family
+from towpath.model.nft import Key
 from towpath.policy.facts import Cohort, Traits
 
 # So many numbers have to be free before the first is given to another class.
@@ -46,6 +48,30 @@ def watched(traits: Traits | None) -> Iterator[Watched]:
         yield from {port.name for port in traits.ports}
 
 
+class Seeds:
+    """The numbers that addresses and networks have in the kernel, from an earlier process: ``single`` by
+    family and address, ``networks`` by the keys of the interval maps.
+    """
+
+    def __init__(
+        self,
+        single: Mapping[Family, Mapping[int, int]],
+        networks: Mapping[Key, int],
+        keys: Callable[[Cohort], Iterable[Key]],
+    ) -> None:
+        """``keys`` of a network's remainder, by its atom."""
+        self._single, self._networks, self._keys = single, networks, keys
+        self.numbers = {*networks.values(), *(n for numbers in single.values() for n in numbers.values())}
+
+    def claims(self, cohort: Cohort) -> Counter[int]:
+        """Which numbers the cohort has, and how much that counts."""
+        if cohort.atom:
+            found = (self._networks.get(key) for key in self._keys(cohort))
+            return Counter({number: _ATOM for number in found if number is not None})
+        single = self._single[cohort.family]
+        return Counter(single[member] for member in cohort.members if member in single)
+
+
 class Classes:
     """``traits_of``: by number, without 0, which both families' unknown addresses have."""
 
@@ -56,6 +82,13 @@ class Classes:
         self._having: dict[Watched, dict[int, None]] = {}
         self._next = 1
         self._free: deque[int] = deque()
+        self._seeds: Seeds | None = None
+
+    def seed(self, seeds: Seeds) -> None:
+        """What the kernel's maps say, for the next ``settle``: before any class has a number."""
+        self._seeds = seeds
+        self._next = max(seeds.numbers, default=0) + 1
+        self._free.extend(number for number in range(1, self._next) if number not in seeds.numbers)
 
     def number(self, traits: Traits) -> int:
         """The class with these traits."""
@@ -86,11 +119,15 @@ class Classes:
                 self._cohorts_of.setdefault(traits, {})[cohort] = None
                 if before is not None and (number := self.number(before)):
                     claims[traits, number] += _weight(cohort)
+                elif before is None and self._seeds is not None:
+                    for number, weight in self._seeds.claims(cohort).items():
+                        claims[traits, number] += weight
         for traits in affected:
             if number := self.number(traits):
                 claims[traits, number] += sum(
                     _weight(cohort) for cohort in self.cohorts(traits) if cohort not in arrived
                 )
+        self._seeds = None
         return self._renumber(affected, claims)
 
     def _renumber(self, affected: dict[Traits, None], claims: Counter[tuple[Traits, int]]) -> list[Change]:

@@ -11,13 +11,14 @@ them is worked out when somebody asks, so that many events at once cost no more 
 """
 
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 from towpath.model.net import Addr, Family
-from towpath.model.nft import Key, NftSet
+from towpath.model.nft import Key, NftSet, NftTable
 from towpath.model.op import NftUpdate
 from towpath.model.policy import (
     CLASS4,
@@ -34,7 +35,7 @@ from towpath.model.policy import (
 from towpath.policy.addresses import Addresses
 from towpath.policy.causes import Cause, LogRule, Packet, cause
 from towpath.policy.class_maps import ClassMaps
-from towpath.policy.classes import Classes
+from towpath.policy.classes import Classes, Seeds
 from towpath.policy.conn_chains import ConnectionChains
 from towpath.policy.conn_rules import RETURN
 from towpath.policy.connections import Connections
@@ -50,6 +51,7 @@ from towpath.policy.terms import Terms, traits_of
 from towpath.policy.vocabulary import Vocabulary
 
 TABLE = "towpath"
+_NUMBERS = 1 << 24  # more classes than there ever are
 _MAPS: dict[Family, tuple[NftSet, NftSet]] = {4: (CLASS4, NET_CLASS4), 6: (CLASS6, NET_CLASS6)}
 
 
@@ -103,6 +105,24 @@ class Engine:
         }
         self._hosts = HostPolicies(self._book, judges, self._classes, self._program)
         self._noted = True
+
+    def seed(self, table: NftTable) -> None:
+        """What the kernel holds, from an earlier process: what there is of it keeps its numbers and names.
+
+        Before the first question, and after ``set_local``; later it means nothing.
+        """
+        single: dict[Family, dict[int, int]] = {4: {}, 6: {}}
+        networks: dict[Key, int] = {}
+        for family, (one, interval) in _MAPS.items():
+            for key, number in _numbers(table, one):
+                if isinstance(key[0], IPv4Address | IPv6Address):
+                    single[family][int(key[0])] = number
+            networks.update(_numbers(table, interval))
+        self._classes.seed(Seeds(single, networks, self._blocks))
+        self._locals.seed(table)
+
+    def _blocks(self, cohort: Cohort) -> tuple[Key, ...]:
+        return self._addresses[cohort.family].blocks(cohort.node)
 
     def apply(self, batch: Batch) -> None:
         """Many events at once."""
@@ -302,3 +322,12 @@ class Engine:
         number = int(address)
         cohort = addresses.cohort_of.get(number) or addresses.tree.find(number).atom
         return cohort.traits
+
+
+def _numbers(table: NftTable, decl: NftSet) -> Iterator[tuple[Key, int]]:
+    """What a map of classes says, as far as an engine can have said it."""
+    found = table.sets.get(decl.name)
+    if found is not None and found.data == decl.data:
+        for key, data in found.elements.items():
+            if isinstance(data[0], int) and 0 < data[0] < _NUMBERS:
+                yield key, data[0]

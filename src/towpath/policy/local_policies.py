@@ -1,9 +1,11 @@
 """This node's endpoints: the policies that apply to each, hence its subjects, hence where its packets go."""
 
+import re
 from collections.abc import Callable, Mapping, Set
+from ipaddress import ip_address
 
 from towpath.model.net import Addr
-from towpath.model.nft import Key
+from towpath.model.nft import Key, NftTable
 from towpath.model.policy import POD_FROM, POD_TO
 from towpath.policy.addresses import plain
 from towpath.policy.applied import Applied
@@ -19,6 +21,7 @@ from towpath.policy.policy_book import DIRECTIONS, PolicyBook, PolicyKey
 from towpath.policy.subjects import Slot, Subject, SubjectKey, Subjects
 
 _TABLES: dict[Direction, str] = {"egress": POD_FROM.name, "ingress": POD_TO.name}
+_DISPATCHED = re.compile(r"ip6? [sd]addr (?P<address>[0-9a-f.:]+) goto (?P<chain>\S+)")
 # With more changed policies than this, endpoints look their policies up anew.
 _FEW = 32
 
@@ -65,6 +68,23 @@ class LocalPolicies:
         for interface, name in interfaces.items():
             self._interfaces_of.setdefault(name, []).append(interface)
 
+    def seed(self, table: NftTable) -> None:
+        """What the kernel holds: chains keep the names they had for the same endpoints."""
+        for direction, name in _TABLES.items():
+            held = table.sets[name].elements if name in table.sets else {}
+            for interface, endpoint in self._endpoint_behind.items():
+                (verdict,) = held.get((interface,), ("",))
+                chain = str(verdict).removeprefix("goto ")
+                self._seed(Slot(endpoint, direction), chain)
+                for rule in table.chains[chain].rules if chain in table.chains else ():
+                    if (found := _DISPATCHED.fullmatch(rule)) is not None:
+                        address = ip_address(found["address"])
+                        self._seed(Slot(endpoint, direction, address), found["chain"])
+
+    def _seed(self, slot: Slot, chain: str) -> None:
+        if chain.startswith("pi-" if slot.direction == "ingress" else "pe-"):
+            self._subjects.seeds[slot] = chain
+
     def apply(self, endpoint: Callable[[str], Endpoint | None], changed: Set[str]) -> None:
         """First step: which policies apply. ``changed``: endpoints that are new, other or gone."""
         policies = tuple(self._book.changed)
@@ -99,6 +119,7 @@ class LocalPolicies:
                 moves.update({**dict.fromkeys(local.slots), **keys})
                 local.slots = dict.fromkeys(keys)
         self._subjects.assign(moves)
+        self._subjects.seeds = {}
         for name in self._stale:
             self._sort_out(name)
             self._replugged.update(dict.fromkeys(self._interfaces_of.get(name, ())))

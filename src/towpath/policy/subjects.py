@@ -80,6 +80,8 @@ class Subjects:
         self._program = program
         self._by_key: dict[SubjectKey, Subject] = {}
         self._names: set[str] = set()
+        self.seeds: dict[Slot, str] = {}
+        """Chains by which they were judged in an earlier process, to be called the same."""
         self._watching: dict[Watched, dict[Subject, None]] = {}
 
     def assign(self, moves: Mapping[Slot, SubjectKey | None]) -> None:
@@ -130,7 +132,7 @@ class Subjects:
             before = subject.key
             del self._by_key[before]
         else:
-            subject, before = self._create(key), key._replace(policies=frozenset())
+            subject, before = self._create(key, slots), key._replace(policies=frozenset())
         subject.key = key
         self._by_key[key] = subject
         if before[2:] != key[2:]:
@@ -140,7 +142,12 @@ class Subjects:
         self._revise(subject, before.policies)
         return subject
 
-    def _create(self, key: SubjectKey) -> Subject:
+    def _create(self, key: SubjectKey, slots: list[Slot]) -> Subject:
+        for slot in slots if self.seeds else ():
+            known = self.seeds.get(slot) or self.seeds.get(slot._replace(address=None))
+            if known is not None and known not in self._names:
+                self._names.add(known)
+                return Subject(key, known)
         mark = sum(rules.mark for rules in key.policies) % (1 << 64)
         name = f"{self._letter}{key.direction[0]}-{mark:016x}"
         while name in self._names:
