@@ -100,7 +100,7 @@ NETS = nets(
     *("10.0.0.0/30", "10.0.0.2/32", "10.0.0.4/31", "10.0.0.0/8", "0.0.0.0/0", "192.0.2.0/24"),
     *("fd00::/126", "fd00::2/128", "::/0"),
 )
-PORTS = (0, 79, 80, 81, 90, 443, 65535)
+PORTS = (0, 22, 79, 80, 81, 90, 443, 65535)
 NAMES = ("http", "dns")
 
 _labels = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES))
@@ -198,7 +198,8 @@ def policies(draw: st.DrawFn) -> list[Policy]:
             selector=draw(selectors),
             ingress=draw(direction("ingress")),
             egress=draw(direction("egress")),
-            do_not_track=draw(st.integers(0, 9)) == 0,
+            do_not_track=(place := draw(st.integers(0, 9))) == 0,
+            pre_dnat=place == 1,
         )
         for number in range(draw(st.integers(0, 4)))
     ]

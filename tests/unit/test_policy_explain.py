@@ -182,15 +182,22 @@ def test_every_edit_is_told_on_both_sides_and_in_every_tier() -> None:
 
 
 def test_a_host_endpoint_without_policies_needs_one() -> None:
-    found = explain(World(endpoints=(A, host("h", "192.0.2.12"))), flow("10.0.0.1", "192.0.2.12", port=22))
+    found = explain(World(endpoints=(A, host("h", "192.0.2.12"))), flow("10.0.0.1", "192.0.2.12", port=23))
     assert [(edit.kind, edit.policy, edit.text) for edit in found.edits] == [
         (
             "select",
             None,
             "write a policy that selects HostEndpoint/h and has a rule in spec.ingress that allows "
-            "tcp from Pod/x/a (10.0.0.1) to HostEndpoint/h (192.0.2.12) port 22",
+            "tcp from Pod/x/a (10.0.0.1) to HostEndpoint/h (192.0.2.12) port 23",
         )
     ]
+
+
+def test_a_failsafe_port_needs_none() -> None:
+    found = explain(World(endpoints=(A, host("h", "192.0.2.12"))), flow("10.0.0.1", "192.0.2.12", port=22))
+    assert found.allowed
+    (side,) = [side for side in found.sides if side.direction == "ingress"]
+    assert side.verdict.text == "allowed: a failsafe port, which no policy closes on HostEndpoint/h"
 
 
 def applied(before: World, edits: tuple[Edit, ...], one: Flow) -> World:

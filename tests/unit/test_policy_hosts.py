@@ -20,7 +20,7 @@ from towpath.model.policy import (
     HOST_RAW_OUT,
 )
 from towpath.policy.engine import Engine
-from towpath.policy.evaluate import Decision, Flow, walk
+from towpath.policy.evaluate import Decision, Flow, verdict, walk
 from towpath.policy.ir import (
     KIND,
     TCP,
@@ -35,6 +35,7 @@ from towpath.policy.ir import (
     Tier,
     World,
 )
+from towpath.policy.matrix import matrix
 from towpath.policy.selector import All, equal
 
 PLACES: dict[str, tuple[Aspect, Direction]] = {
@@ -167,8 +168,8 @@ def test_all_interfaces_are_all_that_nobody_names_but_loopback() -> None:
     world = World(endpoints=(host("h"), replace(host("open"), unmatched="allow")))
     table = compiled(world, {"*": "HostEndpoint/h", "eth1": "HostEndpoint/open"})
     one = flow("192.0.2.1", "192.0.2.2")
-    for interface, verdict in (("eth0", False), ("flannel.1", False), ("eth1", None), ("lo", None)):
-        assert judged_at(table, HOST_IN, interface, one) == (verdict, [])
+    for interface, told in (("eth0", False), ("flannel.1", False), ("eth1", None), ("lo", None)):
+        assert judged_at(table, HOST_IN, interface, one) == (told, [])
     # Whoever is named does not fall to the one for all, where it has nothing to say either.
     forward = policy("f", selector=equal("app", "x"), ingress=(), apply_on_forward=True)
     both = World(endpoints=(host("h", app="x"), host("open")), policies=(forward,))
@@ -211,9 +212,9 @@ def test_an_exception_on_the_own_side_holds_of_addresses_nobody_knows() -> None:
     passing = policy("p", ingress=(away,), apply_on_forward=True)
     world = World(endpoints=(host("h"), pod("x/a", "10.0.0.1")), policies=(passing,))
     table = compiled(world, {"eth0": "HostEndpoint/h"})
-    for destination, verdict in (("10.0.0.1", False), ("10.9.9.9", False), ("203.0.113.1", None)):
+    for destination, told in (("10.0.0.1", False), ("10.9.9.9", False), ("203.0.113.1", None)):
         seen = judged_at(table, HOST_FORWARD_IN, "eth0", flow("192.0.2.9", destination))
-        assert seen == (verdict, [])
+        assert seen == (told, [])
 
 
 def test_before_tracking_a_tiers_default_and_an_end_without_verdict_decide_nothing() -> None:
@@ -224,8 +225,8 @@ def test_before_tracking_a_tiers_default_and_an_end_without_verdict_decide_nothi
     tiers = (Tier(name="default", order=1_000_000, default="deny"),)
     world = World(endpoints=(host("h"),), policies=(some, deny), tiers=tiers)
     table = compiled(world, {"eth0": "HostEndpoint/h"})
-    for source, verdict in (("192.0.2.1", True), ("198.51.100.1", False), ("203.0.113.1", None)):
-        assert judged_at(table, HOST_RAW_IN, "eth0", flow(source, "192.0.2.2")) == (verdict, [])
+    for source, told in (("192.0.2.1", True), ("198.51.100.1", False), ("203.0.113.1", None)):
+        assert judged_at(table, HOST_RAW_IN, "eth0", flow(source, "192.0.2.2")) == (told, [])
     assert HOST_RAW_OUT not in table.chains
     # To connections that are tracked they are as nothing: the endpoint denies.
     assert judged_at(table, HOST_IN, "eth0", flow("192.0.2.1", "192.0.2.2")) == (False, [])
@@ -233,3 +234,32 @@ def test_before_tracking_a_tiers_default_and_an_end_without_verdict_decide_nothi
 
 def test_one_whose_endpoint_is_not_known_yet_leaves_its_interface_alone() -> None:
     assert compiled(World(), {"eth0": "HostEndpoint/h"}).chains == {}
+
+
+def test_a_flow_to_a_host_passes_all_places_where_it_is_asked() -> None:
+    early = policy(
+        "early",
+        pre_dnat=True,
+        ingress=(
+            Rule(action="deny", source=Peer(nets=nets("198.51.100.0/24"))),
+            Rule(action="allow", source=Peer(nets=nets("192.0.2.0/24"))),
+        ),
+    )
+    late = policy(
+        "late", ingress=(Rule(action="allow", protocol=TCP, destination_ports=Ports(ranges=((80, 80),))),)
+    )
+    world = World(endpoints=(host("h", "10.0.0.9"),), policies=(early, late))
+    told = {
+        ("198.51.100.1", 80): False,  # before DNAT
+        ("198.51.100.1", 22): True,  # a failsafe comes before that
+        ("192.0.2.1", 81): True,  # allowed before DNAT, and not asked about any more
+        ("203.0.113.1", 80): True,
+        ("203.0.113.1", 81): False,
+    }
+    table = matrix(world)
+    for (source, port), allowed in told.items():
+        one = flow(source, "10.0.0.9", "tcp", port)
+        assert verdict(world, one) == allowed
+        assert table.between(one.source, one.destination).contains(TCP, 50000, port) == allowed
+    assert not verdict(world, flow("10.0.0.9", "203.0.113.1", "tcp", 80))
+    assert verdict(world, flow("10.0.0.9", "203.0.113.1", "tcp", 6443))

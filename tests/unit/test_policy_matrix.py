@@ -177,7 +177,8 @@ def test_replicas_are_one_class_and_networks_outside_have_theirs() -> None:
 def test_a_host_endpoint_speaks_for_its_node() -> None:
     world = World(endpoints=(A, node("n", "192.0.2.1"), host("n", "192.0.2.1")))
     found = matrix(world)
-    assert found.between(ip_address("10.0.0.1"), ip_address("192.0.2.1")) == NOTHING
+    open_to_all = found.between(ip_address("10.0.0.1"), ip_address("192.0.2.1"))
+    assert str(open_to_all) == "tcp 22,179,2379-2380,5473,6443,6666-6667,9345,10250; udp 68,546"
     assert [one.kind for one in found.destinations if one.family == 4] == ["pod", "hostendpoint", "outside"]
 
 

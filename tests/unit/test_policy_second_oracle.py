@@ -27,8 +27,10 @@ from policy_manifests import (
     world,
 )
 from policy_nca import COMMON, Analyzer
-from towpath.policy.connections import NOTHING, Connections
+from towpath.policy.connections import NOTHING, Connections, everything, part
+from towpath.policy.evaluate import FAILSAFES
 from towpath.policy.matrix import matrix
+from towpath.policy.verdicts import united
 
 # What fails is told as it is: to make it smaller would take minutes.
 SEARCH = settings(
@@ -39,10 +41,21 @@ SEARCH = settings(
 )
 
 
+# Which the analyzer does not know of.
+FAILSAFE = united(
+    [
+        part(protocol, everything(protocol), ((port, port),))
+        for ports in FAILSAFES.values()
+        for protocol, port in sorted(ports)
+    ]
+)
+
+
 def compare(folder: Path, manifests: list[Manifest]) -> list[str]:
     """Every pair of which the two say different things."""
     ours, theirs = matrix(world(manifests)), Analyzer(folder, manifests)
     addresses = {address: address for address in OUTSIDE}
+    hosts = {one["metadata"]["name"] for one in manifests if one["kind"] == "HostEndpoint"}
     for one in manifests:
         if one["kind"] == "Pod":
             addresses[f"{one['metadata']['namespace']}/{one['metadata']['name']}"] = one["status"]["podIP"]
@@ -54,6 +67,8 @@ def compare(folder: Path, manifests: list[Manifest]) -> list[str]:
             if source != destination and not (source in OUTSIDE and destination in OUTSIDE):
                 here = ours.between(ip_address(start), ip_address(end)) & COMMON
                 there = theirs.between(source, destination)
+                if hosts & {source, destination}:
+                    here, there = here - FAILSAFE, there - FAILSAFE
                 if here != there:
                     found.append(f"{source} to {destination}: {here} here, {there} there")
     return found

@@ -7,9 +7,11 @@ share an address, all must allow.
 
 Not seen here, since no flow's addresses tell it: replies and what is related to an allowed flow (accepted),
 a node's own traffic to its pods (accepted), address translation (a flow is given as it is after DNAT, a
-hairpin through a service with the masqueraded source). Of host endpoints' policies only the normal ones
-count: ``do_not_track`` and ``pre_dnat`` ones are passed over, ``apply_on_forward`` changes nothing, and the
-failsafe ports are not known.
+hairpin through a service with the masqueraded source). Of host endpoints, what is
+asked about their own connections: failsafe ports as they are by default, then policies before tracking and
+before DNAT, then the normal ones. ``apply_on_forward`` is not asked about what passes through a host, nor is
+it known that a node's own pods need not ask its host endpoint: no flow tells which way it takes. The agent
+does both (``host_policies``), and ``walk`` answers for any aspect.
 """
 
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from typing import Literal
 
 import msgspec
 
+from towpath.model.failsafe import INBOUND, OUTBOUND
 from towpath.model.net import Addr, Family
 from towpath.policy.ir import (
     ICMP,
@@ -41,6 +44,16 @@ from towpath.policy.selector import Selector
 DYNAMIC_PORT = 49152  # the first port that clients are given (RFC 6335 §6)
 
 Side = Literal["source", "destination"]
+# At a host endpoint, in this order; what passes through it is not between its own addresses and others.
+HOST_ASPECTS: dict[Direction, tuple[Aspect, ...]] = {
+    "ingress": ("untracked", "pre-dnat", "local"),
+    "egress": ("untracked", "local"),
+}
+FAILSAFES: dict[Direction, frozenset[tuple[int, int]]] = {
+    "ingress": frozenset((one.protocol, one.port) for one in INBOUND),
+    "egress": frozenset((one.protocol, one.port) for one in OUTBOUND),
+}
+"""Protocols and ports, as the agents have them unless they are configured otherwise."""
 _UNDECIDED: tuple[Aspect, ...] = ("untracked", "pre-dnat")
 
 
@@ -95,6 +108,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     allowed: bool
     final: bool = True
+    failsafe: bool = False
     tier: Tier | None = None
     policy: Policy | None = None
     rule: Rule | None = None
@@ -106,9 +120,29 @@ def verdict(world: World, flow: Flow) -> bool:
     sources, destinations = judged(world, flow.source), judged(world, flow.destination)
     if flow.source == flow.destination or any(endpoint in destinations for endpoint in sources):
         return True
-    return all(judge(world, endpoint, "egress", flow) for endpoint in sources) and all(
-        judge(world, endpoint, "ingress", flow) for endpoint in destinations
+    return all(allows(world, endpoint, "egress", flow) for endpoint in sources) and all(
+        allows(world, endpoint, "ingress", flow) for endpoint in destinations
     )
+
+
+def allows(world: World, endpoint: Endpoint, direction: Direction, flow: Flow) -> bool:
+    """Whether this endpoint lets the flow begin, or end, at it."""
+    return next(s for s in through(world, endpoint, direction, flow) if isinstance(s, Decision)).allowed
+
+
+def through(
+    world: World, endpoint: Endpoint, direction: Direction, flow: Flow
+) -> Iterator[Looked | Decision]:
+    """``walk``, at a host endpoint through failsafes and all aspects that concern its own connections."""
+    if endpoint.labels.get(KIND) != "hostendpoint":
+        yield from walk(world, endpoint, direction, flow)
+        return
+    if (flow.protocol, flow.destination_port) in FAILSAFES[direction]:
+        yield Decision(allowed=True, failsafe=True)
+    for aspect in HOST_ASPECTS[direction]:
+        for step in walk(world, endpoint, direction, flow, aspect):
+            if step.why != "aspect" if isinstance(step, Looked) else step.final:
+                yield step
 
 
 def judge(world: World, endpoint: Endpoint, direction: Direction, flow: Flow) -> bool:

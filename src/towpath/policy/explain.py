@@ -10,7 +10,7 @@ import msgspec
 
 from towpath.model.net import Addr
 from towpath.policy.connections import protocol_text
-from towpath.policy.evaluate import Decision, Flow, Looked, Side, Unmet, endpoints_at, judged, walk
+from towpath.policy.evaluate import Decision, Flow, Looked, Side, Unmet, endpoints_at, judged, through
 from towpath.policy.ir import KIND, PORT_PROTOCOLS, Direction, Endpoint, Icmp, Ports, ServiceRef, World
 from towpath.policy.selector import All, And, Has, In, Not, Or, Text
 from towpath.policy.selector_text import selector_text
@@ -119,7 +119,7 @@ def _side(world: World, endpoint: Endpoint, direction: Direction, flow: Flow) ->
     decisions: list[Decision] = []
     steps: tuple[Step, ...] = ()
     edits: list[Edit] = []
-    for step in walk(world, endpoint, direction, flow):
+    for step in through(world, endpoint, direction, flow):
         if isinstance(step, Looked):
             looked.append(step)
             continue
@@ -163,6 +163,10 @@ def _verdict(
 ) -> Verdict:
     word = "allowed" if decision.allowed else "denied"
     policy, rule, tier = decision.policy, decision.rule, decision.tier
+    if decision.failsafe:
+        return Verdict(
+            allowed=True, text=f"allowed: a failsafe port, which no policy closes on {endpoint.name}"
+        )
     if policy and rule and tier:
         text = f"{word} by {rule.path} of {policy}"
         return Verdict(allowed=decision.allowed, tier=tier.name, policy=policy.key, path=rule.path, text=text)

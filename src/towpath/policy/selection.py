@@ -9,7 +9,7 @@ from functools import reduce
 from operator import or_
 
 from towpath.model.net import Net
-from towpath.policy.ir import KIND, Action, NamedPort, Peer, World
+from towpath.policy.ir import KIND, Action, Endpoint, NamedPort, Peer, World
 from towpath.policy.label_bits import LabelBits
 from towpath.policy.places import Places, ones
 from towpath.policy.selector import Selector, keys_of
@@ -19,7 +19,7 @@ class Selection:
     """Answers about one world.
 
     ``layers``: judged places, as many of them as endpoints that are judged share an address; ``denying``: of
-    each layer, those whose endpoint denies what no tier decides.
+    each layer, those whose endpoint denies what no tier decides; ``hosts``: those of host endpoints.
     """
 
     def __init__(self, world: World, places: Places) -> None:
@@ -27,6 +27,7 @@ class Selection:
         self.everywhere = places.everywhere
         self.layers: list[int] = []
         self.denying: list[int] = []
+        self.hosts: list[int] = []
         self._keys = frozenset[str]().union(*map(keys_of, set(_selectors(world))))
         self._groups: dict[frozenset[tuple[str, str]], int] = {}
         self._bits = LabelBits()
@@ -49,16 +50,18 @@ class Selection:
                 for named in endpoint.ports:
                     self._named.setdefault(named.name, {}).setdefault(number, set()).add(named)
                 if endpoint.labels.get(KIND) != "node":
-                    self._judge(number, group, endpoint.unmatched == "deny")
+                    self._judge(number, group, endpoint)
 
-    def _judge(self, number: int, group: int, denies: bool) -> None:
+    def _judge(self, number: int, group: int, endpoint: Endpoint) -> None:
         layer = next((n for n, taken in enumerate(self.layers) if not taken >> number & 1), len(self.layers))
         if layer == len(self.layers):
             self.layers.append(0)
             self.denying.append(0)
+            self.hosts.append(0)
             self._own.append({})
         self.layers[layer] |= 1 << number
-        self.denying[layer] |= denies << number
+        self.denying[layer] |= (endpoint.unmatched == "deny") << number
+        self.hosts[layer] |= (endpoint.labels.get(KIND) == "hostendpoint") << number
         self._own[layer][group] = self._own[layer].get(group, 0) | 1 << number
 
     def _group(self, labels: dict[str, str]) -> int:

@@ -12,10 +12,12 @@ from operator import and_, or_, sub
 from typing import NamedTuple
 
 from towpath.policy.boxes import Box, boxes
-from towpath.policy.connections import ALL, NOTHING, Connections
-from towpath.policy.ir import Action, Default, Direction, World, ordered_tiers
+from towpath.policy.connections import ALL, NOTHING, Connections, everything, part
+from towpath.policy.evaluate import FAILSAFES, HOST_ASPECTS
+from towpath.policy.ir import TCP, Action, Aspect, Default, Direction, World, ordered_tiers
 from towpath.policy.places import Places, ones, refined
 from towpath.policy.selection import Selection
+from towpath.policy.verdicts import united
 
 Row = dict[Connections, int]
 """The connections allowed, and the places at the other end with which. No two share a place; there is nothing
@@ -110,30 +112,51 @@ def _gates(world: World, places: Places, selection: Selection, direction: Direct
     for layer, judged in enumerate(selection.layers):
         gates = [_Gate(places.everywhere & ~judged, {ALL: places.everywhere})]
         cuts = [policy.selected[layer] for _, policies in tiers for policy in policies]
-        for group in refined([judged], (places.families[4], selection.denying[layer], *cuts)):
+        kinds = (places.families[4], selection.denying[layer], selection.hosts[layer])
+        safe = _failsafe(direction)
+        for group in refined([judged], (*kinds, *cuts)):
             applying = [
                 (default, [policy for policy in policies if policy.selected[layer] & group])
                 for default, policies in tiers
             ]
-            gates += _answered(group, applying, places, selection.denying[layer])
+            open_to_all = safe if group & selection.hosts[layer] else NOTHING
+            gates += _answered(group, applying, places, selection.denying[layer], open_to_all)
         yield gates
 
 
+def _failsafe(direction: Direction) -> Connections:
+    """What host endpoints' policies are not asked about."""
+    every, several = everything(TCP), sorted(FAILSAFES[direction])
+    return united([part(protocol, every, ((port, port),)) for protocol, port in several])
+
+
 def _tiers(world: World, places: Places, selection: Selection, direction: Direction) -> _Tiers:
+    """For host endpoints those of policies before tracking, and before DNAT, come first, and decide no more
+    than their rules do.
+    """
     found: _Tiers = []
-    layers = range(len(selection.layers))
+    for aspect in HOST_ASPECTS[direction]:
+        found += _tiers_in(aspect, world, places, selection, direction)
+    return found
+
+
+def _tiers_in(
+    aspect: Aspect, world: World, places: Places, selection: Selection, direction: Direction
+) -> _Tiers:
+    found: _Tiers = []
+    judged = selection.layers if aspect == "local" else selection.hosts
     for tier in ordered_tiers(world):
         policies = []
         for policy in sorted((p for p in world.policies if p.tier == tier.name), key=lambda p: p.sort_key):
             rules = policy.rules(direction)
-            if rules is not None and not (policy.do_not_track or policy.pre_dnat):
-                selected = tuple(selection.own(policy.selector, layer) for layer in layers)
+            if rules is not None and aspect in policy.aspects:
+                selected = tuple(selection.own(policy.selector, n) & at for n, at in enumerate(judged))
                 seen = tuple(
                     (rule.action, tuple(_terms(box, direction) for box in boxes(rule, places, selection)))
                     for rule in rules
                 )
                 policies.append(_Policy(selected, seen))
-        found.append((tier.default, policies))
+        found.append((tier.default if aspect == "local" else "pass", policies))
     return found
 
 
@@ -143,11 +166,14 @@ def _terms(box: Box, direction: Direction) -> _Terms:
     return _Terms(box.sources, box.destinations, box.connections)
 
 
-def _answered(group: int, tiers: _Tiers, places: Places, denying: int) -> Iterator[_Gate]:
+def _answered(
+    group: int, tiers: _Tiers, places: Places, denying: int, open_to_all: Connections
+) -> Iterator[_Gate]:
     """Places with the same policies, further apart where a rule asks of their own side."""
+    first = _State(ALL - open_to_all, NOTHING, open_to_all)
     rules = [rule for _, policies in tiers for policy in policies for rule in policy.rules]
     for gate in refined([group], {terms.own for _, seen in rules for terms in seen}):
-        states = {_State(ALL, NOTHING, NOTHING): next(f for f in places.families.values() if f & gate)}
+        states = {first: next(f for f in places.families.values() if f & gate)}
         for default, policies in tiers:
             for policy in policies:
                 for action, seen in policy.rules:
