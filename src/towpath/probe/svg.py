@@ -117,7 +117,7 @@ def _x(at: float, seconds: float) -> float:
 
 
 def _svg(height: int, title: str, rows: Iterable[str]) -> str:
-    head = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title, quote=True)}">'
+    head = f'<svg viewBox="0 -8 {_WIDTH} {height + 8}" role="img" aria-label="{escape(title, quote=True)}">'
     return f"{head}<title>{escape(title)}</title>{''.join(rows)}</svg>"
 
 
