@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,7 +29,11 @@ def target() -> Iterator[None]:
     """Echo and DNS in this namespace, which is the tests' own."""
     ports = ("7001/TCP", "7001/UDP", "7053/DNS")
     with subprocess.Popen([*MODULE, "serve", "me", *ports]) as process:
-        time.sleep(0.4)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", 7001), 1):
+                break
+            time.sleep(0.05)
         yield
         process.terminate()
 
@@ -58,6 +63,8 @@ class Run:
             [*MODULE, "run", msgspec.json.encode(self.plan)], stdout=subprocess.PIPE
         )
         self.collection = Collection([self.plan])
+        assert self.process.stdout is not None
+        self.collection.take(self.process.stdout.readline())  # half a second before the first slot
 
     def finish(self) -> dict[int, Figures]:
         """Figures by number."""
@@ -195,7 +202,8 @@ def test_the_run_ends_when_whoever_gave_the_plan_is_gone() -> None:
     process = subprocess.Popen([*MODULE, "run", "-"], stdin=read, stdout=subprocess.PIPE)
     os.close(read)
     os.write(write, msgspec.json.encode(plan([probe(Kind.UDP, 0)], 600)) + b"\n")
-    time.sleep(0.8)
+    assert process.stdout is not None
+    assert b'"is":"started"' in process.stdout.readline()
     os.close(write)
     with suppress(subprocess.TimeoutExpired):
         out, _ = process.communicate(timeout=10)
