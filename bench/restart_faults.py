@@ -20,13 +20,11 @@ _MASQ = "-m comment --comment flanneld_masq"
 
 class Fault(msgspec.Struct, frozen=True):
     """``happen(number)`` does it to a node and returns when all is as it should be again, with how many
-    agents it met. It happens in every ``every``-th round, ``most`` times at most. ``prepare`` comes once
-    before."""
+    agents it met. It happens in every ``every``-th round. ``prepare`` comes once before."""
 
     name: str
     happen: Callable[[int], int]
     every: int = 1
-    most: int = 1 << 30
     prepare: Callable[[], None] = lambda: None
 
 
@@ -119,15 +117,18 @@ class Cluster:
         return 1
 
 
-def faults(cluster: Cluster) -> tuple[Fault, ...]:
-    """In the order in which they happen in a round. Every rollout meets all agents, hence fewer of them."""
+def restarts(cluster: Cluster) -> tuple[Fault, ...]:
+    """In the order in which they happen in a round. A rollout meets all agents, hence fewer of them."""
     return (
         Fault("restart", cluster.terminate),
         Fault("kill", cluster.kill),
         Fault("version", cluster.change_version, every=len(cluster.nodes)),
-        Fault("flush", cluster.flush),
-        Fault("link", cluster.bounce),
     )
+
+
+def damage(cluster: Cluster) -> tuple[Fault, ...]:
+    """What others do to a node's network."""
+    return (Fault("flush", cluster.flush), Fault("link", cluster.bounce))
 
 
 _ADD = """
