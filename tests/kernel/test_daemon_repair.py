@@ -195,3 +195,48 @@ async def test_another_underlay_address_moves_the_tunnels(n1: AgentNode, api: Fa
     assert local() == "172.30.0.21"
     n1.ip("addr add 172.30.0.21/24 dev und0")
     await n1.ready()
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ("type bridge", "device flannel.1 is bridge"),
+        ("type vxlan id 99 dstport 4789 dev und0 local 172.30.0.11", "is vxlan id 99 local 172.30.0.11"),
+        ("type vxlan id 1 dstport 4789 dev und0 local 172.30.0.11", "port 4789"),
+        ("type vxlan id 1 dstport 8472 dev und0 group 239.1.1.1", "of another kind"),
+    ],
+)
+async def test_a_foreign_device_of_our_name_is_refused_and_told_apart(
+    n1: AgentNode, api: FakeApiServer, made: str, words: str
+) -> None:
+    n1.ip(f"link add flannel.1 {made}")
+    index = n1.ip("-o link show flannel.1").split(":")[0]
+    n1.start()
+    await n1.until(lambda: any("TP1024" in f for f in report(api).get("findings", [])))
+    [told] = [f for f in report(api)["findings"] if "TP1024" in f]
+    assert words in told
+    assert "ours is vxlan id 1 local 172.30.0.11 dev und0 port 8472" in told
+    code, text = n1.get("/readyz")
+    assert code == 503
+    assert "[-]kernel: device flannel.1 is" in text
+    assert FLANNEL + "public-ip" not in notes(api), "nobody is sent to a device that is not ours"
+    assert n1.ip("-o link show flannel.1").split(":")[0] == index
+    assert any(str(r.dst) == "fd00:10:42:2::/64" for r in n1.observe().routes), "all else is done"
+    n1.ip("link del flannel.1")
+    await n1.ready()
+    assert "10.42.2.0/24" in {str(r.dst) for r in n1.observe().routes}
+
+
+async def test_our_own_device_with_an_old_endpoint_is_no_foreign_one(
+    n1: AgentNode, api: FakeApiServer
+) -> None:
+    """The node got another address while no agent was there."""
+    n1.start()
+    await n1.until(lambda: report(api).get("ready"))
+    n1.stop()
+    mac = n1.observe().links["flannel.1"].mac
+    n1.ip("addr del 172.30.0.11/24 dev und0")
+    n1.ip("addr add 172.30.0.21/24 dev und0")
+    n1.start()
+    await n1.until(lambda: notes(api)[FLANNEL + "public-ip"] == "172.30.0.21")
+    assert n1.observe().links["flannel.1"].mac == mac

@@ -14,7 +14,7 @@ from towpath.model.nft import Hook, NftChain, NftSet, NftTable
 from towpath.model.op import Add, AddLink, Delete, DelLink, SetSysctl
 from towpath.model.state import NetState, Scope
 from towpath.reconcile.diff import diff
-from towpath.reconcile.links import compatible
+from towpath.reconcile.links import compatible, foreign
 
 T = TypeVar("T")
 SCOPE = Scope(devices=frozenset({"flannel.1", "flannel.2"}), networks=frozenset({ip_network("10.42.0.0/16")}))
@@ -174,7 +174,8 @@ def bearing(observed: NetState, desired: NetState) -> set[str]:
         elif wanted is None:
             good = name not in SCOPE.devices
         else:
-            good = compatible(seen, wanted) or name in SCOPE.devices
+            replaceable = name in SCOPE.devices and not foreign(seen, wanted)
+            good = compatible(seen, wanted) or replaceable
         if good:
             names.add(name)
     return names
@@ -264,7 +265,8 @@ def test_settings_of_a_recreated_device_are_made_anew() -> None:
     path = "net/ipv6/conf/flannel.1/accept_ra"
     kind_ = Vxlan(vni=1, port=8472, local=ADDRS[2], underlay="eth0")
     wanted = NetState(links={"flannel.1": Link(name="flannel.1", kind=kind_)}, sysctls={path: "0"})
-    seen = replace(wanted, links={"flannel.1": Link(name="flannel.1", kind=Ifb())})
+    old = replace(kind_, local=ADDRS[1])
+    seen = replace(wanted, links={"flannel.1": Link(name="flannel.1", kind=old)})
     assert diff(seen, wanted, SCOPE) == (
         DelLink("flannel.1"),
         AddLink(wanted.links["flannel.1"]),

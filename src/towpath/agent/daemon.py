@@ -321,7 +321,7 @@ class Agent:
         if self._step is None:
             blocked = [str(f) for f in self._reconciler.findings]
             return "; ".join(blocked) or "not compared with the desired state yet"
-        if self._step.failed:
+        if self._step.failed or self._step.foreign:
             return "; ".join(self._step.drift)
         if self._step.firewall:
             return ""
@@ -332,6 +332,7 @@ class Agent:
         if self._step is not None:
             found += [_refusal(op.describe(), e, self._settings.node_name) for op, e in self._step.failed]
             found += [_gone(name, self._settings.node_name) for name in self._step.missing]
+            found += [_foreign(told, self._settings.node_name) for told in self._step.foreign]
         found += self._repairs.findings(self._settings.node_name)
         if self._probe is not None:
             found += offload_findings(self._probe, self._settings.node_name)
@@ -399,6 +400,11 @@ def _refusal(operation: str, error: KernelRefused, node: str) -> Finding:
 def _blind(node: str, problem: str) -> Finding:
     fix = "see the agent's log; what is in the kernel stays as it is meanwhile"
     return Finding(code="TP1022", object=f"Node/{node}", message=problem, fix=fix)
+
+
+def _foreign(told: str, node: str) -> Finding:
+    fix = "find out whose it is; rename or delete it (ip link del), and ours is made at once"
+    return Finding(code="TP1024", object=f"Node/{node}", message=told, fix=fix)
 
 
 def _gone(link: str, node: str) -> Finding:

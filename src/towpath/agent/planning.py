@@ -165,7 +165,9 @@ class ClusterPlanner:
             name = device(self._network, family)
             link = observed.links.get(name)
             if link is not None and isinstance(link.kind, Vxlan) and link.mac:
-                self._macs[name] = link.mac
+                same = (link.kind.vni, link.kind.port) == (self._network.vni, self._network.port)
+                if same:  # else it is somebody else's that has only the name
+                    self._macs[name] = link.mac
             self._macs.setdefault(name, random_mac(os.urandom(6)))
         return dict(self._macs)
 

@@ -25,7 +25,7 @@ from towpath.model.attachment import Attachment, PodRef
 from towpath.model.finding import Finding
 from towpath.model.nft import NftTable
 from towpath.model.op import AddLink, NftUpdate, Op, SetLink
-from towpath.reconcile.check import missing_devices
+from towpath.reconcile.check import foreign_devices, missing_devices
 from towpath.reconcile.diff import diff
 
 log = get_logger("towpath.reconcile")
@@ -33,7 +33,8 @@ log = get_logger("towpath.reconcile")
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What a step found and did. ``plan`` what it worked towards, ``planned`` the operations of the first
-    comparison, ``failed`` what is still to be done, with the kernel's words; ``repair`` that nothing but the
+    comparison, ``failed`` what is still to be done, with the kernel's words; ``foreign`` devices in
+    the way; ``repair`` that nothing but the
     kernel had changed; ``exposed`` that what translates pods' addresses was not as it should be, or absent.
     """
 
@@ -41,6 +42,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     planned: tuple[Op, ...] = ()
     failed: tuple[tuple[Op, KernelRefused], ...] = ()
     missing: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
     repair: bool = False
     exposed: bool = False
 
@@ -48,7 +50,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     def annotations(self) -> dict[str, str]:
         """flannel's annotations, once the devices they speak of exist."""
         broken = any(isinstance(op, AddLink | SetLink) for op, _ in self.failed)
-        if broken or self.plan.snapshot is None:
+        if broken or self.foreign or self.plan.snapshot is None:
             return {}
         return own_annotations(self.plan.snapshot)
 
@@ -62,7 +64,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def drift(self) -> tuple[str, ...]:
         """What is not as it should be and could not be mended, one line each."""
-        lines = [f"{op.describe()}: {error.reason}" for op, error in self.failed]
+        lines = [*(f"{op.describe()}: {error.reason}" for op, error in self.failed), *self.foreign]
         return (*lines, *(f"link {name} is gone: its pod must be recreated" for name in self.missing))
 
 
@@ -166,6 +168,7 @@ class Reconciler:
             planned=planned,
             failed=self._carry_out(planned, desired),
             missing=tuple(missing_devices(observed, desired.state)),
+            foreign=tuple(foreign_devices(observed, desired.state)),
             repair=bool(planned) and unchanged and self._last is not None and not self._last.failed,
             exposed=_exposed(observed.nft, desired.state.nft),
         )

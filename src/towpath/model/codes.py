@@ -53,6 +53,18 @@ CODES: dict[str, Code] = {
             "firewall scripts delete their own tables rather than flush the ruleset."
         ),
     ),
+    "TP1024": Code(
+        title="A device of somebody else has the name of the overlay's",
+        cause=(
+            "flannel.1 or flannel-v6.1 is there, but it is no VXLAN device of this cluster's VNI, or has an "
+            "endpoint or port other than ours and not this node's MAC. It is not deleted: whoever "
+            "made it may live by it. The message says what differs."
+        ),
+        fix=(
+            "Find out who made it (another cluster's flanneld, a leftover of an old installation); rename or "
+            "delete it. The agent makes its own within a second."
+        ),
+    ),
     "TP1030": Code(
         title="Checksum offload on the overlay is broken and has been switched off",
         cause=(

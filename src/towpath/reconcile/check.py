@@ -6,7 +6,7 @@ from towpath.model.net import Address, Fdb, Link, Neighbour, Redirect, Route, Sh
 from towpath.model.nft import NftTable
 from towpath.model.op import describe
 from towpath.model.state import NetState
-from towpath.reconcile.links import compatible
+from towpath.reconcile.links import compatible, foreign
 from towpath.reconcile.same import same_shaper
 
 Item = Address | Route | Neighbour | Fdb | Shaper | Redirect
@@ -36,6 +36,17 @@ def missing_devices(observed: NetState, desired: NetState) -> list[str]:
     return sorted(n for n, link in desired.links.items() if link.kind is None and n not in observed.links)
 
 
+def foreign_devices(observed: NetState, desired: NetState) -> list[str]:
+    """A sentence for each device that has the name of one of ours and is somebody else's."""
+    found = []
+    for name, link in sorted(desired.links.items()):
+        seen = observed.links.get(name)
+        if seen is not None and foreign(seen, link):
+            mac = f" address {link.mac}" if link.mac else ""
+            found.append(f"device {name} is {_kind(seen)} address {seen.mac}, ours is {_kind(link)}{mac}")
+    return found
+
+
 def _link(promised: Link, seen: Link | None) -> list[str]:
     name = promised.name
     if seen is None:
@@ -55,7 +66,7 @@ def _link(promised: Link, seen: Link | None) -> list[str]:
 def _kind(link: Link) -> str:
     match link.kind:
         case None:
-            return "of another kind"
+            return "of another kind"  # or a VXLAN device without an endpoint
         case Vxlan() as vx:
             gbp = " gbp" if vx.gbp else ""
             return f"vxlan id {vx.vni} local {vx.local} dev {vx.underlay} port {vx.port}{gbp}"

@@ -36,7 +36,7 @@ class LinkPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_links(observed: NetState, desired: NetState, scope: Scope) -> LinkPlan:
-    """Compare devices. One that is wrong in kind is recreated if it is in scope, and left alone if not."""
+    """Compare devices. One that is wrong in kind is recreated if it is ours, and left alone if not."""
     replaced: list[Op] = []
     added: list[Op] = []
     changed: list[Op] = []
@@ -44,7 +44,7 @@ def plan_links(observed: NetState, desired: NetState, scope: Scope) -> LinkPlan:
     for name, link in sorted(desired.links.items()):
         seen = observed.links.get(name)
         if seen is not None and not compatible(seen, link):
-            if name not in scope.devices:
+            if name not in scope.devices or foreign(seen, link):
                 usable.discard(name)
                 continue
             replaced.append(DelLink(name))
@@ -84,6 +84,19 @@ def compatible(seen: Link, wanted: Link) -> bool:
         a, b = seen.kind, wanted.kind
         return (a.vni, a.port, a.local, a.underlay, a.gbp) == (b.vni, b.port, b.local, b.underlay, b.gbp)
     return type(seen.kind) is type(wanted.kind)
+
+
+def foreign(seen: Link, wanted: Link) -> bool:
+    """Whether ``seen`` only has the name of a tunnel device of ours.
+
+    It is ours, or flanneld's, if it is a VXLAN device of the VNI and has the MAC that this node is known by:
+    then its endpoint or port is out of date. Somebody else's is not deleted to take its place.
+    """
+    if not isinstance(wanted.kind, Vxlan):
+        return False
+    if not isinstance(seen.kind, Vxlan) or seen.kind.vni != wanted.kind.vni:
+        return True
+    return not compatible(seen, wanted) and wanted.mac not in {None, seen.mac}
 
 
 def _adjust(seen: Link, wanted: Link) -> list[Op]:
