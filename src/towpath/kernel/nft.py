@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Collection, Sequence
-from errno import EEXIST, EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP, EPERM
+from errno import EEXIST, EINVAL, EMSGSIZE, ENFILE, ENOENT, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM
 from functools import partial
 
 from msgspec.structs import replace
@@ -34,6 +34,9 @@ _HINTS = {
     EPERM: "it takes NET_ADMIN in the namespace's own user namespace, and a table that nobody else owns",
     EEXIST: "an element with another value, or a set of another type, is there under this name",
     EOPNOTSUPP: "a chain cannot be moved to another hook or priority, or the kernel lacks an expression",
+    ENFILE: "a set is full: somebody made it with a size; delete the table, and the agent makes its own",
+    ENOSPC: "a set is full, or the kernel's memory for it: see `nft list table inet towpath` and dmesg",
+    ENOMEM: "the kernel has no memory left for rules; it is tried again",
     EMSGSIZE: "a chain exceeds the socket's buffer: raise net.core.wmem_max, or spread the rules over chains",
 }
 
