@@ -18,6 +18,7 @@ VERBS = {
     "releases": "RKE2's releases, and what an upgrade between two changes for the network",
     "inventory": "what the cluster's pod network consists of, on screen or as a file",
     "preflight": "whether an upgrade of the pod network can begin",
+    "upgrade": "a new version of the pod network, node by node, with gates and a way back",
     "backup": "save what the pod network was told: policies, networks, charts, settings",
     "restore": "bring back what a backup holds, all or parts of it",
     "probe": "what the pod network loses while something is done to it, on any cluster",

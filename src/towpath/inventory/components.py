@@ -127,6 +127,11 @@ def node_facts(raw: Raw) -> NodeFacts:
     )
 
 
+def component_pod(raw: Raw) -> NetworkPod:
+    """A pod of a component, seen by itself: ``current`` says nothing then."""
+    return _pod(raw, {}, "")
+
+
 def _wanted(raw: Raw) -> dict[str, Image]:
     spec = raw["spec"]["template"]["spec"]
     containers = [*(spec.get("initContainers") or ()), *spec["containers"]]

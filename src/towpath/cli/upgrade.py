@@ -1,0 +1,218 @@
+"""``towpath upgrade …``: a new version of the pod network, node by node, with gates and a way back."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from towpath.catalogue import load
+from towpath.cli.cluster import ClusterOptions, cluster_options
+from towpath.cli.exit import GATE_FAILED, PRECONDITION, ROLLED_BACK, USAGE, CliError
+from towpath.cli.output import emit, mark, output_option, table
+from towpath.cli.upgrade_plan import misfit_text, plan, read_plan
+from towpath.kube.client import Client
+from towpath.upgrade.conductor import Conductor, Ended, look
+from towpath.upgrade.exclusion import Held, alone
+from towpath.upgrade.gates import Verdict, judge
+from towpath.upgrade.journal import Event, Journal, Record
+from towpath.upgrade.logbook import Logbook, Unreadable
+from towpath.upgrade.plan import Plan
+
+
+@click.group()
+def command() -> None:
+    """Take the pod network to another version, node by node.
+
+    plan writes down what will be done; apply does it, and stops where a node does not pass its gates; status
+    shows where it stands. pause, resume and rollback may be said from any terminal.
+    """
+
+
+def _conducted(options: ClusterOptions, begin: Callable[[Client, Logbook], Awaitable[None]]) -> Ended:
+    """Begin, and conduct to the end."""
+    patterns = load.builtin().known.log
+
+    async def work(client: Client) -> Ended:
+        logbook = Logbook(client)
+        identity = f"{socket.gethostname()}-{os.getpid()}"
+
+        async def judged(made: Plan, node: str, soak: float) -> Verdict:
+            return await judge(client, made, node, soak, patterns)
+
+        async with alone(client, identity):
+            await begin(client, logbook)
+            return await Conductor(client, logbook, judged, _tell).run()
+
+    try:
+        return options.run(work)
+    except Held as e:
+        raise CliError(f"TP7402 {e}") from e
+    except Unreadable as e:
+        raise CliError(f"TP7403 {e}") from e
+
+
+def _tell(line: str) -> None:
+    click.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
+
+
+def _finish(ctx: click.Context, ended: Ended) -> None:
+    match ended.mode:
+        case "done":
+            click.echo(mark("upgraded: every node has passed its gates", "ok"))
+        case "rolled-back":
+            click.echo(mark("rolled back: every node has what it had before", "warning"))
+            ctx.exit(ROLLED_BACK)
+        case _:
+            click.echo(mark(f"paused: {ended.text}", "error"))
+            click.echo("look with `towpath upgrade status`; then `towpath upgrade resume` or `… rollback`")
+            ctx.exit(GATE_FAILED)
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@cluster_options
+@click.pass_context
+def apply(ctx: click.Context, file: Path, kubeconfig: str, context: str) -> None:
+    """Carry out the plan in FILE. A run that was killed is taken up by the same command.
+
+    Exit code 0 when all nodes are upgraded, 4 when it stands still at a node that did not pass (which has its
+    old version again), 5 when it was rolled back.
+    """
+    made = read_plan(file)
+
+    async def begin(client: Client, logbook: Logbook) -> None:
+        known = await logbook.read()
+        if known is not None and known[0].hash == made.hash and known[1].mode not in ("done", "rolled-back"):
+            return
+        if found := await misfit_text(client, made):
+            raise CliError(f"TP7401 {file} no longer fits the cluster: {found}", PRECONDITION)
+        await logbook.begin(made)
+
+    _finish(ctx, _conducted(ClusterOptions(kubeconfig, context), begin))
+
+
+def _word(
+    ctx: click.Context, options: ClusterOptions, event: Event, refused: Callable[[Journal], str]
+) -> None:
+    async def begin(_: Client, logbook: Logbook) -> None:
+        await _say(logbook, event, refused)
+
+    _finish(ctx, _conducted(options, begin))
+
+
+async def _say(logbook: Logbook, event: Event, refused: Callable[[Journal], str]) -> None:
+    if await logbook.read() is None:
+        raise CliError("no upgrade was ever begun here")
+    await logbook.say(Record(event, round(time.time(), 3), text="by hand"), refused)
+
+
+def _ended(journal: Journal) -> str:
+    return f"it has ended already ({journal.mode})" if journal.mode in ("done", "rolled-back") else ""
+
+
+@command.command()
+@cluster_options
+def pause(kubeconfig: str, context: str) -> None:
+    """Stand still after the step that is being done; a running `apply` ends with exit code 4."""
+
+    async def work(client: Client) -> None:
+        await _say(Logbook(client), "pause", _ended)
+
+    try:
+        ClusterOptions(kubeconfig, context).run(work)
+    except Unreadable as e:
+        raise CliError(f"TP7403 {e}") from e
+    click.echo("paused; `towpath upgrade resume` goes on")
+
+
+@command.command()
+@cluster_options
+@click.pass_context
+def resume(ctx: click.Context, kubeconfig: str, context: str) -> None:
+    """Go on with an upgrade that stands still. A node that failed is tried again."""
+    _word(ctx, ClusterOptions(kubeconfig, context), "resume", _ended)
+
+
+@command.command()
+@cluster_options
+@click.pass_context
+def rollback(ctx: click.Context, kubeconfig: str, context: str) -> None:
+    """Give every node the version it had before, the last one first."""
+
+    def refused(journal: Journal) -> str:
+        return "it was rolled back already" if journal.mode == "rolled-back" else ""
+
+    _word(ctx, ClusterOptions(kubeconfig, context), "rollback", refused)
+
+
+@command.command()
+@click.option("--watch", is_flag=True, help="Show it again whenever it changes, until it ends.")
+@cluster_options
+@output_option
+def status(watch: bool, kubeconfig: str, context: str, output: str) -> None:
+    """Where the upgrade stands: every node, what it has, what has happened."""
+
+    async def once(client: Client) -> dict[str, Any]:
+        known = await Logbook(client).read()
+        if known is None:
+            raise CliError("no upgrade was ever begun here")
+        return await _standing(client, *known)
+
+    async def work(client: Client) -> None:
+        shown: dict[str, Any] = {}
+        while True:
+            now = await once(client)
+            if now != shown:
+                emit(now, output, lambda now=now: _screen(now))  # type: ignore[misc]
+            if not watch or now["mode"] in ("done", "rolled-back"):
+                return
+            shown = now
+            await asyncio.sleep(1.0)
+
+    try:
+        ClusterOptions(kubeconfig, context).run(work)
+    except Unreadable as e:
+        raise CliError(f"TP7403 {e}", USAGE) from e
+
+
+async def _standing(client: Client, made: Plan, journal: Journal) -> dict[str, Any]:
+    seen = await look(client, made)
+    nodes = []
+    for step in made.nodes:
+        pod = seen.pods.get(step.node)
+        images = {name: pod.images.get(name, "") for name in made.images} if pod else {}
+        has = {str(made.after): "new", str(made.before): "old"}.get(str(images), "other" if pod else "none")
+        last = journal.last(("touch", "passed", "gone", "failed", "restored"), step.node)
+        nodes.append(
+            {
+                "node": step.node,
+                "has": has,
+                "ready": bool(pod and pod.ready),
+                "state": last.event if last else "waiting",
+                "why": last.text if last else step.reason,
+            }
+        )
+    return {
+        "daemonset": f"{made.namespace}/{made.daemonset}",
+        "from": made.source,
+        "to": made.target,
+        "mode": journal.mode,
+        "nodes": nodes,
+        "journal": [msgspec.to_builtins(record) for record in journal.records],
+    }
+
+
+def _screen(now: dict[str, Any]) -> str:
+    rows = [[n["node"], n["has"], "yes" if n["ready"] else "no", n["state"], n["why"]] for n in now["nodes"]]
+    state = {"done": "ok", "forward": "ok"}.get(now["mode"], "warning")
+    head = f"{now['daemonset']} {now['from']} → {now['to']}: {mark(now['mode'], state)}"
+    return f"{head}\n\n{table(['NODE', 'HAS', 'READY', 'STATE', 'WHY'], rows)}"
+
+
+command.add_command(plan)

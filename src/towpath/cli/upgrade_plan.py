@@ -1,0 +1,169 @@
+"""``towpath upgrade plan``."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from towpath.catalogue.compare import compare
+from towpath.catalogue.model import CatalogueError
+from towpath.cli.cluster import ClusterOptions, cluster_options
+from towpath.cli.exit import USAGE, CliError
+from towpath.cli.output import mark, progress, progress_done, table
+from towpath.cli.preflight import running
+from towpath.cli.releases import catalogue_of, catalogue_option
+from towpath.cli.verify_rollout import expected_images
+from towpath.inventory.cluster import Inventory
+from towpath.inventory.components import Component
+from towpath.kube.client import Client
+from towpath.preflight.checks import PREFLIGHT
+from towpath.preflight.situation import Answer, Situation, run
+from towpath.upgrade import plan as plans
+from towpath.upgrade.conductor import DAEMONSETS
+from towpath.upgrade.plan import Gates, Plan, PlanError
+from towpath.upgrade.survey import survey
+
+
+def read_plan(file: Path) -> Plan:
+    """From a file; errors become one sentence."""
+    try:
+        return plans.load(file.read_bytes())
+    except OSError as e:
+        raise CliError(f"{file} cannot be read: {e.strerror}", USAGE) from e
+    except PlanError as e:
+        raise CliError(f"TP7404 {file}: {e}", USAGE) from e
+
+
+async def misfit_text(client: Client, made: Plan) -> str:
+    """In what the cluster is no longer the plan's; empty if it is. Raises ApiError."""
+    return "; ".join(plans.misfits(made, await survey(client, datetime.now(UTC), progress)))
+
+
+@click.command()
+@click.option(
+    "--to", "target", required=True, metavar="RELEASE", help="An RKE2 release, or a version of Towpath."
+)
+@click.option("--daemonset", default="", metavar="NAME", help="Which one, where several would change.")
+@click.option(
+    "-f", "--file", "file", required=True, type=click.Path(path_type=Path), help="Where the plan goes."
+)
+@click.option(
+    "--skip", type=int, multiple=True, metavar="N", help="Leave out preflight check N; it is recorded."
+)
+@click.option("--soak", default=5.0, show_default=True, help="Seconds a node is watched after its turn.")
+@click.option("--canary-soak", default=60.0, show_default=True, help="The same for the first node.")
+@click.option(
+    "--ready-within", default=180.0, show_default=True, help="Seconds until a new pod must be ready."
+)
+@catalogue_option
+@cluster_options
+def plan(
+    target: str,
+    daemonset: str,
+    file: Path,
+    skip: tuple[int, ...],
+    soak: float,
+    canary_soak: float,
+    ready_within: float,
+    catalogue: Path | None,
+    kubeconfig: str,
+    context: str,
+) -> None:
+    """Write down what an upgrade will do: images, nodes in order with the reason, gates.
+
+    The preflight checks are made first; one that finds an error refuses the plan unless it is skipped.
+    """
+    now = datetime.now(UTC)
+
+    async def work(client: Client) -> tuple[Inventory, Component, dict[str, Any], dict[str, str]]:
+        tags = expected_images(target)
+        found = await survey(client, now, progress)
+        part = _chosen(found, tags, daemonset)
+        raw = await client.get(DAEMONSETS, part.name, part.namespace)
+        return found, part, raw["spec"].get("updateStrategy") or {"type": "RollingUpdate"}, tags
+
+    found, part, strategy, tags = ClusterOptions(kubeconfig, context).run(work)
+    progress_done()
+    _refuse(found, target, skip, catalogue, now, part)
+    gates = Gates(ready_within=ready_within, soak=soak, canary_soak=canary_soak)
+    try:
+        made = plans.make(found, part, strategy, target, tags, gates, tuple(sorted(skip)))
+    except PlanError as e:
+        raise CliError(f"TP7404 {e}") from e
+    try:
+        file.write_bytes(plans.dump(made))
+    except OSError as e:
+        raise CliError(f"{file} cannot be written: {e.strerror}") from e
+    click.echo(screen(made))
+    click.echo(f"\ntowpath upgrade apply {file}")
+
+
+def _chosen(found: Inventory, tags: dict[str, str], name: str) -> Component:
+    """The DaemonSet that would change."""
+    can = [part for part in found.components if any(image.name in tags for image in part.wanted.values())]
+    named = [part for part in can if not name or part.name == name]
+    if len(named) == 1:
+        return named[0]
+    some = ", ".join(part.name for part in can) or "none"
+    if not named:
+        raise CliError(
+            f"no DaemonSet{f' {name}' if name else ''} here has images of that release (there are: {some})"
+        )
+    raise CliError(f"several DaemonSets would change: {some}; choose one with --daemonset", USAGE)
+
+
+def _refuse(
+    found: Inventory,
+    target: str,
+    skip: tuple[int, ...],
+    catalogue: Path | None,
+    now: datetime,
+    part: Component,
+) -> None:
+    """When a check finds an error, or helm-controller would undo what is done."""
+    unfrozen = [chart.name for chart in found.charts if chart.name == part.name and not chart.frozen]
+    if unfrozen:
+        freeze = f"helmchart {unfrozen[0]} helmcharts.helm.cattle.io/unmanaged=true"
+        raise CliError(
+            f"TP7405 HelmChart/kube-system/{unfrozen[0]} is not frozen, helm-controller rolls by itself: "
+            f"kubectl annotate -n kube-system {freeze}"
+        )
+    known = catalogue_of(catalogue)
+    try:
+        to = known.release(target)
+    except CatalogueError:
+        return  # a version of Towpath: RKE2's releases say nothing of it
+    begun = running(known, found)
+    situation = Situation(found, known, begun, to, compare(known, begun, to) if begun else None, now)
+    wrong = [answer for answer in run(PREFLIGHT, situation, frozenset(skip)) if _bad(answer)]
+    if wrong:
+        lines = [f"  {a.check.number:2} {f}" for a in wrong for f in a.findings if f.severity == "error"]
+        lines += [f"  {a.check.number:2} cannot tell: {a.why}" for a in wrong if a.state == "untold"]
+        raise CliError("\n".join(["preflight refuses (mend it, or --skip the check's number):", *lines]))
+
+
+def _bad(answer: Answer) -> bool:
+    return answer.state == "untold" or any(one.severity == "error" for one in answer.findings)
+
+
+def screen(made: Plan) -> str:
+    """The plan for a person."""
+    images = sorted({pair for pair in made.images.values() if pair[0] != pair[1]})
+    rows = [[old.rpartition("/")[2], new.rpartition("/")[2]] for old, new in images]
+    nodes = [[str(number), step.node, step.reason] for number, step in enumerate(made.nodes, 1)]
+    gates = made.gates
+    lines = [
+        f"{made.namespace}/{made.daemonset} → {made.target}",
+        "",
+        table(["IMAGE BEFORE", "AFTER"], rows),
+        "",
+        table(["TURN", "NODE", "WHY THEN"], nodes),
+        "",
+        f"gates: ready within {gates.ready_within:.0f} s, a new pod gets an address, no trouble in the log, "
+        f"well for {gates.soak:.0f} s ({gates.canary_soak:.0f} s on the first)",
+        "a node that does not pass gets its old version back, and the upgrade stands still",
+    ]
+    if made.skipped:
+        lines.append(mark(f"skipped checks: {', '.join(map(str, made.skipped))}", "warning"))
+    return "\n".join(lines)

@@ -1,0 +1,177 @@
+"""Carries out an upgrade: looks, asks what comes next, writes it down, does it."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from towpath.inventory.components import component_pod
+from towpath.kube.client import Client
+from towpath.kube.errors import Conflict, Malformed, NotFound, Unreachable
+from towpath.kube.kinds import NODES, PODS, Kind, Raw
+from towpath.upgrade import conduct
+from towpath.upgrade.conduct import DeletePod, Gate, Note, Seen, SeenPod, SetImages, SetStrategy, Wait
+from towpath.upgrade.gates import Verdict
+from towpath.upgrade.journal import Event, Journal, Mode, Record
+from towpath.upgrade.logbook import Logbook
+from towpath.upgrade.plan import Plan
+
+DAEMONSETS: Kind[Raw] = Kind(plural="daemonsets", type=dict, group="apps")
+_LOOK_EVERY = 1.0
+_AGAIN_AFTER = 2.0
+
+Judge = Callable[[Plan, str, float], Awaitable[Verdict]]
+Tell = Callable[[str], None]
+
+
+class Ended(NamedTuple):
+    """How it ended, and the last thing that was written down about it."""
+
+    mode: Mode
+    text: str
+
+
+class Conductor:
+    """One run. ``judge`` answers for the gates of a node; ``tell`` is given each step in words."""
+
+    def __init__(self, client: Client, logbook: Logbook, judge: Judge, tell: Tell) -> None:
+        self._client, self._logbook, self._judge, self._tell = client, logbook, judge, tell
+        self._lost = 0.0
+        self._said = ""
+
+    async def run(self) -> Ended:
+        """Until it is done, rolled back, or stands still.
+
+        Raises ApiRefused for what the server does not let us do, and Unreadable.
+        """
+        while True:
+            began = time.time()
+            try:
+                ended = await self._step()
+            except (Unreachable, Malformed) as away:
+                self._once(f"the API server does not answer, nothing is decided meanwhile: {away}")
+                await asyncio.sleep(_AGAIN_AFTER)
+                self._lost += time.time() - began
+                continue
+            except Conflict:
+                continue
+            if ended is not None:
+                return ended
+
+    async def _step(self) -> Ended | None:
+        known = await self._logbook.read()
+        if known is None:
+            return Ended("rolled-back", "there is nothing to conduct")
+        plan, journal = known
+        action = conduct.next_action(plan, journal, await look(self._client, plan), time.time() - self._lost)
+        match action:
+            case None:
+                return Ended(journal.mode, journal.records[-1].text)
+            case Wait(why, None):
+                return Ended("paused", why)
+            case Wait(why):
+                self._once(f"waiting for {why}")
+                await asyncio.sleep(_LOOK_EVERY)
+            case Note(event, node, text):
+                self._once(" ".join(filter(None, (event, node, text and f"({text})"))))
+                await self._note(journal, event, node, text)
+            case Gate(node, soak):
+                self._once(action.describe())
+                await self._gate(plan, journal, node, soak)
+            case _:
+                self._once(action.describe())
+                await self._act(plan, journal, action)
+        return None
+
+    async def _gate(self, plan: Plan, journal: Journal, node: str, soak: float) -> None:
+        verdict = await self._judge(plan, node, soak)
+        match verdict.state:
+            case "pass":
+                await self._note(journal, "passed", node)
+            case "fail":
+                await self._note(journal, "failed", node, verdict.why)
+            case "untold":
+                await self._note(journal, "pause", node, f"{node} cannot be judged: {verdict.why}")
+        self._once(f"{node}: {verdict.state} {verdict.why}".rstrip())
+
+    async def _act(self, plan: Plan, journal: Journal, action: SetStrategy | SetImages | DeletePod) -> None:
+        match action:
+            case SetStrategy(strategy, event):
+                await self._note(journal, event)
+                body = {"spec": {"updateStrategy": {"$retainKeys": list(strategy), **strategy}}}
+                await self._patch(plan, body)
+            case SetImages(images, text):
+                await self._note(journal, "template", "", text)
+                await self._set_images(plan, images)
+            case DeletePod(node, name, uid):
+                await self._note(journal, "touch", node)
+                try:
+                    await self._client.delete(PODS, name, plan.namespace, uid=uid)
+                except (NotFound, Conflict):
+                    return  # it has gone already, or another has its name
+                await self._vanished(plan, name, uid)
+
+    async def _set_images(self, plan: Plan, images: dict[str, str]) -> None:
+        raw = await self._client.get(DAEMONSETS, plan.daemonset, plan.namespace)
+        spec = raw["spec"]["template"]["spec"]
+        body = {
+            key: [
+                {"name": one["name"], "image": images[one["name"]]}
+                for one in spec[key]
+                if one["name"] in images
+            ]
+            for key in ("initContainers", "containers")
+            if spec.get(key)
+        }
+        await self._patch(plan, {"spec": {"template": {"spec": body}}})
+
+    async def _patch(self, plan: Plan, body: dict[str, Any]) -> None:
+        await self._client.patch(DAEMONSETS, plan.daemonset, body, plan.namespace, type="strategic")
+
+    async def _vanished(self, plan: Plan, name: str, uid: str) -> None:
+        """Wait for the old pod's end, so that it is not taken for the new one."""
+        for _ in range(int(plan.gates.ready_within / _LOOK_EVERY) + 1):
+            try:
+                raw = await self._client.get(PODS.raw(), name, plan.namespace)
+            except NotFound:
+                return
+            if raw["metadata"].get("uid") != uid:
+                return
+            await asyncio.sleep(_LOOK_EVERY / 4)
+
+    async def _note(self, journal: Journal, event: Event, node: str = "", text: str = "") -> None:
+        await self._logbook.note(Record(event, round(time.time(), 3), node, text), journal)
+
+    def _once(self, line: str) -> None:
+        if line != self._said:
+            self._said = line
+            self._tell(line)
+
+
+async def look(client: Client, plan: Plan) -> Seen:
+    """What there is now. Raises ApiError."""
+    raw, pods, nodes = await asyncio.gather(
+        client.get(DAEMONSETS, plan.daemonset, plan.namespace),
+        client.list(PODS.raw(), plan.namespace),
+        client.list(NODES),
+    )
+    uid = raw["metadata"].get("uid")
+    found: dict[str, SeenPod] = {}
+    for one in sorted(pods.items, key=lambda pod: str(pod["metadata"].get("creationTimestamp", ""))):
+        if any(owner.get("uid") == uid for owner in one["metadata"].get("ownerReferences") or ()):
+            pod = component_pod(one)
+            why = "; ".join(
+                f"{c.name} {c.why or c.state}" for c in pod.containers if not c.ready and not c.init
+            )
+            going = "deletionTimestamp" in one["metadata"]
+            found[pod.node] = SeenPod(
+                pod.name, one["metadata"].get("uid", ""), _images(one["spec"]), pod.ready and not going, why
+            )
+    template = raw["spec"]["template"]["spec"]
+    strategy = raw["spec"].get("updateStrategy") or {"type": "RollingUpdate"}
+    return Seen(strategy, _images(template), found, frozenset(node.metadata.name for node in nodes.items))
+
+
+def _images(spec: Raw) -> dict[str, str]:
+    containers = [*(spec.get("initContainers") or ()), *spec["containers"]]
+    return {one["name"]: one.get("image", "") for one in containers}

@@ -1,0 +1,153 @@
+"""Whether a node is well after its turn: pass, fail, or cannot be told."""
+
+import asyncio
+import contextlib
+import re
+from typing import Literal, NamedTuple
+
+from towpath.catalogue.model import LogPattern
+from towpath.inventory.components import component_pod
+from towpath.inventory.images import Image
+from towpath.kube.client import Client
+from towpath.kube.errors import ApiError, Forbidden, KubeError, NotFound
+from towpath.kube.kinds import PODS, Kind, Raw
+from towpath.upgrade.plan import Plan
+
+_PODS: Kind[Raw] = PODS.raw()
+_SANDBOX_WITHIN = 60.0
+_ASK_EVERY = 0.5
+_LOG_LINES = 2000
+
+
+class Verdict(NamedTuple):
+    """``why`` names the gate and what it saw; empty for pass."""
+
+    state: Literal["pass", "fail", "untold"]
+    why: str = ""
+
+
+PASS = Verdict("pass")
+
+
+async def judge(
+    client: Client, plan: Plan, node: str, soak: float, patterns: tuple[LogPattern, ...]
+) -> Verdict:
+    """All gates of a node, one after the other. A server without an answer makes it untold, not failed."""
+    try:
+        verdict = await _stays(client, plan, node, soak)
+        if verdict == PASS and plan.gates.sandbox:
+            verdict = await _sandbox(client, plan, node)
+        return await _logs(client, plan, node, patterns) if verdict == PASS else verdict
+    except KubeError as e:
+        return Verdict("untold", str(e))
+
+
+async def pod_on(client: Client, plan: Plan, node: str) -> Raw | None:
+    """The DaemonSet's newest pod on a node."""
+    found = await client.list(_PODS, plan.namespace, field_selector=f"spec.nodeName={node}")
+    own = [
+        pod
+        for pod in found.items
+        if any(
+            owner.get("kind") == "DaemonSet" and owner.get("name") == plan.daemonset
+            for owner in pod["metadata"].get("ownerReferences") or ()
+        )
+    ]
+    return max(own, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
+
+
+async def _stays(client: Client, plan: Plan, node: str, soak: float) -> Verdict:
+    """The pod runs the new images, and stays ready without a restart for a while."""
+    loop = asyncio.get_running_loop()
+    until, first = loop.time() + soak, None
+    while True:
+        raw = await pod_on(client, plan, node)
+        if raw is None:
+            return Verdict("fail", "its pod has gone")
+        pod = component_pod(raw)
+        if not pod.ready:
+            return Verdict("fail", "its pod is no longer ready")
+        for one in pod.containers:
+            wanted = Image.parse(plan.after.get(one.name, ""))
+            if wanted.name and (one.image.name, one.image.tag) != (wanted.name, wanted.tag):
+                return Verdict("fail", f"{one.name} runs {one.image}, not {wanted}")
+        restarts = sum(one.restarts for one in pod.containers)
+        first = restarts if first is None else first
+        if restarts > first:
+            return Verdict("fail", "a container of its pod was started again")
+        if loop.time() >= until:
+            return PASS
+        await asyncio.sleep(min(1.0, max(0.05, until - loop.time())))
+
+
+async def _sandbox(client: Client, plan: Plan, node: str) -> Verdict:
+    """A new pod on the node gets an address, and goes away again: Ready does not show that.
+
+    An address shows that ADD has succeeded; whether its container can be started is no matter.
+    """
+    name = f"towpath-gate-{re.sub('[^a-z0-9-]', '-', node.lower())}"[:63].rstrip("-")
+    image = next(iter(plan.after.values()))
+    container = {
+        "name": "gate",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sleep", "60"],
+    }
+    spec = {
+        "nodeName": node,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 0,
+        "automountServiceAccountToken": False,
+        "tolerations": [{"operator": "Exists"}],
+        "containers": [container],
+    }
+    meta = {"name": name, "namespace": plan.namespace, "labels": {"app.kubernetes.io/name": "towpath-gate"}}
+    await _gone(client, plan, name)
+    try:
+        await client.create(_PODS, {"metadata": meta, "spec": spec}, plan.namespace)
+        return await _addressed(client, plan, name)
+    finally:
+        with contextlib.suppress(KubeError):
+            await client.delete(_PODS, name, plan.namespace, grace_seconds=0)
+
+
+async def _addressed(client: Client, plan: Plan, name: str) -> Verdict:
+    deadline = asyncio.get_running_loop().time() + _SANDBOX_WITHIN
+    while asyncio.get_running_loop().time() < deadline:
+        raw = await client.get(_PODS, name, plan.namespace)
+        if (raw.get("status") or {}).get("podIP"):
+            return PASS
+        await asyncio.sleep(_ASK_EVERY)
+    return Verdict("fail", f"a new pod ({name}) has no address after {_SANDBOX_WITHIN:.0f} s")
+
+
+async def _gone(client: Client, plan: Plan, name: str) -> None:
+    """One that a killed conductor left behind."""
+    deadline = asyncio.get_running_loop().time() + _SANDBOX_WITHIN
+    while asyncio.get_running_loop().time() < deadline:
+        try:
+            await client.delete(_PODS, name, plan.namespace, grace_seconds=0)
+        except NotFound:
+            return
+        await asyncio.sleep(_ASK_EVERY)
+    raise ApiError("delete", f"pods/{name}", "an earlier gate's pod does not go away", "look at its node")
+
+
+async def _logs(client: Client, plan: Plan, node: str, patterns: tuple[LogPattern, ...]) -> Verdict:
+    """Nothing that means trouble stands in the log of the new pod's containers."""
+    raw = await pod_on(client, plan, node)
+    if raw is None:
+        return Verdict("fail", "its pod has gone")
+    name = raw["metadata"]["name"]
+    for container in (one["name"] for one in raw["spec"]["containers"]):
+        path = _PODS.path(plan.namespace, name, "log")
+        query = {"container": container, "tailLines": str(_LOG_LINES)}
+        try:
+            text = await client.request("GET", path, query=query, operation="read the log of")
+        except (Forbidden, NotFound) as refused:
+            return Verdict("untold", str(refused))
+        for line in text.decode(errors="replace").splitlines():
+            for pattern in patterns:
+                if re.search(pattern.pattern, line):
+                    return Verdict("fail", f"{container} says {line.strip()[:200]!r}: {pattern.means}")
+    return PASS

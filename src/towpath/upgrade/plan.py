@@ -1,0 +1,166 @@
+"""The plan of an upgrade: a file that can be read and reviewed, and that nobody can change unnoticed."""
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from towpath.inventory.cluster import Inventory, NodeState
+from towpath.inventory.components import Component
+from towpath.inventory.images import Image
+
+SCHEMA = 1
+
+
+class PlanError(Exception):
+    """No plan can be made, or this is none; the message says why and what to do."""
+
+
+class Gates(msgspec.Struct, frozen=True):
+    """What a node must show before the next is touched. Seconds.
+
+    ``ready_within``: from the old pod's end to the new one's readiness. ``soak``: how long it is watched
+    after that; ``canary_soak`` for the first. ``sandbox``: a new pod on the node must get an address.
+    """
+
+    ready_within: float = 180.0
+    soak: float = 5.0
+    canary_soak: float = 60.0
+    sandbox: bool = True
+
+
+class NodeStep(msgspec.Struct, frozen=True):
+    """A node, and why it stands where it stands."""
+
+    node: str
+    reason: str
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """``images``: container to image before and after. ``strategy``: the DaemonSet's, put back at the end.
+
+    ``cluster`` is the UID of kube-system. ``skipped`` are the checks left out when it was made. ``hash`` is
+    over everything else.
+    """
+
+    schema: int = SCHEMA
+    created: str
+    cluster: str
+    namespace: str
+    daemonset: str
+    source: str
+    target: str
+    images: dict[str, tuple[str, str]]
+    strategy: dict[str, Any]
+    nodes: tuple[NodeStep, ...]
+    gates: Gates = Gates()
+    skipped: tuple[int, ...] = ()
+    hash: str = ""
+
+    @property
+    def before(self) -> dict[str, str]:
+        """Container to image, as it was."""
+        return {name: old for name, (old, _) in self.images.items()}
+
+    @property
+    def after(self) -> dict[str, str]:
+        """Container to image, as it is to be."""
+        return {name: new for name, (_, new) in self.images.items()}
+
+
+def make(
+    inventory: Inventory,
+    part: Component,
+    strategy: dict[str, Any],
+    target: str,
+    tags: dict[str, str],
+    gates: Gates,
+    skipped: tuple[int, ...] = (),
+) -> Plan:
+    """Take one DaemonSet to ``tags`` (image name to tag). Raises PlanError when there is nothing to do."""
+    images = {}
+    for container, image in sorted(part.wanted.items()):
+        tag = tags.get(image.name, image.tag)
+        images[container] = (_full(image), _full(msgspec.structs.replace(image, tag=tag, digest="")))
+        if tag == image.tag:
+            images[container] = (_full(image), _full(image))
+    if all(old == new for old, new in images.values()):
+        raise PlanError(f"{part.object} has the images of {target} already")
+    on = {pod.node for pod in part.pods}
+    unsigned = Plan(
+        created=inventory.taken,
+        cluster=inventory.cluster,
+        namespace=part.namespace,
+        daemonset=part.name,
+        source=", ".join(sorted(inventory.node_releases)),
+        target=target,
+        images=images,
+        strategy=strategy,
+        nodes=order([node for node in inventory.nodes if node.facts.name in on]),
+        gates=gates,
+        skipped=skipped,
+    )
+    return sign(unsigned)
+
+
+def order(nodes: list[NodeState]) -> tuple[NodeStep, ...]:
+    """The one that can hurt least first: not a server, fewest pods. Servers last."""
+    ranked = sorted(nodes, key=lambda node: (node.server, node.pods, node.facts.name))
+    steps = []
+    for place, node in enumerate(ranked):
+        what = f"{'server' if node.server else 'agent'} with {node.pods} pods"
+        why = f"canary: {what}, fewest" if place == 0 else what
+        steps.append(NodeStep(node.facts.name, why))
+    return tuple(steps)
+
+
+def sign(plan: Plan) -> Plan:
+    """With the hash of all else."""
+    return msgspec.structs.replace(plan, hash=_hash(plan))
+
+
+def dump(plan: Plan) -> bytes:
+    """As a file, for people to read too."""
+    return msgspec.json.format(msgspec.json.encode(plan), indent=2) + b"\n"
+
+
+def load(text: bytes) -> Plan:
+    """Raises PlanError for what is no plan, of another schema, or was changed after it was made."""
+    try:
+        plan = msgspec.json.decode(text, type=Plan)
+    except msgspec.DecodeError as e:
+        raise PlanError(f"it is no plan (towpath upgrade plan): {e}") from e
+    if plan.schema != SCHEMA:
+        raise PlanError(f"it is of schema {plan.schema}; this towpath conducts schema {SCHEMA}")
+    if plan.hash != _hash(plan):
+        raise PlanError("it was changed after it was made; make a new one")
+    return plan
+
+
+def misfits(plan: Plan, inventory: Inventory) -> list[str]:
+    """In what the cluster is no longer the one that the plan was made for."""
+    found = []
+    if inventory.cluster != plan.cluster:
+        return ["it is another cluster"]
+    parts = [c for c in inventory.components if (c.namespace, c.name) == (plan.namespace, plan.daemonset)]
+    if not parts:
+        return [f"there is no DaemonSet/{plan.namespace}/{plan.daemonset}"]
+    has = {name: _full(image) for name, image in parts[0].wanted.items()}
+    for container, image in sorted(plan.before.items()):
+        if has.get(container) != image:
+            found.append(f"container {container} has {has.get(container) or 'no image'}, not {image}")
+    found += [f"container {name} is new" for name in sorted(has.keys() - plan.before.keys())]
+    planned, on = {step.node for step in plan.nodes}, {pod.node for pod in parts[0].pods}
+    found += [f"node {name} has come" for name in sorted(on - planned)]
+    found += [f"node {name} has gone" for name in sorted(planned - on)]
+    return found
+
+
+def _full(image: Image) -> str:
+    digest = f"@{image.digest}" if image.digest else ""
+    return f"{image.repository}{f':{image.tag}' if image.tag else ''}{digest}"
+
+
+def _hash(plan: Plan) -> str:
+    plain = msgspec.json.encode(msgspec.structs.replace(plan, hash=""), order="deterministic")
+    return f"sha256:{hashlib.sha256(plain).hexdigest()}"

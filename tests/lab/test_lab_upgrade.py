@@ -1,0 +1,202 @@
+"""A stand-in for ``rke2-canal``, from v1.32.1+rke2r1 to v1.32.2+rke2r1 and back, with what goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab_objects import TOWPATH, Kubectl, eventually, get
+
+from towpath.catalogue import load
+from towpath.lab import canal
+from towpath.lab.client import LabClient
+
+pytestmark = pytest.mark.lab
+
+OLD, NEW = "v1.32.1+rke2r1", "v1.32.2+rke2r1"
+DAEMONSET = ("daemonset", "-n", "kube-system", "rke2-canal")
+QUICK = ("--soak", "0.5", "--canary-soak", "0.5", "--ready-within", "12")
+# The lab's nodes are of no RKE2 release, and the lab has neither helm nor etcd: these cannot be told there.
+SKIP = [word for number in (1, 2, 3, 5, 7, 8, 26) for word in ("--skip", str(number))]
+
+
+class Upgrade:
+    """The command, at the shared lab."""
+
+    def __init__(self, lab: LabClient, folder: Path) -> None:
+        self._lab, self.file = lab, folder / "plan.json"
+
+    def command(self, verb: str, *arguments: str) -> list[str]:
+        return [*TOWPATH, "upgrade", verb, "--kubeconfig", self._lab.kubeconfig, *arguments]
+
+    def run(self, verb: str, *arguments: str) -> tuple[int, str]:
+        done = subprocess.run(
+            self.command(verb, *arguments), capture_output=True, text=True, timeout=120, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def plan(self, target: str = NEW) -> None:
+        code, told = self.run("plan", "--to", target, "-f", str(self.file), *QUICK, *SKIP)
+        assert code == 0, told
+
+
+@pytest.fixture
+def upgrade(lab: LabClient, kubectl: Kubectl, tmp_path: Path) -> Iterator[Upgrade]:
+    made = canal.objects(load.builtin(), OLD)
+    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": made}))
+    eventually(lambda: get(kubectl, *DAEMONSET)["status"].get("numberReady") == 3)
+    yield Upgrade(lab, tmp_path)
+    kubectl("delete", *DAEMONSET, "--wait=true")
+    kubectl("delete", "configmap", "-n", "kube-system", "towpath-upgrade", "--ignore-not-found")
+    eventually(lambda: not get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"])
+
+
+def flannels(kubectl: Kubectl) -> dict[str, str]:
+    """Node to the tag of flannel that its pod is of, and its age's witness."""
+    pods = get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"]
+    return {
+        pod["spec"]["nodeName"]: next(
+            c["image"].rpartition(":")[2] for c in pod["spec"]["containers"] if c["name"] == "kube-flannel"
+        )
+        for pod in pods
+    }
+
+
+def strategy(kubectl: Kubectl) -> str:
+    return str(get(kubectl, *DAEMONSET)["spec"]["updateStrategy"]["type"])
+
+
+BEFORE, AFTER = "v0.26.3-build20250108", "v0.26.4-build20250218"
+
+
+def test_upgraded_verified_and_rolled_back(upgrade: Upgrade, kubectl: Kubectl) -> None:
+    upgrade.plan()
+    code, told = upgrade.run("apply", str(upgrade.file))
+    assert code == 0, told
+    assert set(flannels(kubectl).values()) == {AFTER} and strategy(kubectl) == "RollingUpdate"
+    assert not get(kubectl, "pod", "-n", "kube-system", "-l", "app.kubernetes.io/name=towpath-gate")["items"]
+
+    code, told = upgrade.run("status", "-o", "json")
+    assert [node["state"] for node in json.loads(told)["nodes"]] == ["passed"] * 3
+    code, told = upgrade.run("apply", str(upgrade.file))
+    assert (code, "TP7401" in told and "no longer fits" in told) == (7, True), told
+
+    code, told = upgrade.run("rollback")
+    assert code == 5, told
+    assert set(flannels(kubectl).values()) == {BEFORE} and strategy(kubectl) == "RollingUpdate"
+    code, told = upgrade.run("rollback")
+    assert (code, "rolled back already" in told) == (7, True), told
+
+
+def spoil(kubectl: Kubectl) -> None:
+    """What runs from now on says in its log that its rules cannot be written."""
+    line = "iptables-restore failed: exit status 4"
+    command = ["sh", "-c", f"echo '{line}'; exec sleep 1000"]
+    containers = [{"name": "kube-flannel", "command": command}]
+    body = {"spec": {"template": {"spec": {"containers": containers}}}}
+    kubectl("patch", *DAEMONSET, "--type=strategic", "-p", json.dumps(body))
+
+
+def test_a_node_that_fails_is_mended_and_the_others_never_touched(upgrade: Upgrade, kubectl: Kubectl) -> None:
+    """Ready, addresses given out, and yet the log says that nothing is in order."""
+    before = get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"]
+    names = {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in before}
+    upgrade.plan()
+    kubectl(
+        "patch",
+        *DAEMONSET,
+        "--type=merge",
+        "-p",
+        '{"spec":{"updateStrategy":{"type":"OnDelete","rollingUpdate":null}}}',
+    )
+    spoil(kubectl)
+    code, told = upgrade.run("apply", str(upgrade.file))
+    assert (code, "rules are not written" in told) == (4, True), told
+    now = json.loads(upgrade.run("status", "-o", "json")[1])
+    assert (now["mode"], [node["state"] for node in now["nodes"]]) == (
+        "paused",
+        ["restored", "waiting", "waiting"],
+    )
+    assert set(flannels(kubectl).values()) == {BEFORE} and strategy(kubectl) == "OnDelete"
+    after = get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"]
+    touched = {
+        pod["spec"]["nodeName"] for pod in after if names[pod["spec"]["nodeName"]] != pod["metadata"]["name"]
+    }
+    assert touched == {now["nodes"][0]["node"]}
+
+
+def test_killed_at_every_step_it_goes_on(upgrade: Upgrade, kubectl: Kubectl) -> None:
+    """SIGKILL after each record, until nothing is left to be killed at."""
+    upgrade.plan()
+    kills = 0
+    for records in range(1, 30):
+        running = subprocess.Popen(
+            upgrade.command("apply", str(upgrade.file)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while running.poll() is None and journal(kubectl) < records:
+            time.sleep(0.02)
+        if running.poll() is None:
+            os.kill(running.pid, signal.SIGKILL)
+            kills += 1
+        running.wait()
+        expire(kubectl)
+        if running.returncode == 0:
+            break
+    assert kills >= 8 and running.returncode == 0
+    assert set(flannels(kubectl).values()) == {AFTER} and strategy(kubectl) == "RollingUpdate"
+
+
+def journal(kubectl: Kubectl) -> int:
+    """How many records there are."""
+    found = json.loads(kubectl("get", "configmap", "-n", "kube-system", "-o", "json"))["items"]
+    texts = [one["data"].get("journal", "") for one in found if one["metadata"]["name"] == "towpath-upgrade"]
+    return len(texts[0].splitlines()) if texts else 0
+
+
+def expire(kubectl: Kubectl) -> None:
+    """As if the dead holder's time were over, which takes twenty seconds."""
+    body = {"spec": {"renewTime": "2020-01-01T00:00:00.000000Z"}}
+    kubectl("patch", "lease", "-n", "kube-system", "towpath-upgrade", "--type=merge", "-p", json.dumps(body))
+
+
+def test_paused_excluded_and_rolled_back(upgrade: Upgrade, kubectl: Kubectl) -> None:
+    code, told = upgrade.run(
+        "plan", "--to", NEW, "-f", str(upgrade.file), "--soak", "3", "--canary-soak", "6", *SKIP
+    )
+    assert code == 0, told
+    running = subprocess.Popen(
+        upgrade.command("apply", str(upgrade.file)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    eventually(lambda: AFTER in flannels(kubectl).values())
+    code, told = upgrade.run("apply", str(upgrade.file))
+    assert (code, "TP7402" in told) == (7, True), told
+    assert upgrade.run("pause")[0] == 0
+    told, _ = running.communicate(timeout=60)
+    assert (running.returncode, "paused" in told) == (4, True), told
+    assert sorted(flannels(kubectl).values()).count(AFTER) == 1
+    code, told = upgrade.run("rollback")
+    assert code == 5, told
+    assert set(flannels(kubectl).values()) == {BEFORE} and strategy(kubectl) == "RollingUpdate"
+
+
+def test_what_is_refused(upgrade: Upgrade, kubectl: Kubectl, tmp_path: Path) -> None:
+    code, told = upgrade.run("plan", "--to", NEW, "-f", str(upgrade.file))
+    assert (code, "preflight refuses" in told) == (7, True), told
+    code, told = upgrade.run("plan", "--to", OLD, "-f", str(upgrade.file), *SKIP)
+    assert (code, "TP7404" in told) == (7, True), told
+    upgrade.plan()
+    edited = json.loads(upgrade.file.read_text())
+    edited["nodes"] = edited["nodes"][1:]
+    bad = tmp_path / "edited.json"
+    bad.write_text(json.dumps(edited))
+    code, told = upgrade.run("apply", str(bad))
+    assert (code, "TP7404" in told and "was changed" in told) == (2, True), told
+    code, told = upgrade.run("status")
+    assert (code, "no upgrade was ever begun" in told) == (7, True), told
