@@ -66,12 +66,14 @@ async def test_the_table_is_owned_outlives_the_agent_and_is_owned_by_the_next(
     assert n1.run("nft", "flush", "ruleset").returncode == 0
     assert n1.observe().nft == wanted
     listing = n1.run("nft", "list", "table", "inet", "towpath").stdout
+    assert "towpath_table_owned 1.0" in n1.get("/metrics")[1]
     assert f"# progname {Path(f'/proc/{process.pid}/comm').read_text().strip()}" in listing
     n1.stop(signal.SIGKILL)
     assert owner(n1) == "kept"
     n1.start(own_table=False)  # another release, say: it takes over what it cannot own
     await n1.ready()
     assert owner(n1) == "kept"
+    assert "towpath_table_owned 0.0" in n1.get("/metrics")[1]
     n1.stop()
     n1.start()
     await n1.ready()

@@ -348,6 +348,7 @@ class Agent:
             self._step.plan.desired.scope.devices if self._step else (),
             len(self._attachments.current()),
             len(self._step.drift) if self._step else 0,
+            self._network.own_table and self._step is not None and self._step.firewall,
             self._findings,
         )
 

@@ -20,12 +20,14 @@ def sample(
     overlay: Iterable[str],
     pods: int,
     drift: int,
+    owned: bool,
     findings: Callable[[], Iterable[Finding]],
 ) -> Iterable[Sample]:
     """All gauges of ``metrics.METRICS``."""
     yield Sample("towpath_build_info", (__version__,), 1)
     yield Sample("towpath_pods", (), pods)
     yield Sample("towpath_drift", (), drift)
+    yield Sample("towpath_table_owned", (), float(owned))
     for condition, reason in readiness.conditions.items():
         yield Sample("towpath_ready", (condition,), float(not reason))
     for kind, reflector in reflectors.items():

@@ -35,6 +35,7 @@ METRICS = {
     "towpath_policy_seconds": Described("histogram", "Time of a change of policy until the kernel held it"),
     "towpath_operations": Described("counter", "Kernel operations carried out", ("operation",)),
     "towpath_repairs": Described("counter", "Operations that undid somebody else's change", ("operation",)),
+    "towpath_table_owned": Described("gauge", "Whether others' flushes pass the agent's nftables table by"),
     "towpath_fail_open_seconds": Described("histogram", "Time from a flush of the table to its return"),
     "towpath_connections_forgotten": Described(
         "counter", "Connection entries of pods that nothing translated, deleted after a repair"
