@@ -37,6 +37,7 @@ class Outcome:
     answered: dict[str, int] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     longest: float = 0.0
+    errors: list[str] = field(default_factory=list)
 
 
 class Probes:
@@ -150,10 +151,15 @@ class Probes:
     def _try(self, kind: str, path: Path, what: Callable[[], bool]) -> None:
         outcome, begun = self.outcomes[path.name], time.monotonic()
         outcome.sent[kind] = outcome.sent.get(kind, 0) + 1
-        with contextlib.suppress(OSError):
-            if what():
-                outcome.answered[kind] = outcome.answered.get(kind, 0) + 1
-                outcome.longest = max(outcome.longest, time.monotonic() - begun)
+        try:
+            answered = what()
+        except OSError as error:
+            if not path.denied:
+                outcome.errors.append(f"{kind} at {begun:.2f}: {error!r}")
+            return
+        if answered:
+            outcome.answered[kind] = outcome.answered.get(kind, 0) + 1
+            outcome.longest = max(outcome.longest, time.monotonic() - begun)
 
     def _ticks(self) -> Iterator[int]:
         number = 0

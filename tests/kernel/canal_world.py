@@ -20,8 +20,8 @@ from typing import Any
 
 from agent_node import FLANNEL, NET_CONF, NODES, PODS, AgentNode, node
 
-from towpath.agent.hold import hold
 from towpath.desired.names import host_ifname
+from towpath.install.hold import hold
 from towpath.kernel.netns import run_in
 from towpath.kube.fake import FakeApiServer
 from towpath.kube.kinds import Kind, Raw

@@ -30,7 +30,7 @@ from canal_world import (
 )
 from wired_node import reach
 
-from towpath.agent.hold import held
+from towpath.install.hold import held
 from towpath.ipam.host_local import HostLocalFolder
 from towpath.ipam.reading import read_leases
 from towpath.lab.canal_node import programs
@@ -92,14 +92,19 @@ def paths(world: World) -> list[Path]:
     return found
 
 
-def judge(running: Probes) -> None:
-    """Nothing of what is allowed was lost, and of the rest nothing came through."""
+def judge(running: Probes, *, back: bool = False, told: object = "") -> None:
+    """Nothing of what is allowed was lost, and of the rest nothing came through.
+
+    On the way ``back`` portmap, as at every pod's start, deletes the connection tracking of the ports that it
+    publishes: what is being answered in that very moment is lost.
+    """
     for path in running.paths:
         outcome, lost = running.outcomes[path.name], running.lost(path.name)
         if path.denied:
             assert not outcome.seen, f"{path.name} was open: {outcome}"
         else:
-            assert not any(lost.values()), f"{path.name} lost {lost}: {outcome}"
+            most = 1 if back and path.name == "port" else 0
+            assert max(lost.values()) <= most, f"{path.name} lost {lost}: {outcome} {told}"
             assert set(lost) == {"connect", "datagram", "kept"}, path.name
             assert min(outcome.sent.values()) > 20, path.name
 
@@ -154,7 +159,7 @@ async def test_over_and_back_under_traffic(world: World) -> None:
             status, _, said = await handed_back(world)
             assert status == 0, said
             await asyncio.sleep(0.5)
-        judge(running)
+        judge(running, back=True)
     assert {name: pod.addresses for name, pod in n1.pods.items() if name != "late"} == addresses
     assert_given_back(world, links)
     await n1.remove(world.api, "late")

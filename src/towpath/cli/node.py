@@ -4,14 +4,18 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
+import yaml
 
 from towpath.agent.config import ConfigError, Settings, load
 from towpath.cli.cluster import cluster_options
 from towpath.cli.exit import FINDING, PRECONDITION, USAGE, CliError
 from towpath.cli.output import emit, formats_option, mark, progress, progress_done
+from towpath.install import migration
+from towpath.install.render import to_yaml
+from towpath.install.values import ValuesError, values
 from towpath.kernel.port import KernelRefused
 from towpath.kube import config as kube_config
 from towpath.kube.client import Client
@@ -77,6 +81,21 @@ def handback(canal_conflist: Path | None, **options: Any) -> None:
     _run("handback", Options(canal_conflist=canal_conflist, **_chosen(options)), **options)
 
 
+@command.command()
+@click.argument("direction", type=click.Choice(["takeover", "handback"]))
+@click.argument("node")
+@click.option(
+    "--values", "file", type=_FILE, help="The installation's values, as for `towpath install render`."
+)
+def job(direction: Literal["takeover", "handback"], node: str, file: Path | None) -> None:
+    """Print a Job that runs one of the two on NODE, ready for `kubectl apply -f -`."""
+    try:
+        chosen = values(yaml.safe_load(file.read_bytes()) if file else None)
+    except (yaml.YAMLError, ValuesError, OSError) as wrong:
+        raise CliError(f"{file}: {' '.join(str(wrong).split())}", USAGE) from wrong
+    click.echo(to_yaml(migration.job(chosen, direction, node)), nl=False)
+
+
 def _chosen(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in ("label", "patience")}
 
@@ -107,10 +126,10 @@ def _run(direction: Direction, options: Options, **given: Any) -> None:
         )
     except (KernelRefused, OSError) as error:
         raise CliError(str(error)) from error
-    migration = Migration(node, options, _tell)
+    runner = Migration(node, options, _tell)
     try:
         with Journal(place.state_dir / FILE).locked():
-            _migrate(migration, direction, given)
+            _migrate(runner, direction, given)
     except BlockingIOError:
         raise CliError("another towpath node takeover or handback runs on this node: wait for it") from None
     finally:
@@ -118,9 +137,9 @@ def _run(direction: Direction, options: Options, **given: Any) -> None:
         node.close()
 
 
-def _migrate(migration: Migration, direction: Direction, given: dict[str, Any]) -> None:
+def _migrate(runner: Migration, direction: Direction, given: dict[str, Any]) -> None:
     try:
-        prepared = asyncio.run(migration.prepare(direction))
+        prepared = asyncio.run(runner.prepare(direction))
     except Stopped as stopped:
         _refuse(stopped.findings, "nothing was changed")
     if given["dry_run"]:
@@ -133,7 +152,7 @@ def _migrate(migration: Migration, direction: Direction, given: dict[str, Any]) 
     if prepared.refused:
         _refuse(prepared.refused, "nothing was changed")
     try:
-        asyncio.run(migration.carry_out(prepared))
+        asyncio.run(runner.carry_out(prepared))
     except Stopped as stopped:
         progress_done()
         _refuse(stopped.findings, "what is done stays done: give the command again, or the other one")

@@ -4,6 +4,7 @@ from typing import Any
 
 from towpath import __version__
 from towpath.install.configuration import AGENT_CONFIG, CONFIG_FOLDER
+from towpath.install.migration import only_labelled
 from towpath.install.values import Values
 
 NAME = "towpath"
@@ -34,6 +35,7 @@ def daemonset(values: Values, checksum: str) -> dict[str, Any]:
 def _pod(values: Values) -> dict[str, Any]:
     return {
         "nodeSelector": {"kubernetes.io/os": "linux"},
+        **({"affinity": only_labelled()} if values.migrating else {}),
         "hostNetwork": True,
         "dnsPolicy": "Default",
         "serviceAccountName": NAME,

@@ -14,8 +14,10 @@ import sys
 from pathlib import Path
 
 from towpath.install import configuration
+from towpath.install.hold import held, hold
 
 SHIM = Path(__file__).parents[1] / "bin" / configuration.CNI_TYPE
+_LOADED = (".conf", ".conflist", ".json")
 _LEASE_FILES = ("leases.db", "leases.db-wal", "leases.db-shm")
 
 
@@ -31,11 +33,29 @@ def install(cni_bin: Path, conflist: Path, socket_folder: Path, state: Path, own
         cni_bin.mkdir(parents=True, exist_ok=True)
         conflist.parent.mkdir(parents=True, exist_ok=True)
         write(cni_bin / configuration.CNI_TYPE, SHIM.read_bytes(), 0o755)
+        _keep_off(conflist, state)
         socket = f"{socket_folder}/{configuration.CNI_SOCKET}\n"
         write(cni_bin / f"{configuration.CNI_TYPE}.socket", socket.encode(), 0o644)
         write(conflist, configuration.conflist().encode(), 0o644)  # from here on the runtime calls the shim
     except OSError as refused:
         raise InstallError(f"{refused.filename}: {refused.strerror}") from refused
+
+
+def _keep_off(conflist: Path, state: Path) -> None:
+    """Hold the agent where another network's configuration comes before ours: the pods there are not ours.
+
+    ``towpath node takeover`` makes them so. A node that has leases of ours is ours already.
+    """
+    others = sorted(
+        entry.name
+        for entry in conflist.parent.iterdir()
+        if entry.suffix in _LOADED and not entry.name.startswith(".") and entry.name < conflist.name
+    )
+    if others and not (state / _LEASE_FILES[0]).exists() and held(state) is None:
+        reason = (
+            f"the runtime uses {conflist.parent / others[0]}, another network's: run towpath node takeover"
+        )
+        hold(state, "all", reason)
 
 
 def write(path: Path, content: bytes, mode: int) -> bool:

@@ -17,10 +17,12 @@ class Values(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     ``cluster_cidrs`` the pod networks, one a family. ``agent`` further keys of the agent's file
     (``towpath agent --help`` lists them). ``uid`` and ``gid`` are what the agent runs as; not 65534, which
-    other software uses as nobody's. Folders are the host's.
+    other software uses as nobody's. Folders are the host's. ``migrating``: only on Nodes labelled
+    ``towpath.dev/network``; ``takeover_image`` is the one with iptables and ipset, for takeovers.
     """
 
     image: str = f"docker.io/towpath/towpath-agent:v{__version__}"
+    takeover_image: str = f"docker.io/towpath/towpath-takeover:v{__version__}"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     namespace: str = "kube-system"
     cluster_cidrs: tuple[str, ...] = ("10.42.0.0/16",)
@@ -28,6 +30,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     vni: int = 1
     port: int = 8472
     direct_routing: bool = False
+    migrating: bool = False
     uid: int = 10531
     gid: int = 10531
     health_port: int = 9109

@@ -28,6 +28,8 @@ def read_leases(path: Path) -> Leases:
         db = sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None, timeout=5.0)
         try:
             db.execute("PRAGMA query_only = 1")
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'attachments'").fetchone():
+                return Leases()  # whoever began to make it was killed
             rows = db.execute("SELECT body FROM attachments").fetchall()
             cursors = db.execute("SELECT last FROM cursors").fetchall()
         finally:

@@ -3,13 +3,13 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
+from towpath.install.migration import LABEL
 from towpath.kube.client import Client
 from towpath.kube.errors import KubeError
 from towpath.kube.kinds import NODES, PODS
 from towpath.model.attachment import PodRef
 
 T = TypeVar("T")
-LABEL = "towpath.dev/network"
 
 
 class ClusterUnknown(Exception):

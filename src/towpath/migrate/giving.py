@@ -19,7 +19,7 @@ from towpath.migrate import conflist, hostports, steps
 from towpath.migrate.node import Node, Stopped
 from towpath.migrate.ownership import endpoints_in_force, ifb_name, masquerades
 from towpath.migrate.plan import Facts
-from towpath.model.attachment import Attachment
+from towpath.model.attachment import Attachment, PortMapping
 from towpath.model.finding import Finding
 from towpath.model.net import Ifb, Link, Redirect, Shaper
 from towpath.model.op import Add, AddLink, DelLink, Op
@@ -123,14 +123,21 @@ def _in_nft(chains: Iterable[str]) -> frozenset[str]:
 
 def restore_ports(node: Node, facts: Facts) -> None:
     """Have the node's own portmap publish every pod's ports. Raises Stopped."""
-    tables = node.tables()
-    serving = node.ports(facts.conf.network, tables.values())
+    serving = node.ports(facts.conf.network)
     for att in node.wired():
-        if att.ports and set(serving.get(att.container_id, ())) != set(att.ports):
-            _portmap(node, facts, att)
+        served = {family: of.get(att.container_id, ()) for family, of in serving.items()}
+        if any(_unserved(att, ports, family) for family, ports in served.items()):
+            _portmap(node, facts, att, partly=any(served.values()))
 
 
-def _portmap(node: Node, facts: Facts, att: Attachment) -> None:
+def _unserved(att: Attachment, served: Iterable[PortMapping], family: int) -> bool:
+    """Whether portmap lacks a port of the pod in one of its families: a removal may have got half-way."""
+    wanted = {p for p in att.ports if p.host_ip is None or p.host_ip.version == family}
+    return any(address.version == family for address in att.addresses) and bool(wanted - set(served))
+
+
+def _portmap(node: Node, facts: Facts, att: Attachment, *, partly: bool) -> None:
+    """What there is ``partly`` is taken away first, or it would be there twice."""
     runtime = {"portMappings": hostports.runtime_config(att.ports)}
     given = conflist.call(facts.conf, "portmap", runtime, _previous(att, facts.conf.version))
     if given is None:
@@ -144,7 +151,7 @@ def _portmap(node: Node, facts: Facts, att: Attachment) -> None:
             "CNI_PATH": str(node.place.cni_bin),
             "PATH": f"{folder}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
         }
-        for command in ("DEL", "ADD"):  # what a killed run left of it would be there twice
+        for command in ("DEL", "ADD") if partly else ("ADD",):
             _execute(node.place.cni_bin / "portmap", {**environment, "CNI_COMMAND": command}, given, att)
 
 
@@ -227,7 +234,7 @@ def restore_limits(node: Node, facts: Facts) -> None:
         ours = our_ifb(att.host_ifname)
         theirs = ifb_name(facts.conf.network, att.container_id)
         for shaper in shaping(att).shapers:
-            if shaper.dev == ours:
+            if Redirect(dev=att.host_ifname, ifb=ours) in seen.redirects and shaper.dev == ours:
                 limit = Shaper(dev=theirs, rate=shaper.rate, burst=shaper.burst, latency=shaper.latency)
                 ops += [AddLink(Link(name=theirs, kind=Ifb(), mtu=att.mtu)), Add(limit)]
                 ops += [Add(Redirect(dev=att.host_ifname, ifb=theirs))]

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
@@ -20,6 +20,7 @@ from towpath.migrate.iptables import Table
 from towpath.migrate.ownership import owned
 from towpath.migrate.place import Place
 from towpath.migrate.pods import Adoption, Known, adoption
+from towpath.migrate.steps import Family
 from towpath.model.attachment import Attachment, PodRef
 from towpath.model.finding import Finding
 
@@ -70,11 +71,18 @@ class Node:
             if self.firewall.available(backend, family)
         }
 
-    def ports(self, network: str, tables: Iterable[dict[str, Table]]) -> Ports:
-        """What portmap serves for containers of ``network``."""
-        from_rules = [hostports.from_iptables(of, network) for of in tables]
-        from_nft = [hostports.from_nft(listed) for listed in self.firewall.portmap_tables().values()]
-        return hostports.merged([*from_rules, *from_nft])
+    def ports(self, network: str) -> dict[Family, Ports]:
+        """What portmap serves for containers of ``network``, by family."""
+        tables, listed = self.tables(), self.firewall.portmap_tables()
+        return {
+            family: hostports.merged(
+                [
+                    *(hostports.from_iptables(of, network) for (_, f), of in tables.items() if f == family),
+                    hostports.from_nft(listed.get("ip" if family == 4 else "ip6", "")),
+                ]
+            )
+            for family in FAMILIES
+        }
 
     def evidence(self, conf: CanalConf) -> Evidence:
         """What ``checks`` wants to know. Raises ToolFailed, KernelRefused."""
@@ -119,7 +127,7 @@ class Node:
             tree,
             self.kernel.observe(),
             known,
-            self.ports(conf.network, self.tables().values()),
+            hostports.merged(self.ports(conf.network).values()),
             network=OUR_NETWORK,
             boot_id=self.boot_id,
             adopted=self.wired(),

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from towpath.install.migration import HANDBACK, TAKEN, TAKEOVER
 from towpath.migrate import steps
 from towpath.migrate.conflist import SAVED, CanalConf
 from towpath.migrate.steps import Backend, Family, Step
@@ -19,9 +20,6 @@ Direction = Literal["takeover", "handback"]
 
 TOWPATH_CONFLIST = "10-towpath.conflist"
 OUR_PLUGIN = "towpath-cni"
-# Values of the Node's label. Canal's DaemonSet keeps off nodes that say "towpath", Towpath's runs on nodes
-# that say any of them.
-TAKEOVER, TAKEN, HANDBACK = "takeover", "towpath", "handback"
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +73,9 @@ def _takeover(facts: Facts) -> tuple[Step, ...]:
 
 def _handback(facts: Facts) -> tuple[Step, ...]:
     return (
-        steps.HoldAgent("add", "this node is being handed back to Canal: new pods are Canal's"),
+        steps.HoldAgent(
+            "add", "this node is being handed back to Canal: new pods are Canal's", at_least=True
+        ),
         steps.ExportLeases(final=False),
         steps.SwitchConf(on=facts.conf.file, off=TOWPATH_CONFLIST, text=facts.conf.text),
         steps.AwaitCalls(plugins=(OUR_PLUGIN,), patience=facts.patience),

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from towpath.agent import hold
-from towpath.install import configuration
+from towpath.install import configuration, hold
 from towpath.ipam.errors import LeaseStoreError
 from towpath.ipam.host_local import HostLocalBusy
 from towpath.kernel.port import KernelRefused
@@ -185,7 +184,9 @@ class Migration:
             case steps.SaveState():
                 save(node, facts.conf, Path(step.folder))
             case steps.HoldAgent():
-                hold.hold(node.place.state_dir, step.scope, step.reason)
+                now = hold.held(node.place.state_dir)
+                if not (step.at_least and now is not None and now.scope == "all"):
+                    hold.hold(node.place.state_dir, step.scope, step.reason)
             case steps.ReleaseAgent():
                 hold.release(node.place.state_dir)
             case steps.SwitchConf():

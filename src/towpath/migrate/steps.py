@@ -23,10 +23,14 @@ class SaveState(msgspec.Struct, frozen=True, tag=True):
 
 
 class HoldAgent(msgspec.Struct, frozen=True, tag=True):
-    """Have the agent touch nothing ("all"), or attach no new pods ("add")."""
+    """Have the agent touch nothing ("all"), or attach no new pods ("add").
+
+    ``at_least``: one that touches nothing is not let go. It may not know all pods.
+    """
 
     scope: Literal["all", "add"]
     reason: str
+    at_least: bool = False
 
     def describe(self) -> str:
         """One line for people."""

@@ -67,9 +67,11 @@ def _unreachable(error: ClusterUnknown) -> Finding:
 async def _take(store: LeaseStore, att: Attachment) -> None:
     known = store.get(att.container_id, att.ifname)
     if known is not None:
-        if known == att or not known.adopted:
+        # A container's ports and limits are set once. Where ours are known, Canal's may be gone by now.
+        late = (att.ports and not known.ports) or (att.bandwidth and not known.bandwidth)
+        if not known.adopted or not late:
             return
-        await store.release(att.container_id, att.ifname)  # its ports or limits came with the second import
+        await store.release(att.container_id, att.ifname)
     try:
         await store.add(att, ())
     except AddressError as error:
