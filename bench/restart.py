@@ -44,11 +44,11 @@ from towpath.probe.result import Mark, result
 from towpath.probe.run import ProbeRun
 from towpath.probe.strips import Parts
 
-MOVES, MOVES_WITHIN = 10, 90.0  # takeovers and handbacks; seconds after which no other begins
+MOVES, MOVES_WITHIN = 10, 100.0  # takeovers and handbacks; seconds after which no other begins
 TIMES = int(os.environ.get("TOWPATH_BENCH_TIMES", "30"))
 SETTLE = 0.5  # seconds after a fault is mended that still count as its own
 # Seconds until no other round begins: on a slow machine there are fewer rather than a longer run.
-RESTARTS_UNTIL, DAMAGE_UNTIL, FLANNEL_UNTIL = 380.0, 480.0, 560.0
+RESTARTS_UNTIL, DAMAGE_UNTIL, FLANNEL_UNTIL = 365.0, 460.0, 530.0
 REPORT = Path(__file__).parents[1] / "build" / "bench-restart.html"
 MUST_LOSE_NOTHING = ("restart", "kill", "version", CONTROL)
 

@@ -14,7 +14,7 @@ import msgspec
 from towpath.lab.client import LabClient
 
 CONTROL, FLANNEL = "control", "flannel_v026"
-_READY_WITHIN = 30.0
+_READY_WITHIN = 90.0
 _MASQ = "-m comment --comment flanneld_masq"
 
 
@@ -72,7 +72,8 @@ class Cluster:
             if all(n in now and now[n][2] and now[n][1] != before[n][1] for n in nodes):
                 return
             time.sleep(0.1)
-        raise SystemExit(f"no Ready agent on {nodes} after {_READY_WITHIN:.0f} s: {self.agents()}")
+        logs = self.kubectl("logs", "-n", "kube-system", "-l", "k8s-app=towpath", "--tail=5")
+        raise SystemExit(f"no Ready agent on {nodes} after {_READY_WITHIN:.0f} s: {self.agents()}\n{logs}")
 
     def terminate(self, number: int) -> int:
         """SIGTERM, and a new pod: what a rollout does to one node."""

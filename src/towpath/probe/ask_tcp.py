@@ -10,7 +10,7 @@ from towpath.probe.ask import MAGIC, MESSAGE, Loop, tcp_socket
 from towpath.probe.recording import Recording
 
 _RECONNECT = 100_000_000  # nanoseconds between attempts of a broken echo
-_CONNECT_WITHIN = 900_000_000
+_CONNECT_WITHIN = 250_000_000  # a SYN that is lost must not make a gap longer than it is
 _LINE = 512  # longer than any "NAME from CLIENT" line
 
 
