@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Literal, NamedTuple, Protocol
 
+from msgspec.structs import replace
+
 from policy_cases import NAMESPACES, PODS, PORTS, Case, Manifest, Only, Step, named, resolved, truth
 from towpath.kube.client import Client
 from towpath.kube.errors import NotFound
@@ -328,4 +330,5 @@ class Ground:
 
 
 def _kind(manifest: Manifest) -> Kind[Raw]:
-    return _KINDS[manifest["apiVersion"].partition("/")[0], manifest["kind"]]
+    group, _, version = manifest["apiVersion"].partition("/")
+    return replace(_KINDS[group, manifest["kind"]], version=version)

@@ -49,7 +49,10 @@ class Lab:
 def definition(source: Source) -> dict[str, Any]:
     """A custom resource that takes anything."""
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    version = {"name": source.versions[0], "served": True, "storage": True, "schema": schema}
+    versions = [
+        {"name": version, "served": True, "storage": version == source.versions[0], "schema": schema}
+        for version in source.versions
+    ]
     names = {"kind": source.kind, "plural": source.plural, "singular": source.kind.lower()}
     approved = {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/network-policy-api"}
     return {
@@ -58,7 +61,7 @@ def definition(source: Source) -> dict[str, Any]:
             "group": source.group,
             "scope": "Namespaced" if source.namespaced else "Cluster",
             "names": names,
-            "versions": [version],
+            "versions": versions,
         },
     }
 
