@@ -88,7 +88,7 @@ def test_an_expectation_that_is_none(lab: LabClient) -> None:
     assert (code, "is not an RKE2 release" in told) == (2, True), told
     assert verify(lab, "--expect", "v0.1.0")[0] == 0
     code, told = verify(lab, "--expect", NEW)
-    assert (code, "TP7106" in told) == (3, True), told
+    assert (code, "TP7506" in told) == (3, True), told
 
 
 def definition(plural: str, kind: str) -> dict[str, Any]:

@@ -24,3 +24,17 @@ def test_files_are_one_concern(path: Path) -> None:
 
 def test_no_utils_modules() -> None:
     assert not [p for p in SOURCES if p.stem in {"utils", "util", "helpers", "common", "misc"}]
+
+
+def test_no_code_means_two_things() -> None:
+    """Catalogues are merged into one: a code that stands in two would lose one of its meanings."""
+    found = [
+        node.value
+        for path in SOURCES
+        if path.name.startswith("codes")
+        for tree in ast.walk(ast.parse(path.read_text()))
+        if isinstance(tree, ast.Dict)
+        for node in tree.keys
+        if isinstance(node, ast.Constant)
+    ]
+    assert sorted(found) == sorted(set(found))

@@ -115,7 +115,7 @@ def test_a_stale_node_is_named_and_an_image_that_merely_lies_there_is_no_excuse(
     nodes = (NODES[0], node_facts(node("b", lying)))
     parts = only(pod("a", NEW), pod("b", OLD, generation="1"), updated=1)
     told = findings(parts, nodes)
-    assert [f.code for f in told] == ["TP7102", "TP7103"]
+    assert [f.code for f in told] == ["TP7502", "TP7503"]
     assert told[1].object == "Pod/kube-system/canal-b on b"
     found = unexpected(parts, nodes, KNOWN.release(NEW).images, NEW)
     assert {f.object for f in found} == {"Pod/kube-system/canal-b on b"}
@@ -133,14 +133,14 @@ def test_a_container_that_fails_says_why() -> None:
     }
     parts = only(pod("a", NEW), pod("b", NEW, ready="False", **{"calico-node": waiting}), ready=1)
     told = findings(parts, NODES)
-    assert [f.code for f in told] == ["TP7102", "TP7104"]
+    assert [f.code for f in told] == ["TP7502", "TP7504"]
     assert "calico-node CrashLoopBackOff back-off 10s" in told[1].message
 
 
 def test_a_moved_tag_is_told() -> None:
     moved = {"imageID": "docker.io/rancher/hardened-flannel@sha256:other"}
     told = findings(only(pod("a", NEW), pod("b", NEW, **{"kube-flannel": moved})), NODES)
-    assert [(f.code, f.severity) for f in told] == [("TP7107", "warning")]
+    assert [(f.code, f.severity) for f in told] == [("TP7507", "warning")]
     assert "on a and b" in told[0].message
 
 
@@ -155,8 +155,8 @@ def test_an_unseen_template_an_empty_daemonset_and_another_network() -> None:
     unseen = daemonset(NEW, desired=0, updated=0, ready=0)
     unseen["status"]["observedGeneration"] = 1
     parts = components([unseen], ())
-    assert [f.code for f in findings(parts, ())] == ["TP7101", "TP7102"]
-    assert [f.code for f in unexpected(parts, (), {"towpath-agent": "v0.1.0"}, "v0.1.0")] == ["TP7106"]
+    assert [f.code for f in findings(parts, ())] == ["TP7501", "TP7502"]
+    assert [f.code for f in unexpected(parts, (), {"towpath-agent": "v0.1.0"}, "v0.1.0")] == ["TP7506"]
 
 
 def test_other_daemonsets_are_left_out() -> None:

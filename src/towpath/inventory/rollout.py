@@ -42,7 +42,7 @@ def unexpected(
     if not ours & expected.keys():
         found.append(
             Finding(
-                code="TP7106",
+                code="TP7506",
                 object="Cluster",
                 message=f"runs nothing of what {release} consists of ({', '.join(sorted(expected))})",
                 fix="name the release of the network that runs here; `towpath releases` lists them",
@@ -56,7 +56,7 @@ def _counts(part: Component) -> list[Finding]:
     if not part.observed:
         found.append(
             Finding(
-                code="TP7101",
+                code="TP7501",
                 object=part.object,
                 message="its controller has not seen the latest template",
                 fix="wait, and look at kube-controller-manager if it lasts",
@@ -66,7 +66,7 @@ def _counts(part: Component) -> list[Finding]:
     if part.ready < part.desired or part.updated < part.desired:
         found.append(
             Finding(
-                code="TP7102",
+                code="TP7502",
                 object=part.object,
                 message=f"{part.desired} wanted, {part.updated} updated, {part.ready} ready",
                 fix="the pods that are not are named below; kubectl describe them",
@@ -75,7 +75,7 @@ def _counts(part: Component) -> list[Finding]:
     if not part.desired:
         found.append(
             Finding(
-                code="TP7102",
+                code="TP7502",
                 object=part.object,
                 message="no node is meant to run it",
                 fix="look at its node selector and tolerations",
@@ -93,13 +93,13 @@ def _pod(part: Component, pod: NetworkPod, ready: set[str]) -> list[Finding]:
             if part.strategy == "OnDelete"
             else "wait for the DaemonSet's controller to replace it"
         )
-        found.append(Finding(code="TP7103", object=where, message="was made from an older template", fix=fix))
+        found.append(Finding(code="TP7503", object=where, message="was made from an older template", fix=fix))
     if not pod.ready:
         whys = "; ".join(f"{one.name} {one.why or one.state}" for one in pod.containers if not _well(one))
         lost = "" if pod.node in ready else " (its node is not Ready either)"
         found.append(
             Finding(
-                code="TP7104",
+                code="TP7504",
                 object=where,
                 message=f"is not ready: {whys or 'no container says why'}{lost}",
                 fix=f"kubectl describe pod -n {part.namespace} {pod.name}",
@@ -122,7 +122,7 @@ def _retagged(part: Component) -> list[Finding]:
                 ids.setdefault(replace(one.image, digest=""), {}).setdefault(digest, pod.node)
     return [
         Finding(
-            code="TP7107",
+            code="TP7507",
             object=part.object,
             message=f"{image} is not the same image on {' and '.join(sorted(nodes.values()))}",
             fix="pull it afresh on the nodes; pin it by digest",
@@ -138,7 +138,7 @@ def _other(
 ) -> Finding:
     lying = f"; {one.image.name}:{tag} lies on the node, but is not what runs" if lies else ""
     return Finding(
-        code="TP7105",
+        code="TP7505",
         object=f"Pod/{part.namespace}/{pod.name} on {pod.node}",
         message=f"{one.name} runs {one.image}, {release} has {tag}{lying}",
         fix="roll the DaemonSet on this node",

@@ -62,38 +62,38 @@ UPGRADE: dict[str, Code] = {
         "Two of its images hold different versions of Calico.",
         "Choose another chart.",
     ),
-    "TP7101": Code(
+    "TP7501": Code(
         "A DaemonSet's controller has not seen its latest template",
         "kube-controller-manager is not running or behind: what the DaemonSet's status says is old.",
         "Wait; look at kube-controller-manager if it lasts.",
     ),
-    "TP7102": Code(
+    "TP7502": Code(
         "A DaemonSet of the pod network is not complete",
         "On some node it is not updated or not ready, or no node is meant to run it.",
         "Look at the pods that the other findings name.",
     ),
-    "TP7103": Code(
+    "TP7503": Code(
         "A pod of the network was made from an older template",
         "The DaemonSet was changed and the node's turn has not come, or it waits to be deleted (OnDelete).",
         "Wait for the roll, or delete the pod when its turn has come.",
     ),
-    "TP7104": Code(
+    "TP7504": Code(
         "A pod of the network is not ready",
         "A container waits, fails or does not answer its readiness probe; the message names it.",
         "kubectl describe the pod and read the container's log.",
     ),
-    "TP7105": Code(
+    "TP7505": Code(
         "A node runs another version than the release expected",
         "The image that the container was started from is not the one RKE2 lists for the release. That the "
         "right one lies on the node (node.status.images) says only that it was pulled.",
         "Roll the DaemonSet on this node.",
     ),
-    "TP7106": Code(
+    "TP7506": Code(
         "The cluster runs nothing of the release expected",
         "None of its images is in a DaemonSet's template: the cluster has another network.",
         "Name the release of the network that runs.",
     ),
-    "TP7107": Code(
+    "TP7507": Code(
         "One tag is two images",
         "Nodes have pulled the same tag at different times, and it was moved in between, or they differ in "
         "architecture and the registry gives no common index.",
