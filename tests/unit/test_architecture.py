@@ -29,7 +29,7 @@ def test_no_utils_modules() -> None:
 def test_no_code_means_two_things() -> None:
     """Catalogues are merged into one: a code that stands in two would lose one of its meanings."""
     found = [
-        node.value
+        str(node.value)
         for path in SOURCES
         if path.name.startswith("codes")
         for tree in ast.walk(ast.parse(path.read_text()))
