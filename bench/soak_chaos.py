@@ -36,10 +36,12 @@ from towpath.lab.rundir import LabError
 LAB, NODES = "soak", ["n1", "n2", "n3"]
 TOWPATH = (sys.executable, "-m", "towpath")
 DEPLOYMENTS: Kind[Raw] = Kind(plural="deployments", type=dict, group="apps")
+RAW_PODS: Kind[Raw] = Kind(plural="pods", type=dict)
 POLICIES: Kind[Raw] = Kind(plural="networkpolicies", type=dict, group="networking.k8s.io")
 _SETTLED_WITHIN = 120.0
-# Seconds: the kubelet's pause before it starts an agent again, and until one knows the cluster again.
-_RESTART, _INFORMED = 25.0, 15.0
+# Seconds until an agent has mended what was damaged while it was dead, and done what waited for it. The
+# kubelet starts one that is killed often after pauses of up to minutes.
+_INFORMED = 10.0
 _LEASES = (
     "import sqlite3; db = sqlite3.connect('/var/lib/towpath/leases.db');"
     "print(*(row[0] for row in db.execute('SELECT address FROM leases')))"
@@ -73,8 +75,8 @@ class Chaos:
     def __init__(self, lab: LabClient, client: Client, watch: Watch) -> None:
         self._lab, self._client, self._watch = lab, client, watch
         self.done: Counter[str] = Counter()
-        self._api_up = True
-        self._killed: dict[str, float] = {}
+        self._restarts: dict[str, int] = {}
+        self._dead: dict[str, int] = {}
         self._ignorant: set[str] = set()
 
     async def prepare(self) -> None:
@@ -106,15 +108,8 @@ class Chaos:
             case "no-policy":
                 with suppress(KubeError):
                     await self._client.delete(POLICIES, f"p{action.number}", "default")
-            case "api-down":
-                await asyncio.to_thread(self._lab.call, "api-down")
-                self._api_up = False
-            case "api-up":
-                await asyncio.to_thread(self._lab.call, "api-up")
-                self._api_up = True
-                for node in self._ignorant:
-                    self._watch.mended(node, _INFORMED)
-                self._ignorant.clear()
+            case "api-down" | "api-up":
+                await asyncio.to_thread(self._lab.call, action.verb)
             case "heal":
                 await asyncio.to_thread(self._lab.call, "heal", node=action.node)
                 self._watch.mended(action.node, GRACE["cut"])
@@ -122,18 +117,17 @@ class Chaos:
                 await self._break(action)
 
     async def _break(self, action: Action) -> None:
-        node, now = action.node, self._watch.now
+        node = action.node
         if action.verb in GRACE:
             self._watch.broken(node)
         with suppress(LabError):  # no such route: its repair is not over yet
             await asyncio.to_thread(self._lab.call, action.verb, node=node)
-        lately = now - self._killed.get(node, -_RESTART) < _RESTART
         if action.verb == "kill-agent":
-            self._killed[node] = now
-        elif lately and not self._api_up:
+            self._dead.setdefault(node, self._restarts.get(node, 0))
+        elif node in self._dead:
             self._ignorant.add(node)
         elif action.verb != "cut":
-            self._watch.mended(node, GRACE[action.verb] + (_RESTART if lately else 0.0))
+            self._watch.mended(node, GRACE[action.verb])
 
     async def _delete_one(self, number: int) -> None:
         pods = [p for p in (await self._client.list(PODS, "default")).items if "guests" in p.metadata.name]
@@ -156,6 +150,7 @@ class Chaos:
                     for p in pods
                 )
                 self.tell(pods)
+                await self.see_agents()
                 if ready and len(guests) == wanted:
                     return True
             await asyncio.sleep(0.5)
@@ -167,6 +162,19 @@ class Chaos:
             node = pod.metadata.name.removeprefix("anchor-")
             if pod.metadata.name.startswith("anchor-") and (ips := pod.status.pod_ips):
                 self._watch.addresses[node] = [ip.ip for ip in ips]
+
+    async def see_agents(self) -> None:
+        """Which of those that were killed are back. Raises KubeError."""
+        for pod in (await self._client.list(RAW_PODS, "kube-system")).items:
+            node, status = pod["spec"].get("nodeName", ""), pod.get("status", {})
+            containers = status.get("containerStatuses") or []
+            count = sum(container["restartCount"] for container in containers)
+            self._restarts[node] = count
+            if count > self._dead.get(node, count) and all(c["ready"] for c in containers):
+                del self._dead[node]
+                if node in self._ignorant:
+                    self._ignorant.discard(node)
+                    self._watch.mended(node, _INFORMED)
 
 
 async def addresses(client: Client) -> tuple[dict[str, set[str]], list[str]]:
@@ -191,8 +199,12 @@ def leased(node: str) -> set[str]:
 async def judge(client: Client, kubeconfig: str) -> dict[str, Any]:
     """What is wrong at the end. Leases that nobody holds are collected within two resyncs."""
     command = [*TOWPATH, "verify", "--kubeconfig", kubeconfig, "-o", "json"]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=300)
-    said = json.loads(done.stdout) if done.stdout.strip() else {"nodes": [], "reachability": []}
+    for _ in range(2):
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=300)
+        said = json.loads(done.stdout) if done.stdout.strip() else {"nodes": [], "reachability": []}
+        if all(node["state"] == "ok" for node in said["nodes"]):
+            break
+        await asyncio.sleep(_INFORMED)
     deadline = time.monotonic() + 20
     while True:
         used, twice = await addresses(client)
@@ -231,6 +243,7 @@ async def soak(lab: LabClient, seed: int, minutes: float) -> dict[str, Any]:
             if api_up:
                 with suppress(KubeError):
                     chaos.tell((await client.list(PODS, "default")).items)
+                    await chaos.see_agents()
         settled = await chaos.settle()
         await asyncio.sleep(5)
         watching.cancel()
