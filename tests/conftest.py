@@ -7,6 +7,7 @@ exists, by the test process itself, so that plain ``pytest`` is all a developer 
 import asyncio
 import ctypes
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,8 @@ def _unshare() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Enter the namespaces once, before collection. nft, tc and bridge are not on an ordinary PATH."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"
+    # A shell's background job begins with it ignored, and so would every program that the tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Otherwise pytest-asyncio, asking for the current loop on Python < 3.14, makes one nobody closes, and
     # the ResourceWarning fails whichever test the collector happens to run in.
     asyncio.set_event_loop(None)

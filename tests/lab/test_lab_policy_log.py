@@ -96,7 +96,10 @@ def test_following_goes_on_when_an_agent_is_killed(lab: LabClient, kubectl: Kube
             eventually(lambda: ports() - first, seconds=60, pause=0.5)
         finally:
             following.send_signal(signal.SIGINT)
-            following.communicate(timeout=20)
+            try:
+                following.communicate(timeout=20)
+            except subprocess.TimeoutExpired:
+                following.kill()
     assert following.returncode == 130
 
 
