@@ -219,7 +219,7 @@ async def test_a_damaged_store_is_told_and_mended(fresh: AttachNode) -> None:
     path.write_bytes(b"garbage " * 1000)
     async with fresh.agent() as agent:
         code, text = await refused(fresh.add("c1"))
-        assert code == ErrorCode.IO_FAILURE and "not a database" in text and "move the file aside" in text
+        assert code == ErrorCode.IO_FAILURE and "not a database" in text and "put aside and made anew" in text
         assert "not a database" in await status(fresh)
         assert [f.code for f in agent.findings()] == ["TP4004"]
         assert fresh.leftovers() == []

@@ -186,7 +186,7 @@ async def test_another_underlay_address_moves_the_tunnels(n1: AgentNode, api: Fa
         return str(link.kind.local) if link is not None and isinstance(link.kind, Vxlan) else ""
 
     assert await n1.until(lambda: local() == "172.30.0.21", 5) < 1.5
-    await n1.until(lambda: notes(api)[FLANNEL + "public-ip"] == "172.30.0.21")
+    await n1.until(lambda: notes(api).get(FLANNEL + "public-ip") == "172.30.0.21")
     state = n1.observe()
     assert state.links["flannel.1"].mac == mac
     assert {str(f.dst) for f in state.fdb} == {"172.30.0.12", "fd00:172:30::12"}
@@ -240,5 +240,5 @@ async def test_our_own_device_with_an_old_endpoint_is_no_foreign_one(
     n1.ip("addr del 172.30.0.11/24 dev und0")
     n1.ip("addr add 172.30.0.21/24 dev und0")
     n1.start()
-    await n1.until(lambda: notes(api)[FLANNEL + "public-ip"] == "172.30.0.21")
+    await n1.until(lambda: notes(api).get(FLANNEL + "public-ip") == "172.30.0.21")
     assert n1.observe().links["flannel.1"].mac == mac

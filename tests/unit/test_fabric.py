@@ -181,7 +181,10 @@ def test_an_incompatible_device_is_recreated_with_all_its_entries() -> None:
     wanted = node_state(snapshot(node(1), node(2), network=V4_ONLY))
     link = wanted.state.links["flannel.1"]
     assert isinstance(link.kind, Vxlan)
-    for change in ({"vni": 2}, {"port": 4789}, {"underlay": "eth1"}, {"gbp": True}):
+    foreign = replace(link, kind=replace(link.kind, vni=2))
+    ops = diff(replace(wanted.state, links={"flannel.1": foreign}), wanted.state, wanted.scope)
+    assert DelLink("flannel.1") not in ops, "another VNI's device only has our name"
+    for change in ({"port": 4789}, {"underlay": "eth1"}, {"gbp": True}):
         other = replace(link, kind=replace(link.kind, **change))
         ops = diff(replace(wanted.state, links={"flannel.1": other}), wanted.state, wanted.scope)
         assert ops[0] == DelLink("flannel.1")
