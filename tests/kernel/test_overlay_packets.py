@@ -225,7 +225,8 @@ def test_an_incompatible_device_is_replaced(pair: tuple[Machine, Machine]) -> No
     one.sh(
         one.netns,
         "ip link del flannel.1;"
-        f"ip link add flannel.1 address {mac(1)} type vxlan id 1 local 172.30.0.11 dev eth0 dstport 4789 nolearning",
+        f"ip link add flannel.1 address {mac(1)} type vxlan id 1 local 172.30.0.11 dev eth0"
+        " dstport 4789 nolearning",
     )
     assert [op for op in one.reconcile() if isinstance(op, DelLink)] == [DelLink("flannel.1")]
     assert one.reconcile() == ()
