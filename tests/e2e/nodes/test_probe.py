@@ -26,7 +26,11 @@ def test_agents_are_replaced_under_probes_and_nothing_is_lost(cluster: Installed
     total = result["total"]
     print(f"probe: {result['judgement']['level']}, {total}")
     assert (total["lost"], total["opened"]) == (0, 0)
-    assert "towpath-probe" not in cluster.real.kubectl("get", "namespaces")
+
+    def gone() -> bool:
+        return "towpath-probe" not in cluster.real.kubectl("get", "namespaces")
+
+    cluster.real.wait_until(gone, "the probe's namespace gone", 180)
 
 
 def probed(cluster: Installed, folder: Path, *arguments: str) -> dict[str, Any]:
