@@ -34,6 +34,7 @@ from towpath.agent.repairs import Repairs
 from towpath.agent.report import Verification, shortened
 from towpath.agent.runner import Runner
 from towpath.agent.settings_watch import SettingsWatch
+from towpath.agent.step_findings import blind, step_findings
 from towpath.agent.surroundings import Cluster, Standalone, Surroundings
 from towpath.api.report import AgentReport
 from towpath.cni import server
@@ -330,14 +331,12 @@ class Agent:
     def _findings(self) -> list[Finding]:
         found = [*self._reconciler.findings, *self._attachments.findings()]
         if self._step is not None:
-            found += [_refusal(op.describe(), e, self._settings.node_name) for op, e in self._step.failed]
-            found += [_gone(name, self._settings.node_name) for name in self._step.missing]
-            found += [_foreign(told, self._settings.node_name) for told in self._step.foreign]
+            found += step_findings(self._step, self._settings.node_name)
         found += self._repairs.findings(self._settings.node_name)
         if self._probe is not None:
             found += offload_findings(self._probe, self._settings.node_name)
         if self._kernel_problem:
-            found.append(_blind(self._settings.node_name, self._kernel_problem))
+            found.append(blind(self._settings.node_name, self._kernel_problem))
         return found + self._around.findings()
 
     def _gauges(self) -> Iterable[Sample]:
@@ -387,31 +386,3 @@ async def _until(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -> None:
 
 def _since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _refusal(operation: str, error: KernelRefused, node: str) -> Finding:
-    return Finding(
-        code="TP1020",
-        object=f"Node/{node}",
-        message=f"{operation}: {error.reason}",
-        fix=error.hint or "see what else manages this node's network; it is tried again and again",
-    )
-
-
-def _blind(node: str, problem: str) -> Finding:
-    fix = "see the agent's log; what is in the kernel stays as it is meanwhile"
-    return Finding(code="TP1022", object=f"Node/{node}", message=problem, fix=fix)
-
-
-def _foreign(told: str, node: str) -> Finding:
-    fix = "find out whose it is; rename or delete it (ip link del), and ours is made at once"
-    return Finding(code="TP1024", object=f"Node/{node}", message=told, fix=fix)
-
-
-def _gone(link: str, node: str) -> Finding:
-    return Finding(
-        code="TP3016",
-        object=f"{link} on {node}",
-        message="the link of a pod is gone, and only the runtime can make a new one",
-        fix="delete the pod; its controller makes another",
-    )

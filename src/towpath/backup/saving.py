@@ -14,14 +14,10 @@ from towpath.backup.sections import GROUPS, belongs, section
 from towpath.kube.client import Client
 from towpath.kube.discovery import listable
 from towpath.kube.errors import Forbidden, NotFound
-from towpath.kube.kinds import NAMESPACES, NODES, Kind, Raw
+from towpath.kube.kinds import CONFIG_MAPS, DEFINITIONS, NAMESPACES, NODES, Kind, Raw
 
 _STORED, _SHOWN = "crd.projectcalico.org", "projectcalico.org"
-_CONFIG_MAPS: Kind[Raw] = Kind(plural="configmaps", type=dict)
-_DEFINITIONS: Kind[Raw] = Kind(
-    plural="customresourcedefinitions", type=dict, group="apiextensions.k8s.io", namespaced=False
-)
-_CORE = ((NAMESPACES.raw(), "Namespace"), (NODES.raw(), "Node"), (_DEFINITIONS, "CustomResourceDefinition"))
+_CORE = ((NAMESPACES.raw(), "Namespace"), (NODES.raw(), "Node"), (DEFINITIONS, "CustomResourceDefinition"))
 Progress = Callable[[str], None]
 
 
@@ -56,10 +52,10 @@ async def read(client: Client, progress: Progress) -> Read:
     ]
     lists: dict[Kind[Raw], list[Raw]] = {}
     left_out = []
-    for number, (kind, name) in enumerate([*wanted, (_CONFIG_MAPS, "ConfigMap")], 1):
+    for number, (kind, name) in enumerate([*wanted, (CONFIG_MAPS, "ConfigMap")], 1):
         progress(f"reading {kind.plural} ({number}/{len(wanted) + 1})")
         try:
-            space = "kube-system" if kind is _CONFIG_MAPS else ""
+            space = "kube-system" if kind is CONFIG_MAPS else ""
             found = (await client.list(kind, space)).items
         except (Forbidden, NotFound) as refused:
             left_out.append(str(refused))

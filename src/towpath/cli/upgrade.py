@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def status(watch: bool, kubeconfig: str, context: str, output: str) -> None:
         while True:
             now = await once(client)
             if now != shown:
-                emit(now, output, lambda now=now: _screen(now))  # type: ignore[misc]
+                emit(now, output, partial(_screen, now))
             if not watch or now["mode"] in ("done", "rolled-back"):
                 return
             shown = now

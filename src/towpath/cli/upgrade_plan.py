@@ -17,10 +17,10 @@ from towpath.cli.verify_rollout import expected_images
 from towpath.inventory.cluster import Inventory
 from towpath.inventory.components import Component
 from towpath.kube.client import Client
+from towpath.kube.kinds import DAEMONSETS
 from towpath.preflight.checks import PREFLIGHT
 from towpath.preflight.situation import Answer, Situation, run
 from towpath.upgrade import plan as plans
-from towpath.upgrade.conductor import DAEMONSETS
 from towpath.upgrade.plan import Gates, Plan, PlanError
 from towpath.upgrade.survey import survey
 

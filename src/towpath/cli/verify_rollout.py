@@ -12,10 +12,9 @@ from towpath.cli.output import mark, table
 from towpath.inventory import components, rollout
 from towpath.inventory.components import Component, NodeFacts
 from towpath.kube.client import Client
-from towpath.kube.kinds import NODES, PODS, Kind, Raw
+from towpath.kube.kinds import DAEMONSETS, NODES, PODS
 from towpath.model.finding import Finding
 
-DAEMONSETS: Kind[Raw] = Kind(plural="daemonsets", type=dict, group="apps")
 OURS = "towpath-agent"
 
 

@@ -39,3 +39,9 @@ NODES = Kind(plural="nodes", type=core.Node, namespaced=False)
 PODS = Kind(plural="pods", type=core.Pod)
 NAMESPACES = Kind(plural="namespaces", type=core.Namespace, namespaced=False)
 EVENTS: Kind[Raw] = Kind(plural="events", type=dict)
+DAEMONSETS: Kind[Raw] = Kind(plural="daemonsets", type=dict, group="apps")
+CONFIG_MAPS: Kind[Raw] = Kind(plural="configmaps", type=dict)
+LEASES: Kind[Raw] = Kind(plural="leases", type=dict, group="coordination.k8s.io")
+DEFINITIONS: Kind[Raw] = Kind(
+    plural="customresourcedefinitions", type=dict, group="apiextensions.k8s.io", namespaced=False
+)

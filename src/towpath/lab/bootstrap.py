@@ -8,11 +8,10 @@ from typing import Any
 
 from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, KubeError, NotFound, ServerError, Unreachable
-from towpath.kube.kinds import NODES, PODS, Kind, Raw
+from towpath.kube.kinds import DAEMONSETS, NODES, PODS, Kind, Raw
 from towpath.lab import credentials, manifests, rundir
 from towpath.lab.topology import LabSpec
 
-DAEMONSETS: Kind[Raw] = Kind(plural="daemonsets", type=dict, group="apps")
 CRDS: Kind[Raw] = Kind(
     plural="customresourcedefinitions", type=dict, group="apiextensions.k8s.io", namespaced=False
 )

@@ -12,13 +12,12 @@ from typing import Any
 from towpath import __version__
 from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, KubeError, NotFound
-from towpath.kube.kinds import NODES, Kind, Raw
+from towpath.kube.kinds import LEASES, NODES, Kind, Raw
 from towpath.lab.kubelet_cni import Cni, CniFailed
 from towpath.lab.kubelet_status import image_id, rfc3339, tagged_name
 from towpath.lab.topology import LabSpec, NodeSpec, internal_ips
 from towpath.log import get_logger
 
-LEASES: Kind[Raw] = Kind(plural="leases", type=dict, group="coordination.k8s.io")
 LEASE_NAMESPACE = "kube-node-lease"
 _RAW_NODES: Kind[Raw] = NODES.raw()
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from towpath.kube.client import Client
 from towpath.kube.errors import NotFound
-from towpath.kube.kinds import Kind, Raw
+from towpath.kube.kinds import CONFIG_MAPS, Kind, Raw
 from towpath.lab.kubelet_spec import Container, EnvSource, FilesOf, KeySelector, KeyToPath, Pod, Volume
 from towpath.lab.rootfs import Mount
 
-CONFIG_MAPS: Kind[Raw] = Kind(plural="configmaps", type=dict)
 SECRETS: Kind[Raw] = Kind(plural="secrets", type=dict)
 _TOKENS: Kind[Raw] = Kind(plural="serviceaccounts", type=dict)
 

@@ -75,10 +75,13 @@ class _Judges(NamedTuple):
     chains: ConnectionChains
 
 
+_SAMPLING = Sampling()
+
+
 class Engine:
     """Synchronous and deterministic. Removing what is not there, and putting what is, changes nothing."""
 
-    def __init__(self, table: str = TABLE, sampling: Sampling = Sampling()) -> None:  # noqa: B008 (a value)
+    def __init__(self, table: str = TABLE, sampling: Sampling = _SAMPLING) -> None:
         self._program = LiveProgram(table, (CLASS4, CLASS6, NET_CLASS4, NET_CLASS6), apart=(POD_FROM, POD_TO))
         maps, vocabulary = self._program.maps, Vocabulary()
         self._terms = Terms()

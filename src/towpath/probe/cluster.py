@@ -9,14 +9,13 @@ from typing import Any
 from towpath.api.core import Node, Pod
 from towpath.kube.client import Client
 from towpath.kube.errors import ApiError, NotFound
-from towpath.kube.kinds import NAMESPACES, NODES, PODS, Kind, Raw
+from towpath.kube.kinds import DAEMONSETS, NAMESPACES, NODES, PODS, Kind, Raw
 from towpath.probe import objects
 from towpath.probe.objects import Run
 from towpath.probe.paths import Found
 from towpath.probe.plan import Plan
 
 SERVICES: Kind[Raw] = Kind(plural="services", type=dict)
-DAEMONSETS: Kind[Raw] = Kind(plural="daemonsets", type=dict, group="apps")
 POLICIES: Kind[Raw] = Kind(plural="networkpolicies", type=dict, group="networking.k8s.io")
 _READY_WITHIN, _ASK_EVERY = 120.0, 0.2
 _GONE_WITHIN = 60.0

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from towpath.inventory.components import component_pod
 from towpath.kube.client import Client
 from towpath.kube.errors import Conflict, Malformed, NotFound, Unreachable
-from towpath.kube.kinds import NODES, PODS, Kind, Raw
+from towpath.kube.kinds import DAEMONSETS, NODES, PODS, Raw
 from towpath.upgrade import conduct
 from towpath.upgrade.conduct import DeletePod, Gate, Note, Seen, SeenPod, SetImages, SetStrategy, Wait
 from towpath.upgrade.gates import Verdict
@@ -16,7 +16,6 @@ from towpath.upgrade.journal import Event, Journal, Mode, Record
 from towpath.upgrade.logbook import Logbook
 from towpath.upgrade.plan import Plan
 
-DAEMONSETS: Kind[Raw] = Kind(plural="daemonsets", type=dict, group="apps")
 _LOOK_EVERY = 1.0
 _AGAIN_AFTER = 2.0
 

@@ -11,10 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
-from towpath.kube.kinds import Kind, Raw
+from towpath.kube.kinds import LEASES, Raw
 
 NAME, SECONDS, RENEW_EVERY = "towpath-upgrade", 20, 5.0
-_LEASES: Kind[Raw] = Kind(plural="leases", type=dict, group="coordination.k8s.io")
 _FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -41,15 +40,15 @@ async def _take(client: Client, identity: str, namespace: str) -> None:
     spec = _spec(identity)
     meta = {"name": NAME, "namespace": namespace}
     try:
-        await client.create(_LEASES, {"metadata": meta, "spec": spec}, namespace)
+        await client.create(LEASES, {"metadata": meta, "spec": spec}, namespace)
         return
     except AlreadyExists:
-        raw = await client.get(_LEASES, NAME, namespace)
+        raw = await client.get(LEASES, NAME, namespace)
     holder = (raw.get("spec") or {}).get("holderIdentity") or ""
     if holder not in ("", identity) and not _expired(raw):
         raise Held(f"{holder} conducts it (Lease {namespace}/{NAME}); wait, or end that process")
     try:
-        await client.update(_LEASES, {**raw, "spec": spec})
+        await client.update(LEASES, {**raw, "spec": spec})
     except Conflict as e:
         raise Held(f"another has begun at the same moment (Lease {namespace}/{NAME})") from e
 
@@ -58,16 +57,16 @@ async def _renew(client: Client, identity: str, namespace: str) -> None:
     while True:
         await asyncio.sleep(RENEW_EVERY)
         with contextlib.suppress(KubeError):  # the next time, or not: then another may take over
-            await client.patch(_LEASES, NAME, {"spec": _spec(identity)}, namespace)
+            await client.patch(LEASES, NAME, {"spec": _spec(identity)}, namespace)
 
 
 async def _release(client: Client, identity: str, namespace: str) -> None:
     try:
-        raw = await client.get(_LEASES, NAME, namespace)
+        raw = await client.get(LEASES, NAME, namespace)
     except NotFound:
         return
     if (raw.get("spec") or {}).get("holderIdentity") == identity:
-        await client.update(_LEASES, {**raw, "spec": {**raw["spec"], "holderIdentity": ""}})
+        await client.update(LEASES, {**raw, "spec": {**raw["spec"], "holderIdentity": ""}})
 
 
 def _spec(identity: str) -> Raw:

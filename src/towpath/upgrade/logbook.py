@@ -7,13 +7,12 @@ import msgspec
 
 from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, Conflict, NotFound
-from towpath.kube.kinds import Kind, Raw
+from towpath.kube.kinds import CONFIG_MAPS, Raw
 from towpath.upgrade import plan as plans
 from towpath.upgrade.journal import Journal, Record
 from towpath.upgrade.plan import Plan, PlanError
 
 NAME = "towpath-upgrade"
-_CONFIG_MAPS: Kind[Raw] = Kind(plural="configmaps", type=dict)
 _TRIES = 20
 
 
@@ -30,7 +29,7 @@ class Logbook:
     async def read(self) -> tuple[Plan, Journal] | None:
         """None: no upgrade was ever begun. Raises Unreadable."""
         try:
-            raw = await self._client.get(_CONFIG_MAPS, NAME, self._namespace)
+            raw = await self._client.get(CONFIG_MAPS, NAME, self._namespace)
         except NotFound:
             return None
         return self._parsed(raw)
@@ -40,10 +39,10 @@ class Logbook:
         data = {"plan": plans.dump(plan).decode(), "journal": ""}
         meta = {"name": NAME, "namespace": self._namespace, "labels": {"app.kubernetes.io/name": "towpath"}}
         try:
-            await self._client.create(_CONFIG_MAPS, {"metadata": meta, "data": data}, self._namespace)
+            await self._client.create(CONFIG_MAPS, {"metadata": meta, "data": data}, self._namespace)
             return
         except AlreadyExists:
-            raw = await self._client.get(_CONFIG_MAPS, NAME, self._namespace)
+            raw = await self._client.get(CONFIG_MAPS, NAME, self._namespace)
         before, journal = self._parsed(raw)
         if before.hash == plan.hash and journal.mode not in ("done", "rolled-back"):
             return
@@ -52,16 +51,16 @@ class Logbook:
                 f"an upgrade to {before.target} is under way ({journal.mode}): "
                 "towpath upgrade resume or towpath upgrade rollback ends it"
             )
-        await self._client.update(_CONFIG_MAPS, {**raw, "data": data})
+        await self._client.update(CONFIG_MAPS, {**raw, "data": data})
 
     async def note(self, record: Record, after: Journal) -> None:
         """Add one to the journal as it was read; raises Conflict when somebody has written meanwhile."""
-        raw = await self._client.get(_CONFIG_MAPS, NAME, self._namespace)
+        raw = await self._client.get(CONFIG_MAPS, NAME, self._namespace)
         _, journal = self._parsed(raw)
         if journal != after:
             raise Conflict("append", f"configmaps/{NAME}", "somebody else has written meanwhile")
         data = {**raw["data"], "journal": (journal + record).text()}
-        await self._client.update(_CONFIG_MAPS, {**raw, "data": data})
+        await self._client.update(CONFIG_MAPS, {**raw, "data": data})
 
     async def say(self, record: Record, refused: Callable[[Journal], str]) -> Journal:
         """Somebody's word, whatever the conductor writes meanwhile. ``refused``: why not, empty for yes.
@@ -69,14 +68,14 @@ class Logbook:
         Raises Unreadable for what is refused, or when others change the journal without end.
         """
         for _ in range(_TRIES):
-            raw = await self._client.get(_CONFIG_MAPS, NAME, self._namespace)
+            raw = await self._client.get(CONFIG_MAPS, NAME, self._namespace)
             _, journal = self._parsed(raw)
             if why := refused(journal):
                 raise Unreadable(why)
             longer = journal + record
             try:
                 data = {**raw["data"], "journal": longer.text()}
-                await self._client.update(_CONFIG_MAPS, {**raw, "data": data})
+                await self._client.update(CONFIG_MAPS, {**raw, "data": data})
                 return longer
             except Conflict:
                 await asyncio.sleep(0.05)

@@ -12,14 +12,12 @@ from towpath.inventory.cluster import Inventory
 from towpath.kube.client import Client
 from towpath.kube.discovery import listable
 from towpath.kube.errors import Forbidden, NotFound
-from towpath.kube.kinds import NODES, PODS, Kind, Raw
+from towpath.kube.kinds import CONFIG_MAPS, DAEMONSETS, NODES, PODS, Kind, Raw
 
 T = TypeVar("T")
 
 SYSTEM = "kube-system"
-_DAEMONSETS: Kind[Raw] = Kind(plural="daemonsets", type=dict, group="apps")
 _SECRETS: Kind[Raw] = Kind(plural="secrets", type=dict)
-_CONFIG_MAPS: Kind[Raw] = Kind(plural="configmaps", type=dict)
 _CHARTS: Kind[Raw] = Kind(plural="helmcharts", type=dict, group="helm.cattle.io")
 _CONFIGS: Kind[Raw] = Kind(plural="helmchartconfigs", type=dict, group="helm.cattle.io")
 _SNAPSHOTS: Kind[Raw] = Kind(plural="etcdsnapshotfiles", type=dict, group="k3s.cattle.io", namespaced=False)
@@ -53,12 +51,12 @@ async def survey(client: Client, now: datetime, progress: Callable[[str], None])
     uid, server = await identity(client)
     reader = _Reader(client, progress)
     nodes, pods = (await client.list(NODES.raw())).items, (await client.list(PODS.raw())).items
-    daemonsets = await reader.list(_DAEMONSETS)
+    daemonsets = await reader.list(DAEMONSETS)
     charts, configs, secrets, maps = [
         await reader.list(_CHARTS, SYSTEM),
         await reader.list(_CONFIGS, SYSTEM),
         await reader.list(_SECRETS, SYSTEM, labels="owner=helm"),
-        await reader.list(_CONFIG_MAPS, SYSTEM),
+        await reader.list(CONFIG_MAPS, SYSTEM),
     ]
     held = cluster.pods_by_node(pods)
     return Inventory(
