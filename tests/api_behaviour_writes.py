@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from api_cluster import CRDS, DEPLOYMENTS, MAPS, NODES, PODS, SERVICES, Cluster, Space, eventually, space
+from towpath.catalogue import load
 from towpath.kube.errors import AlreadyExists, BadRequest, Conflict, Invalid, NotFound
-from towpath.kube.kinds import Kind, Raw
+from towpath.kube.kinds import DAEMONSETS, Kind, Raw
+from towpath.lab import canal
+from towpath.upgrade.conductor import images_patch, strategy_patch
 
 GADGETS: Kind[Raw] = Kind(plural="gadgets", type=dict, group="example.org")
 
@@ -256,6 +259,27 @@ class Writes:
         async with here.watching(GADGETS) as watch:
             await here.client.delete(GADGETS, "g", here.namespace)
             assert await watch.types(1) == [("DELETED", "g")]
+
+    async def test_a_daemonset_as_the_conductor_changes_it(self, here: Space) -> None:
+        """Nothing stays of the strategy before, and of the template only the images change."""
+        before = canal.daemonset(load.builtin().release("v1.32.1+rke2r1"))
+        before["metadata"]["namespace"] = here.namespace
+        made = await here.client.create(DAEMONSETS, before, here.namespace)
+
+        async def patched(body: dict[str, Any]) -> Raw:
+            return await here.client.patch(DAEMONSETS, canal.NAME, body, here.namespace, type="strategic")
+
+        frozen = await patched(strategy_patch({"type": "OnDelete"}))
+        assert frozen["spec"]["updateStrategy"] == {"type": "OnDelete"}
+        images = {"install-cni": "x/hardened-calico:1", "kube-flannel": "x/hardened-flannel:2"}
+        changed = await patched(images_patch(frozen, images))
+        for key in ("initContainers", "containers"):
+            for old, new in zip(
+                made["spec"]["template"]["spec"][key], changed["spec"]["template"]["spec"][key], strict=True
+            ):
+                assert new == {**old, "image": images.get(old["name"], old["image"])}
+        released = await patched(strategy_patch(made["spec"]["updateStrategy"]))
+        assert released["spec"]["updateStrategy"] == made["spec"]["updateStrategy"]
 
 
 def _gadget(name: str, **spec: Any) -> Raw:

@@ -97,11 +97,11 @@ class Conductor:
         match action:
             case SetStrategy(strategy, event):
                 await self._note(journal, event)
-                body = {"spec": {"updateStrategy": {"$retainKeys": list(strategy), **strategy}}}
-                await self._patch(plan, body)
+                await self._patch(plan, strategy_patch(strategy))
             case SetImages(images, text):
                 await self._note(journal, "template", "", text)
-                await self._set_images(plan, images)
+                raw = await self._client.get(DAEMONSETS, plan.daemonset, plan.namespace)
+                await self._patch(plan, images_patch(raw, images))
             case DeletePod(node, name, uid):
                 await self._note(journal, "touch", node)
                 try:
@@ -110,26 +110,13 @@ class Conductor:
                     return  # it has gone already, or another has its name
                 await self._vanished(plan, name, uid)
 
-    async def _set_images(self, plan: Plan, images: dict[str, str]) -> None:
-        raw = await self._client.get(DAEMONSETS, plan.daemonset, plan.namespace)
-        spec = raw["spec"]["template"]["spec"]
-        body = {
-            key: [
-                {"name": one["name"], "image": images[one["name"]]}
-                for one in spec[key]
-                if one["name"] in images
-            ]
-            for key in ("initContainers", "containers")
-            if spec.get(key)
-        }
-        await self._patch(plan, {"spec": {"template": {"spec": body}}})
-
     async def _patch(self, plan: Plan, body: dict[str, Any]) -> None:
         await self._client.patch(DAEMONSETS, plan.daemonset, body, plan.namespace, type="strategic")
 
     async def _vanished(self, plan: Plan, name: str, uid: str) -> None:
         """Wait for the old pod's end, so that it is not taken for the new one."""
-        for _ in range(int(plan.gates.ready_within / _LOOK_EVERY) + 1):
+        deadline = time.monotonic() + plan.gates.ready_within
+        while time.monotonic() < deadline:
             try:
                 raw = await self._client.get(PODS.raw(), name, plan.namespace)
             except NotFound:
@@ -145,6 +132,24 @@ class Conductor:
         if line != self._said:
             self._said = line
             self._tell(line)
+
+
+def strategy_patch(strategy: dict[str, Any]) -> dict[str, Any]:
+    """Strategic merge: this update strategy, and nothing of the one before."""
+    return {"spec": {"updateStrategy": {"$retainKeys": list(strategy), **strategy}}}
+
+
+def images_patch(daemonset: Raw, images: dict[str, str]) -> dict[str, Any]:
+    """Strategic merge: these images of the template's containers, by container; all else as it is."""
+    spec = daemonset["spec"]["template"]["spec"]
+    body = {
+        key: [
+            {"name": one["name"], "image": images[one["name"]]} for one in spec[key] if one["name"] in images
+        ]
+        for key in ("initContainers", "containers")
+        if spec.get(key)
+    }
+    return {"spec": {"template": {"spec": body}}}
 
 
 async def look(client: Client, plan: Plan) -> Seen:
