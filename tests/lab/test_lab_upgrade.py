@@ -1,10 +1,8 @@
 """A stand-in for ``rke2-canal``, from v1.32.1+rke2r1 to v1.32.2+rke2r1 and back, with what goes wrong."""
 
+import asyncio
 import json
-import os
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +10,16 @@ import pytest
 from lab_objects import TOWPATH, Kubectl, eventually, get
 
 from towpath.catalogue import load
+from towpath.kube.client import Client
+from towpath.kube.config import from_files
+from towpath.kube.errors import NotFound
+from towpath.kube.kinds import CONFIG_MAPS, LEASES
 from towpath.lab import canal
 from towpath.lab.client import LabClient
 
 pytestmark = pytest.mark.lab
 
-OLD, NEW = "v1.32.1+rke2r1", "v1.32.2+rke2r1"
+OLD, NEW, LATER = "v1.32.1+rke2r1", "v1.32.2+rke2r1", "v1.32.4+rke2r1"
 DAEMONSET = ("daemonset", "-n", "kube-system", "rke2-canal")
 QUICK = ("--soak", "0.5", "--canary-soak", "0.5", "--ready-within", "12")
 # The lab's nodes are of no RKE2 release, and the lab has neither helm nor etcd: these cannot be told there.
@@ -82,8 +84,11 @@ def test_upgraded_verified_and_rolled_back(upgrade: Upgrade, kubectl: Kubectl) -
 
     code, told = upgrade.run("status", "-o", "json")
     assert [node["state"] for node in json.loads(told)["nodes"]] == ["passed"] * 3
+    before = get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"]
     code, told = upgrade.run("apply", str(upgrade.file))
-    assert (code, "TP7401" in told and "no longer fits" in told) == (7, True), told
+    assert (code, "upgraded" in told) == (0, True), told
+    after = get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"]
+    assert {pod["metadata"]["uid"] for pod in after} == {pod["metadata"]["uid"] for pod in before}
 
     code, told = upgrade.run("rollback")
     assert code == 5, told
@@ -129,38 +134,42 @@ def test_a_node_that_fails_is_mended_and_the_others_never_touched(upgrade: Upgra
     assert touched == {now["nodes"][0]["node"]}
 
 
-def test_killed_at_every_step_it_goes_on(upgrade: Upgrade, kubectl: Kubectl) -> None:
-    """SIGKILL after each record, until nothing is left to be killed at."""
+async def test_killed_at_every_step_it_goes_on(upgrade: Upgrade, kubectl: Kubectl, lab: LabClient) -> None:
+    """SIGKILL as soon as a record is written, again and again, until a run ends before it is killed."""
     upgrade.plan()
     kills = 0
-    for records in range(1, 30):
-        running = subprocess.Popen(
-            upgrade.command("apply", str(upgrade.file)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while running.poll() is None and journal(kubectl) < records:
-            time.sleep(0.02)
-        if running.poll() is None:
-            os.kill(running.pid, signal.SIGKILL)
+    async with Client(from_files([Path(lab.kubeconfig)])) as client:
+        while kills < 40:
+            have = await records(client)
+            running = await asyncio.create_subprocess_exec(
+                *upgrade.command("apply", str(upgrade.file)),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            ended = asyncio.create_task(running.wait())
+            while await records(client) <= have:
+                if ended.done():
+                    break
+                await asyncio.sleep(0.002)
+            if ended.done():
+                break
+            running.kill()
+            await ended
             kills += 1
-        running.wait()
-        expire(kubectl)
-        if running.returncode == 0:
-            break
-    assert kills >= 8 and running.returncode == 0
+            # As if the dead holder's time were over, which takes twenty seconds.
+            spec = {"renewTime": "2020-01-01T00:00:00.000000Z"}
+            await client.patch(LEASES, "towpath-upgrade", {"spec": spec}, "kube-system")
+        assert kills >= 8 and await ended == 0
     assert set(flannels(kubectl).values()) == {AFTER} and strategy(kubectl) == "RollingUpdate"
 
 
-def journal(kubectl: Kubectl) -> int:
-    """How many records there are."""
-    found = json.loads(kubectl("get", "configmap", "-n", "kube-system", "-o", "json"))["items"]
-    texts = [one["data"].get("journal", "") for one in found if one["metadata"]["name"] == "towpath-upgrade"]
-    return len(texts[0].splitlines()) if texts else 0
-
-
-def expire(kubectl: Kubectl) -> None:
-    """As if the dead holder's time were over, which takes twenty seconds."""
-    body = {"spec": {"renewTime": "2020-01-01T00:00:00.000000Z"}}
-    kubectl("patch", "lease", "-n", "kube-system", "towpath-upgrade", "--type=merge", "-p", json.dumps(body))
+async def records(client: Client) -> int:
+    """How many are in the journal."""
+    try:
+        found = await client.get(CONFIG_MAPS, "towpath-upgrade", "kube-system")
+    except NotFound:
+        return 0
+    return len(found["data"]["journal"].splitlines())
 
 
 def test_paused_excluded_and_rolled_back(upgrade: Upgrade, kubectl: Kubectl) -> None:
@@ -192,6 +201,10 @@ def test_what_is_refused(upgrade: Upgrade, kubectl: Kubectl, tmp_path: Path) -> 
     code, told = upgrade.run("plan", "--to", OLD, "-f", str(upgrade.file), *SKIP)
     assert (code, "TP7404" in told) == (7, True), told
     upgrade.plan()
+    made = canal.objects(load.builtin(), LATER, strategy="OnDelete")
+    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": made}))
+    code, told = upgrade.run("apply", str(upgrade.file))
+    assert (code, "TP7401" in told and "no longer fits" in told) == (7, True), told
     edited = json.loads(upgrade.file.read_text())
     edited["nodes"] = edited["nodes"][1:]
     bad = tmp_path / "edited.json"

@@ -80,7 +80,7 @@ def _finish(ctx: click.Context, ended: Ended) -> None:
 @cluster_options
 @click.pass_context
 def apply(ctx: click.Context, file: Path, kubeconfig: str, context: str) -> None:
-    """Carry out the plan in FILE. A run that was killed is taken up by the same command.
+    """Carry out the plan in FILE. The same command takes up a run that was killed; one that is done is done.
 
     Exit code 0 when all nodes are upgraded, 4 when it stands still at a node that did not pass (which has its
     old version again), 5 when it was rolled back.
@@ -89,8 +89,8 @@ def apply(ctx: click.Context, file: Path, kubeconfig: str, context: str) -> None
 
     async def begin(client: Client, logbook: Logbook) -> None:
         known = await logbook.read()
-        if known is not None and known[0].hash == made.hash and known[1].mode not in ("done", "rolled-back"):
-            return
+        if known is not None and known[0].hash == made.hash and known[1].mode != "rolled-back":
+            return  # under way, or done
         if found := await misfit_text(client, made):
             raise CliError(f"TP7401 {file} no longer fits the cluster: {found}", PRECONDITION)
         await logbook.begin(made)
