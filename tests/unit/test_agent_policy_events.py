@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from towpath.agent.policy_events import PolicyEvents, event_name, event_of, rank_of
+from towpath.agent.policy_events import PolicyEvents, event_name, event_of
+from towpath.agent.writers import rank_of
 from towpath.api.core import Condition, Node, NodeStatus
 from towpath.api.meta import ObjectMeta
 from towpath.api.report import STATUS

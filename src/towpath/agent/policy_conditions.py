@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from towpath.agent.policy_events import WRITERS, rank_of, writers
+from towpath.agent.writers import NEXT_AFTER, WRITERS, rank_of, writers
 from towpath.api.core import Node
 from towpath.kube.client import Client
 from towpath.kube.errors import Conflict, KubeError
@@ -24,7 +24,6 @@ log = get_logger("towpath.conditions")
 GROUP = "policy.networking.k8s.io"
 CONDITION = "towpath.dev/EnforcedAsWritten"
 _LOOK_EVERY = 2.0
-_NEXT_AFTER = 15.0
 _AGAIN_AFTER = 60.0
 _PACE = 0.1
 _LONGEST = 4096
@@ -65,7 +64,7 @@ class PolicyConditions:
         nodes = writers(self._nodes())
         for key, (one, conditions) in wanted.items():
             rank = rank_of(self._node, key[0], nodes)
-            due = self._due.setdefault(key, self._monotonic() + rank * _NEXT_AFTER)
+            due = self._due.setdefault(key, self._monotonic() + rank * NEXT_AFTER)
             if rank < WRITERS and due <= self._monotonic():
                 self._due[key] = self._monotonic() + _AGAIN_AFTER
                 await self._write(one, conditions)

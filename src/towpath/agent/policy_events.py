@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from towpath.agent.writers import NEXT_AFTER, WRITERS, rank_of, writers
 from towpath.api.core import Node
-from towpath.api.report import STATUS
 from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, KubeError, NotFound
 from towpath.kube.kinds import EVENTS
@@ -24,9 +24,7 @@ from towpath.policy.reported import Read, Reported
 log = get_logger("towpath.events")
 
 COMPONENT = "towpath"
-WRITERS = 3
 _LOOK_EVERY = 2.0
-_NEXT_AFTER = 15.0
 _RENEW_AFTER = 1800.0  # the API server keeps Events for an hour (--event-ttl)
 _AGAIN_AFTER = 60.0
 _PACE = 0.1
@@ -76,7 +74,7 @@ class PolicyEvents:
         nodes = writers(self._nodes())
         for name, one in standing.items():
             rank = rank_of(self._node, name, nodes)
-            known = self._known.setdefault(name, _Event(self._monotonic() + rank * _NEXT_AFTER))
+            known = self._known.setdefault(name, _Event(self._monotonic() + rank * NEXT_AFTER))
             if rank < WRITERS and known.due <= self._monotonic():
                 await self._write(name, one, known, first=rank == 0)
                 await asyncio.sleep(_PACE)
@@ -120,16 +118,6 @@ def event_name(one: Reported) -> str:
     return f"{about.get('name', 'policy')[:200].rstrip('.-')}.{digest}"
 
 
-def rank_of(node: str, event: str, nodes: Iterable[str]) -> int:
-    """How many of the ``nodes`` come before this one to write the Event."""
-
-    def draw(name: str) -> bytes:
-        return hashlib.blake2b(f"{name}\n{event}".encode(), digest_size=8).digest()
-
-    own = draw(node)
-    return sum(draw(name) < own for name in nodes if name != node)
-
-
 def event_of(name: str, one: Reported, node: str, now: datetime) -> dict[str, Any]:
     """A ``v1.Event``: the reason is the finding's code, the message has field, value and what to do."""
     about, finding = one.about.reference(), one.finding
@@ -152,14 +140,3 @@ def event_of(name: str, one: Reported, node: str, now: datetime) -> dict[str, An
         "lastTimestamp": stamp,
         "count": 1,
     }
-
-
-def writers(nodes: Mapping[str, Node]) -> list[str]:
-    """Those that may be relied on to write."""
-    return [name for name, node in nodes.items() if _writes(node)]
-
-
-def _writes(node: Node) -> bool:
-    """Whether it runs an agent, as far as the API knows."""
-    ready = any((c.type, c.status) == ("Ready", "True") for c in node.status.conditions or ())
-    return ready and STATUS in (node.metadata.annotations or {})
