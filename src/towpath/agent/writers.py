@@ -1,7 +1,7 @@
 """Which node writes what every node knows: one does, and the next steps in when it does not.
 
-Nodes are ranked by a hash for each thing to be written (rendezvous hashing): the first writes at once, the next
-``WRITERS - 1`` only after a while, each later than the one before.
+Nodes are ranked by a hash for each thing to be written (rendezvous hashing): the first writes at once, the
+next ``WRITERS - 1`` only after a while, each later than the one before.
 """
 
 import hashlib
