@@ -4,9 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,9 +27,16 @@ time.sleep(600)
 """
 
 
-def test_the_exit_code_is_the_commands() -> None:
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folders of other runs, ended with their machine, are not this test's."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def test_the_exit_code_is_the_commands(own_folder: Path) -> None:
     assert subprocess.run([*WORLD, "sh", "-c", "exit 42"]).returncode == 42
-    _wait_for(lambda: not _left(), "an empty machine")
+    _wait_until_nothing_is_left(own_folder)
 
 
 def test_the_machine_is_read_only() -> None:
@@ -45,16 +50,16 @@ def test_the_machine_is_read_only() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("inside", [False, True])
-def test_killed(number: signal.Signals, inside: bool) -> None:
+def test_killed(number: signal.Signals, inside: bool, own_folder: Path) -> None:
     started = subprocess.Popen([*WORLD, sys.executable, "-c", INSIDE], stdout=subprocess.PIPE, text=True)
     assert started.stdout is not None
     assert started.stdout.readline() == "up\n"
-    assert _left()
+    assert _left(own_folder)
     victim = _children(started.pid)[-1] if inside else started.pid
     os.kill(victim, number if not inside else signal.SIGKILL)
     started.wait(10)
     started.stdout.close()
-    _wait_for(lambda: not _left(), "nothing to be left")
+    _wait_until_nothing_is_left(own_folder)
 
 
 def _children(pid: int) -> list[int]:
@@ -62,9 +67,9 @@ def _children(pid: int) -> list[int]:
     return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _left() -> list[str]:
+def _left(folder: Path) -> list[str]:
     groups = [str(p) for p in Path("/sys/fs/cgroup").glob("**/towpath-real-*")]
-    folders = [str(p) for p in Path(tempfile.gettempdir()).glob("towpath-real-*")]
+    folders = [str(p) for p in folder.glob("towpath-real-*")]
     sleeping = [p.name for p in Path("/proc").glob("[0-9]*") if b"987654" in _command(p)]
     return groups + folders + sleeping
 
@@ -76,8 +81,8 @@ def _command(process: Path) -> bytes:
         return b""
 
 
-def _wait_for(condition: Callable[[], bool], what: str) -> None:
+def _wait_until_nothing_is_left(folder: Path) -> None:
     deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"waited 20 s for {what}: {_left()}"
+    while left := _left(folder):
+        assert time.monotonic() < deadline, f"20 s later there is still {left}"
         time.sleep(0.05)
