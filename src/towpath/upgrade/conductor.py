@@ -11,6 +11,7 @@ from towpath.kube.errors import Conflict, Malformed, NotFound, Unreachable
 from towpath.kube.kinds import DAEMONSETS, NODES, PODS, Raw
 from towpath.upgrade import conduct
 from towpath.upgrade.conduct import DeletePod, Gate, Note, Seen, SeenPod, SetImages, SetStrategy, Wait
+from towpath.upgrade.evidence import GateSeen
 from towpath.upgrade.gates import Verdict
 from towpath.upgrade.journal import Event, Journal, Mode, Record
 from towpath.upgrade.logbook import Logbook
@@ -86,11 +87,12 @@ class Conductor:
         verdict = await self._judge(plan, node, soak)
         match verdict.state:
             case "pass":
-                await self._note(journal, "passed", node)
+                await self._note(journal, "passed", node, gates=verdict.gates)
             case "fail":
-                await self._note(journal, "failed", node, verdict.why)
+                await self._note(journal, "failed", node, verdict.why, verdict.gates)
             case "untold":
-                await self._note(journal, "pause", node, f"{node} cannot be judged: {verdict.why}")
+                why = f"{node} cannot be judged: {verdict.why}"
+                await self._note(journal, "pause", node, why, verdict.gates)
         self._once(f"{node}: {verdict.state} {verdict.why}".rstrip())
 
     async def _act(self, plan: Plan, journal: Journal, action: SetStrategy | SetImages | DeletePod) -> None:
@@ -125,8 +127,15 @@ class Conductor:
                 return
             await asyncio.sleep(_LOOK_EVERY / 4)
 
-    async def _note(self, journal: Journal, event: Event, node: str = "", text: str = "") -> None:
-        await self._logbook.note(Record(event, round(time.time(), 3), node, text), journal)
+    async def _note(
+        self,
+        journal: Journal,
+        event: Event,
+        node: str = "",
+        text: str = "",
+        gates: tuple[GateSeen, ...] = (),
+    ) -> None:
+        await self._logbook.note(Record(event, round(time.time(), 3), node, text, gates), journal)
 
     def _once(self, line: str) -> None:
         if line != self._said:

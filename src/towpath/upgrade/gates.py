@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import re
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 from towpath.catalogue.model import LogPattern
 from towpath.inventory.components import component_pod
@@ -11,6 +12,7 @@ from towpath.inventory.images import Image
 from towpath.kube.client import Client
 from towpath.kube.errors import ApiError, Forbidden, KubeError, NotFound
 from towpath.kube.kinds import PODS, Kind, Raw
+from towpath.upgrade.evidence import GateSeen, PathSeen, State
 from towpath.upgrade.plan import Plan
 
 _PODS: Kind[Raw] = PODS.raw()
@@ -20,26 +22,34 @@ _LOG_LINES = 2000
 
 
 class Verdict(NamedTuple):
-    """``why`` names the gate and what it saw; empty for pass."""
+    """``why``: what a gate saw; of all gates together, what did not pass. ``gates``: each one asked."""
 
-    state: Literal["pass", "fail", "untold"]
+    state: State
     why: str = ""
-
-
-PASS = Verdict("pass")
+    paths: tuple[PathSeen, ...] = ()
+    gates: tuple[GateSeen, ...] = ()
 
 
 async def judge(
     client: Client, plan: Plan, node: str, soak: float, patterns: tuple[LogPattern, ...]
 ) -> Verdict:
     """All gates of a node, one after the other. A server without an answer makes it untold, not failed."""
-    try:
-        verdict = await _stays(client, plan, node, soak)
-        if verdict == PASS and plan.gates.sandbox:
-            verdict = await _sandbox(client, plan, node)
-        return await _logs(client, plan, node, patterns) if verdict == PASS else verdict
-    except KubeError as e:
-        return Verdict("untold", str(e))
+    asked = [("stays well", partial(_stays, client, plan, node, soak))]
+    if plan.gates.sandbox:
+        asked.append(("a new pod gets an address", partial(_sandbox, client, plan, node)))
+    asked.append(("nothing bad in the log", partial(_logs, client, plan, node, patterns)))
+    seen: list[GateSeen] = []
+    for name, ask in asked:
+        began = asyncio.get_running_loop().time()
+        try:
+            one = await ask()
+        except KubeError as e:
+            one = Verdict("untold", str(e))
+        took = round(asyncio.get_running_loop().time() - began, 1)
+        seen.append(GateSeen(gate=name, state=one.state, saw=one.why, seconds=took, paths=one.paths))
+        if one.state != "pass":
+            return Verdict(one.state, one.why, gates=tuple(seen))
+    return Verdict("pass", gates=tuple(seen))
 
 
 async def pod_on(client: Client, plan: Plan, node: str) -> Raw | None:
@@ -76,7 +86,7 @@ async def _stays(client: Client, plan: Plan, node: str, soak: float) -> Verdict:
         if restarts > first:
             return Verdict("fail", "a container of its pod was started again")
         if loop.time() >= until:
-            return PASS
+            return Verdict("pass", f"new images, ready, not started again in {soak:.0f} s")
         await asyncio.sleep(min(1.0, max(0.05, until - loop.time())))
 
 
@@ -115,8 +125,8 @@ async def _addressed(client: Client, plan: Plan, name: str) -> Verdict:
     deadline = asyncio.get_running_loop().time() + _SANDBOX_WITHIN
     while asyncio.get_running_loop().time() < deadline:
         raw = await client.get(_PODS, name, plan.namespace)
-        if (raw.get("status") or {}).get("podIP"):
-            return PASS
+        if address := (raw.get("status") or {}).get("podIP"):
+            return Verdict("pass", f"{address}, and it went away again")
         await asyncio.sleep(_ASK_EVERY)
     return Verdict("fail", f"a new pod ({name}) has no address after {_SANDBOX_WITHIN:.0f} s")
 
@@ -138,7 +148,7 @@ async def _logs(client: Client, plan: Plan, node: str, patterns: tuple[LogPatter
     raw = await pod_on(client, plan, node)
     if raw is None:
         return Verdict("fail", "its pod has gone")
-    name = raw["metadata"]["name"]
+    name, read = raw["metadata"]["name"], 0
     for container in (one["name"] for one in raw["spec"]["containers"]):
         path = _PODS.path(plan.namespace, name, "log")
         query = {"container": container, "tailLines": str(_LOG_LINES)}
@@ -147,7 +157,8 @@ async def _logs(client: Client, plan: Plan, node: str, patterns: tuple[LogPatter
         except (Forbidden, NotFound) as refused:
             return Verdict("untold", str(refused))
         for line in text.decode(errors="replace").splitlines():
+            read += 1
             for pattern in patterns:
                 if re.search(pattern.pattern, line):
                     return Verdict("fail", f"{container} says {line.strip()[:200]!r}: {pattern.means}")
-    return PASS
+    return Verdict("pass", f"{read} lines of {name}, {len(patterns)} patterns")

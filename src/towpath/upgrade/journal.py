@@ -9,6 +9,8 @@ from typing import Literal, Self
 
 import msgspec
 
+from towpath.upgrade.evidence import GateSeen
+
 Event = Literal[
     "begin",  # the plan was accepted
     "freeze",  # the DaemonSet is about to be set to OnDelete
@@ -29,12 +31,13 @@ Mode = Literal["forward", "mending", "back", "paused", "done", "rolled-back"]
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``at`` seconds since 1970."""
+    """``at`` seconds since 1970. ``gates``: what was seen, of a node that was judged."""
 
     event: Event
     at: float
     node: str = ""
     text: str = ""
+    gates: tuple[GateSeen, ...] = ()
 
 
 class Journal(msgspec.Struct, frozen=True):
