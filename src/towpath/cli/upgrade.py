@@ -17,6 +17,8 @@ from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import GATE_FAILED, PRECONDITION, ROLLED_BACK, USAGE, CliError
 from towpath.cli.output import emit, mark, output_option, table
 from towpath.cli.upgrade_plan import misfit_text, plan, read_plan
+from towpath.cli.upgrade_report import gather, report
+from towpath.cli.upgrade_report import write as write_report
 from towpath.kube.client import Client
 from towpath.upgrade.conductor import Conductor, Ended, look
 from towpath.upgrade.exclusion import Held, alone
@@ -24,6 +26,15 @@ from towpath.upgrade.gates import Verdict, judge
 from towpath.upgrade.journal import Event, Journal, Record
 from towpath.upgrade.logbook import Logbook, Unreadable
 from towpath.upgrade.plan import Plan
+from towpath.upgrade.report import has
+from towpath.upgrade.report_page import page
+
+REPORT = click.option(
+    "--report",
+    "report_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the report goes at the end (default: beside the plan, or here).",
+)
 
 
 @click.group()
@@ -62,7 +73,8 @@ def _tell(line: str) -> None:
     click.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
 
 
-def _finish(ctx: click.Context, ended: Ended) -> None:
+def _finish(ctx: click.Context, options: ClusterOptions, ended: Ended, file: Path) -> None:
+    _report(options, file)
     match ended.mode:
         case "done":
             click.echo(mark("upgraded: every node has passed its gates", "ok"))
@@ -75,11 +87,22 @@ def _finish(ctx: click.Context, ended: Ended) -> None:
             ctx.exit(GATE_FAILED)
 
 
+def _report(options: ClusterOptions, file: Path) -> None:
+    """However it ended: a report that cannot be made or written changes nothing of that."""
+    try:
+        write_report(file, page(options.run(gather)))
+    except (CliError, Unreadable) as e:
+        click.echo(f"there is no report: {e}", err=True)
+        return
+    click.echo(f"report: {file.absolute()}")
+
+
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@REPORT
 @cluster_options
 @click.pass_context
-def apply(ctx: click.Context, file: Path, kubeconfig: str, context: str) -> None:
+def apply(ctx: click.Context, file: Path, report_file: Path | None, kubeconfig: str, context: str) -> None:
     """Carry out the plan in FILE. The same command takes up a run that was killed; one that is done is done.
 
     Exit code 0 when all nodes are upgraded, 4 when it stands still at a node that did not pass (which has its
@@ -95,16 +118,21 @@ def apply(ctx: click.Context, file: Path, kubeconfig: str, context: str) -> None
             raise CliError(f"TP7401 {file} no longer fits the cluster: {found}", PRECONDITION)
         await logbook.begin(made)
 
-    _finish(ctx, _conducted(ClusterOptions(kubeconfig, context), begin))
+    options = ClusterOptions(kubeconfig, context)
+    _finish(ctx, options, _conducted(options, begin), report_file or file.with_suffix(".report.html"))
 
 
 def _word(
-    ctx: click.Context, options: ClusterOptions, event: Event, refused: Callable[[Journal], str]
+    ctx: click.Context,
+    options: ClusterOptions,
+    event: Event,
+    refused: Callable[[Journal], str],
+    file: Path | None,
 ) -> None:
     async def begin(_: Client, logbook: Logbook) -> None:
         await _say(logbook, event, refused)
 
-    _finish(ctx, _conducted(options, begin))
+    _finish(ctx, options, _conducted(options, begin), file or Path("towpath-upgrade.report.html"))
 
 
 async def _say(logbook: Logbook, event: Event, refused: Callable[[Journal], str]) -> None:
@@ -133,23 +161,25 @@ def pause(kubeconfig: str, context: str) -> None:
 
 
 @command.command()
+@REPORT
 @cluster_options
 @click.pass_context
-def resume(ctx: click.Context, kubeconfig: str, context: str) -> None:
+def resume(ctx: click.Context, report_file: Path | None, kubeconfig: str, context: str) -> None:
     """Go on with an upgrade that stands still. A node that failed is tried again."""
-    _word(ctx, ClusterOptions(kubeconfig, context), "resume", _ended)
+    _word(ctx, ClusterOptions(kubeconfig, context), "resume", _ended, report_file)
 
 
 @command.command()
+@REPORT
 @cluster_options
 @click.pass_context
-def rollback(ctx: click.Context, kubeconfig: str, context: str) -> None:
+def rollback(ctx: click.Context, report_file: Path | None, kubeconfig: str, context: str) -> None:
     """Give every node the version it had before, the last one first."""
 
     def refused(journal: Journal) -> str:
         return "it was rolled back already" if journal.mode == "rolled-back" else ""
 
-    _word(ctx, ClusterOptions(kubeconfig, context), "rollback", refused)
+    _word(ctx, ClusterOptions(kubeconfig, context), "rollback", refused, report_file)
 
 
 @command.command()
@@ -187,13 +217,11 @@ async def _standing(client: Client, made: Plan, journal: Journal) -> dict[str, A
     nodes = []
     for step in made.nodes:
         pod = seen.pods.get(step.node)
-        images = {name: pod.images.get(name, "") for name in made.images} if pod else {}
-        has = {str(made.after): "new", str(made.before): "old"}.get(str(images), "other" if pod else "none")
         last = journal.last(("touch", "passed", "gone", "failed", "restored"), step.node)
         nodes.append(
             {
                 "node": step.node,
-                "has": has,
+                "has": has(made, pod.images if pod else None),
                 "ready": bool(pod and pod.ready),
                 "state": last.event if last else "waiting",
                 "why": last.text if last else step.reason,
@@ -217,3 +245,4 @@ def _screen(now: dict[str, Any]) -> str:
 
 
 command.add_command(plan)
+command.add_command(report)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from towpath.catalogue.compare import compare
 from towpath.catalogue.model import CatalogueError
@@ -21,7 +22,7 @@ from towpath.kube.kinds import DAEMONSETS
 from towpath.preflight.checks import PREFLIGHT
 from towpath.preflight.situation import Answer, Situation, run
 from towpath.upgrade import plan as plans
-from towpath.upgrade.plan import Gates, Plan, PlanError
+from towpath.upgrade.plan import CheckSeen, Gates, Plan, PlanError
 from towpath.upgrade.survey import survey
 
 
@@ -85,10 +86,11 @@ def plan(
 
     found, part, strategy, tags = ClusterOptions(kubeconfig, context).run(work)
     progress_done()
-    _refuse(found, target, skip, catalogue, now, part)
+    checks = _refuse(found, target, skip, catalogue, now, part)
     gates = Gates(ready_within=ready_within, soak=soak, canary_soak=canary_soak)
     try:
         made = plans.make(found, part, strategy, target, tags, gates, tuple(sorted(skip)))
+        made = plans.sign(msgspec.structs.replace(made, checks=checks))
     except PlanError as e:
         raise CliError(f"TP7404 {e}") from e
     try:
@@ -120,8 +122,8 @@ def _refuse(
     catalogue: Path | None,
     now: datetime,
     part: Component,
-) -> None:
-    """When a check finds an error, or helm-controller would undo what is done."""
+) -> tuple[CheckSeen, ...]:
+    """The checks' answers. Raises CliError when one is bad, or helm-controller would undo what is done."""
     unfrozen = [chart.name for chart in found.charts if chart.name == part.name and not chart.frozen]
     if unfrozen:
         freeze = f"helmchart {unfrozen[0]} helmcharts.helm.cattle.io/unmanaged=true"
@@ -133,14 +135,18 @@ def _refuse(
     try:
         to = known.release(target)
     except CatalogueError:
-        return  # a version of Towpath: RKE2's releases say nothing of it
+        return ()  # a version of Towpath: RKE2's releases say nothing of it
     begun = running(known, found)
     situation = Situation(found, known, begun, to, compare(known, begun, to) if begun else None, now)
-    wrong = [answer for answer in run(PREFLIGHT, situation, frozenset(skip)) if _bad(answer)]
+    answers = run(PREFLIGHT, situation, frozenset(skip))
+    wrong = [answer for answer in answers if _bad(answer)]
     if wrong:
         lines = [f"  {a.check.number:2} {f}" for a in wrong for f in a.findings if f.severity == "error"]
         lines += [f"  {a.check.number:2} cannot tell: {a.why}" for a in wrong if a.state == "untold"]
         raise CliError("\n".join(["preflight refuses (mend it, or --skip the check's number):", *lines]))
+    return tuple(
+        CheckSeen(a.check.number, a.check.title, a.state, a.why, tuple(map(str, a.findings))) for a in answers
+    )
 
 
 def _bad(answer: Answer) -> bool:

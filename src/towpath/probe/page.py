@@ -1,9 +1,9 @@
 """The report as one HTML page that needs nothing else: verdict, how to read it, every path. Pure."""
 
-from collections.abc import Iterable
 from html import escape
 
 from towpath.probe import svg
+from towpath.probe.document import document, table
 from towpath.probe.levels import Judgement, Level
 from towpath.probe.result import PathResult, Result
 
@@ -36,17 +36,6 @@ _STRIPS = (
     "the time, at moments fixed in advance. Time runs from left to right, each row is one kind of question, "
     "and everything that was not as it should be is a full bar, with the length of the gap below it.</p>"
 )
-_STYLE = """
-:root{color-scheme:light}body{font:16px/1.5 system-ui,sans-serif;color:#111;background:#fff;margin:0 auto;
-max-width:70rem;padding:1.5rem}h1{font-size:1.5rem;margin:0}h2{font-size:1.2rem;margin:2rem 0 .5rem}
-h3{font-size:1rem;margin:1.6rem 0 .3rem}svg{width:100%;height:auto;font:11px system-ui,sans-serif}
-.verdict{border-left:.6rem solid;padding:.6rem 1rem;margin:1rem 0;background:#f6f6f6}
-.verdict b{font-size:1.4rem}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{text-align:right;padding:.2rem .6rem;border-bottom:1px solid #ddd}
-th:first-child,td:first-child{text-align:left}
-.key{display:inline-block;width:1.6rem;height:.8rem;vertical-align:middle;margin:0 .3rem 0 1rem}
-.scroll{overflow-x:auto}details{margin:.5rem 0}summary{cursor:pointer;padding:.3rem 0}a{color:#0072b2}
-"""
 _BORDER = {Level.H0: svg.FINE, Level.H1: "#e69f00", Level.H2: "#e69f00", Level.UNKNOWN: svg.BLIND}
 
 
@@ -67,13 +56,7 @@ def page(result: Result) -> str:
         f"<h2>What is measured</h2><p>{escape(result.measured)}</p>",
         _LEVELS,
     ]
-    head = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(result.judgement.level)}: {escape(result.title)}</title>"
-        f"<style>{_STYLE}</style></head>"
-    )
-    return f"{head}<body><main>{''.join(body)}</main></body></html>\n"
+    return document(f"{result.judgement.level}: {result.title}", body)
 
 
 def _verdict(result: Result) -> str:
@@ -124,13 +107,7 @@ def _table(result: Result) -> str:
                 f"{seen.invalid_share:.2%}",
             )
         )
-    return f'<div class="scroll"><table>{"".join(_rows(rows))}</table></div>'
-
-
-def _rows(rows: Iterable[Iterable[str]]) -> Iterable[str]:
-    for index, row in enumerate(rows):
-        cell = "th" if index == 0 else "td"
-        yield f"<tr>{''.join(f'<{cell}>{escape(text)}</{cell}>' for text in row)}</tr>"
+    return table(rows)
 
 
 def _how_to_read(result: Result) -> str:

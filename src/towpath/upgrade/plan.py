@@ -29,6 +29,16 @@ class Gates(msgspec.Struct, frozen=True):
     sandbox: bool = True
 
 
+class CheckSeen(msgspec.Struct, frozen=True):
+    """A preflight check as it was answered when the plan was made; ``told``: its findings, in words."""
+
+    number: int
+    title: str
+    state: str
+    why: str = ""
+    told: tuple[str, ...] = ()
+
+
 class NodeStep(msgspec.Struct, frozen=True):
     """A node, and why it stands where it stands."""
 
@@ -39,8 +49,8 @@ class NodeStep(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """``images``: container to image before and after. ``strategy``: the DaemonSet's, put back at the end.
 
-    ``cluster`` is the UID of kube-system. ``skipped`` are the checks left out when it was made. ``hash`` is
-    over everything else.
+    ``cluster`` is the UID of kube-system. ``checks``: preflight's answers when it was made; ``skipped`` those
+    left out. ``hash`` is over everything else.
     """
 
     schema: int = SCHEMA
@@ -55,6 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeStep, ...]
     gates: Gates = Gates()
     skipped: tuple[int, ...] = ()
+    checks: tuple[CheckSeen, ...] = ()
     hash: str = ""
 
     @property

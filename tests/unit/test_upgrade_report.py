@@ -1,0 +1,143 @@
+"""The report tells what the journal says, whatever became of the upgrade, and needs no other file."""
+
+import html.parser
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from towpath.upgrade import plan as plans
+from towpath.upgrade.conduct import Seen, SeenPod
+from towpath.upgrade.evidence import GateSeen, PathSeen
+from towpath.upgrade.journal import Event, Journal, Record
+from towpath.upgrade.plan import CheckSeen, NodeStep, Plan
+from towpath.upgrade.report import Report, report, worst
+from towpath.upgrade.report_junit import junit
+from towpath.upgrade.report_page import page
+
+BEGAN = 1_764_000_000.0
+PLAN = plans.sign(
+    Plan(
+        created="now",
+        cluster="uid",
+        namespace="kube-system",
+        daemonset="net",
+        source="v1",
+        target="v2<>",
+        images={"a": ("x:1", "x:2"), "b": ("y:1", "y:1")},
+        strategy={"type": "OnDelete"},
+        nodes=tuple(NodeStep(f"n{number}", "fewest <pods>") for number in (1, 2, 3)),
+        skipped=(8,),
+        checks=(CheckSeen(1, "target exists", "ok"), CheckSeen(8, "etcd was saved", "skipped", "by --skip")),
+    )
+)
+PATH = PathSeen(
+    path="pod→pod", family=4, begin=BEGAN, end=BEGAN + 4, sent=400, lost=7, gap_ms=70, level="H1",
+    strip="····██··",
+)  # fmt: skip
+FINE = GateSeen(gate="stays well", state="pass", saw="ready for 5 s", seconds=5)
+BAD = GateSeen(gate="traffic", state="fail", saw="7 lost <of> 400", seconds=4, paths=(PATH,))
+
+
+def journal(*events: tuple[float, Event, str, str, tuple[GateSeen, ...]]) -> Journal:
+    return Journal(tuple(Record(e, BEGAN + at, node, text, gates) for at, e, node, text, gates in events))
+
+
+BEGUN = ((0, "begin", "", "", ()), (0.1, "freeze", "", "", ()), (0.2, "template", "", "forward", ()))
+FIRST = ((1, "touch", "n1", "", ()), (10, "passed", "n1", "", (FINE,)))
+FAILED = (
+    (11, "touch", "n2", "", ()),
+    (19, "failed", "n2", "7 lost", (FINE, BAD)),
+    (19.5, "touch", "n2", "", ()),
+    (22, "restored", "n2", "7 lost", ()),
+)
+
+
+def pods(*images: str) -> Seen:
+    found = {
+        f"n{number}": SeenPod("p", "u", {"a": image, "b": "y:1"}, True)
+        for number, image in enumerate(images, 1)
+    }
+    return Seen({"type": "OnDelete"}, {"a": "x:2", "b": "y:1"}, found, frozenset(found))
+
+
+STOPPED = report(PLAN, journal(*BEGUN, *FIRST, *FAILED), pods("x:2", "x:1", "x:1"), BEGAN + 99)  # type: ignore[arg-type]
+
+
+def test_who_failed_was_mended_and_the_rest_never_touched() -> None:
+    assert [(n.state, n.has) for n in STOPPED.nodes] == [
+        ("passed", "new"), ("restored", "old"), ("waiting", "old"),
+    ]  # fmt: skip
+    assert STOPPED.mode == "paused" and STOPPED.seconds == 22
+    first, second, third = STOPPED.nodes
+    assert [(s.phase, s.begin, s.end) for s in first.spans] == [("replacing", 1, 5), ("gates", 5, 10)]
+    assert [s.phase for s in second.spans] == ["replacing", "gates", "mending", "mending"]
+    assert third.spans == ()
+    assert (STOPPED.level, STOPPED.asked, STOPPED.lost[0].node) == ("H1", 400, "n2")
+    assert [pause.what for pause in STOPPED.pauses] == ["7 lost"]
+
+
+def test_rolled_back_and_done_say_so() -> None:
+    done = journal(*BEGUN, *FIRST, (23, "done", "", "", ()))  # type: ignore[arg-type]
+    assert "Upgraded" in report(PLAN, done, None, BEGAN + 99).verdict
+    back = Journal((*done.records, Record("rollback", BEGAN + 30), Record("touch", BEGAN + 31, "n1")))
+    told = report(PLAN, back, None, BEGAN + 33)
+    assert [s.phase for s in told.nodes[0].spans][-1] == "rolling back" and told.seconds == 33
+    told = report(PLAN, back + Record("rolled-back", BEGAN + 40), None, BEGAN + 99)
+    assert (told.nodes[0].state, told.mode, told.seconds) == ("rolled back", "rolled-back", 40)
+
+
+class Checker(html.parser.HTMLParser):
+    """Every element that is opened is closed, and nothing points to another place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert not {name for name, _ in attrs} & {"src", "href"}
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+EMPTY = report(PLAN, Journal(), None, BEGAN)
+
+
+@pytest.mark.parametrize("found", [STOPPED, EMPTY], ids=["stopped", "never begun"])
+def test_the_page_is_whole_and_escapes_what_it_tells(found: Report) -> None:
+    text = page(found)
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == []
+    assert "v2<>" not in text and "fewest <pods>" not in text and "<of>" not in text
+
+
+def test_the_page_tells_what_matters() -> None:
+    text = page(STOPPED)
+    for words in ("7 of 400 lost", "longest gap 70 ms", "Standing still: 1 of 3", "x:2", "etcd was saved"):
+        assert words in text, words
+
+
+def test_junit_and_json() -> None:
+    root = ElementTree.fromstring(junit(STOPPED))
+    suites = {suite.get("name"): suite for suite in root}
+    assert len(suites["n2"].findall(".//failure")) == 2 and not suites["n1"].findall(".//failure")
+    assert suites["n3"].find(".//skipped") is not None
+    assert msgspec.json.decode(msgspec.json.encode(STOPPED), type=Report) == STOPPED
+
+
+def test_the_worst_level_counts() -> None:
+    assert (worst([]), worst(["H0", "", "H2", "H1"]), worst(["H0", "unknown"])) == ("", "H2", "unknown")
+
+
+def test_a_plan_says_what_was_checked() -> None:
+    assert plans.load(plans.dump(PLAN)) == PLAN
+    with pytest.raises(plans.PlanError):
+        plans.load(plans.dump(replace(PLAN, checks=())))
