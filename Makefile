@@ -25,6 +25,7 @@ e2e: bootstrap-e2e ## Towpath under real Kubernetes (built from Debian's source 
 	@$(PY) -m towpath.lab.real
 	@$(PY) -m pytest tests/e2e
 	@$(PY) -m towpath.lab.real.images
+	@$(PY) -m bench.restart_versions
 	@$(PY) -m towpath.lab.real.world $(PY) -m pytest --confcutdir=tests/e2e/nodes tests/e2e/nodes
 
 lint: bootstrap-test ## ruff, mypy --strict, import-linter
@@ -39,8 +40,8 @@ bench-cni: bootstrap-test ## ADD and DEL against Debian's plugin chain
 bench-fabric: bootstrap-test ## throughput across nodes against a hand-made flannel.1
 	@$(PY) -m bench.fabric
 
-bench-restart: bootstrap-test ## what pods notice of restarts, crashes, version changes and damage; report in build/
-	@$(PY) -m bench.restart
+bench-restart: bootstrap-test ## what pods notice of restarts, crashes, version changes and damage; report in build/ (ONLY=restart,link ROUNDS=3)
+	@$(PY) -m bench.restart $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-lab: bootstrap-test ## time to a Ready lab, agent's memory
 	@$(PY) -m bench.lab

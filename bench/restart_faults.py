@@ -15,12 +15,19 @@ from towpath.lab.client import LabClient
 
 CONTROL, FLANNEL = "control", "flannel_v026"
 _READY_WITHIN = 90.0
+_COMMAND_WITHIN = 60.0
 _MASQ = "-m comment --comment flanneld_masq"
+
+
+class FaultFailed(Exception):
+    """A fault could not be done, or its node did not come back."""
 
 
 class Fault(msgspec.Struct, frozen=True):
     """``happen(number)`` does it to a node and returns when all is as it should be again, with how many
-    agents it met. It happens in every ``every``-th round. ``prepare`` comes once before."""
+    agents it met. It happens in every ``every``-th round. ``prepare`` comes once before. Both raise
+    FaultFailed.
+    """
 
     name: str
     happen: Callable[[int], int]
@@ -40,16 +47,13 @@ class Cluster:
         return self.nodes[number % len(self.nodes)]
 
     def kubectl(self, *arguments: str) -> str:
-        """Raises CalledProcessError."""
-        environment = {**os.environ, "KUBECONFIG": self.lab.kubeconfig}
-        done = subprocess.run(["kubectl", *arguments], env=environment, check=True, stdout=subprocess.PIPE)
-        return str(done.stdout, "utf-8")
+        """Its output. Raises FaultFailed."""
+        return _output(["kubectl", *arguments], {**os.environ, "KUBECONFIG": self.lab.kubeconfig})
 
     def run_on(self, node: str, script: str) -> str:
-        """A shell's output on a node. Raises CalledProcessError."""
+        """A shell's output on a node. Raises FaultFailed."""
         command = [sys.executable, "-m", "towpath", "lab", "exec", "--name", self.lab.name, node, "--"]
-        done = subprocess.run([*command, "sh", "-ec", script], check=True, stdout=subprocess.PIPE)
-        return str(done.stdout, "utf-8")
+        return _output([*command, "sh", "-ec", script], dict(os.environ))
 
     def agents(self) -> dict[str, tuple[str, str, bool]]:
         """By node: the pod, its process' identity (pod and restarts), whether it is Ready."""
@@ -65,7 +69,7 @@ class Cluster:
         return found
 
     def wait_for_others(self, nodes: list[str], before: dict[str, tuple[str, str, bool]]) -> None:
-        """Until another process is Ready on each of ``nodes``. Raises SystemExit."""
+        """Until another process is Ready on each of ``nodes``. Raises FaultFailed."""
         deadline = time.monotonic() + _READY_WITHIN
         while time.monotonic() < deadline:
             now = self.agents()
@@ -73,7 +77,7 @@ class Cluster:
                 return
             time.sleep(0.1)
         logs = self.kubectl("logs", "-n", "kube-system", "-l", "k8s-app=towpath", "--tail=5")
-        raise SystemExit(f"no Ready agent on {nodes} after {_READY_WITHIN:.0f} s: {self.agents()}\n{logs}")
+        raise FaultFailed(f"no Ready agent on {nodes} after {_READY_WITHIN:.0f} s: {self.agents()}\n{logs}")
 
     def terminate(self, number: int) -> int:
         """SIGTERM, and a new pod: what a rollout does to one node."""
@@ -116,6 +120,16 @@ class Cluster:
         self.run_on(self.node(number), "ip link set flannel.1 down; ip link set flannel.1 up")
         time.sleep(1.0)
         return 1
+
+
+def _output(command: list[str], environment: dict[str, str]) -> str:
+    try:
+        done = subprocess.run(
+            command, env=environment, check=True, stdout=subprocess.PIPE, timeout=_COMMAND_WITHIN
+        )
+    except (subprocess.SubprocessError, OSError) as failed:
+        raise FaultFailed(str(failed)) from failed
+    return str(done.stdout, "utf-8")
 
 
 def restarts(cluster: Cluster) -> tuple[Fault, ...]:

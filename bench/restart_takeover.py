@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from bench.restart_windows import Window, figures, say
+from bench.restart_windows import Window, figures, say, tell_losses
 from towpath.kernel.netns import run_in
 from towpath.lab import namespaces
 from towpath.probe.account import account
@@ -34,8 +34,10 @@ from towpath.probe.strips import Parts
 TESTS = Path(__file__).parents[1] / "tests"
 MODULE = (sys.executable, "-m", "towpath.probe")
 ECHO, DNS, CLOSED, HOST_PORT, BEHIND_IT = 7001, 7053, 7009, 8080, 80
+_SETUP_WITHIN = 180.0  # seconds, the last move included
 LISTENS = (f"{ECHO}/TCP", f"{ECHO}/UDP", f"{DNS}/DNS")
 CONTROL = "control"
+MOVES = ("takeover", "handback")
 _EVERY = (Kind.UDP, Kind.UDP_FRESH, Kind.ECHO, Kind.CONNECT, Kind.DNS)
 
 
@@ -150,8 +152,8 @@ def _read(process: "subprocess.Popen[bytes]", collection: Collection) -> None:
     process.stdout.close()
 
 
-async def turns(world: Any, times: int, until: float, windows: list[Window]) -> None:
-    """A control, then over and back in turn."""
+async def turns(world: Any, times: int, until: float, windows: list[Window]) -> str:
+    """A control, then over and back in turn; why it stopped, else nothing."""
     from test_takeover import handed_back, taken_over
 
     for _ in range(times):
@@ -159,16 +161,17 @@ async def turns(world: Any, times: int, until: float, windows: list[Window]) -> 
         await asyncio.sleep(1.0)
         windows.append(Window(CONTROL, begin, time.time_ns()))
     for number in range(times):
-        for name, move in (("takeover", taken_over), ("handback", handed_back)):
+        for name, move in zip(MOVES, (taken_over, handed_back), strict=True):
             begin = time.time_ns()
             status, _, said = await move(world)
             if status:
-                raise SystemExit(f"{name} {number}: exit {status}: {said}")
+                return f"{name} {number + 1}: exit {status}: {said}"
             await asyncio.sleep(0.5)
             windows.append(Window(name, begin, time.time_ns()))
         say(f"over and back {number + 1}/{times}")
         if time.monotonic() > until:
             break
+    return ""
 
 
 async def measure(times: int, seconds: float) -> dict[str, Any]:
@@ -200,7 +203,7 @@ async def measure(times: int, seconds: float) -> dict[str, Any]:
                         for number in collection.silent():
                             raise SystemExit(f"never answered: {collection.probes[number]}")
                         begun = time.time_ns()
-                        await turns(world, times, until, windows)
+                        stopped = await turns(world, times, until, windows)
                         ended = time.time_ns()
                         await asyncio.sleep(1.5)
 
@@ -209,10 +212,10 @@ async def measure(times: int, seconds: float) -> dict[str, Any]:
 
     control = account([part for w in windows if w.fault == CONTROL for part in parts(w)])
     whole = account(list(collection.parts(begun, ended)))
-    found: dict[str, Any] = {
-        name: figures(name, windows, parts, control) for name in ("takeover", "handback", CONTROL)
-    }
-    return found | {"sent": whole.sent, "invalid": whole.invalid}
+    tell_losses(collection, windows, (CONTROL, *MOVES))
+    names = [name for name in (CONTROL, *MOVES) if any(window.fault == name for window in windows)]
+    found: dict[str, Any] = {name: figures(name, windows, parts, control) for name in names}
+    return found | {"sent": whole.sent, "invalid": whole.invalid, "stopped": stopped}
 
 
 def main() -> None:
@@ -222,10 +225,13 @@ def main() -> None:
 
 
 def run(times: int, seconds: float) -> dict[str, Any]:
-    """In a process of its own; its figures. Raises CalledProcessError."""
+    """In a process of its own; its figures, or why there are none (``stopped``)."""
     command = [sys.executable, "-m", "bench.restart_takeover", str(times), str(seconds)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    try:
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=seconds + _SETUP_WITHIN)
+        last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, OSError, ValueError, IndexError) as failed:
+        return {"stopped": f"the moves: {failed}"}
     return last
 
 

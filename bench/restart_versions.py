@@ -1,4 +1,8 @@
-"""Another version of Towpath, as an installation has it: a wheel built from an earlier commit, in a venv."""
+"""Another version of Towpath, as an installation has it: a wheel built from an earlier commit, in a venv, and
+the agent's image with it.
+
+    python -m bench.restart_versions      builds both, which `make e2e` needs: its world cannot write here
+"""
 
 import os
 import shutil
@@ -8,12 +12,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from towpath.lab.real.images import Image, agent_image
+
 ROOT = Path(__file__).parents[1]
 BACK = 20  # commits
 # The first whose nftables table persists. The kernel cannot take that flag off a table (nf_tables_updtable),
 # and libnftables, which earlier agents used for it, cannot name it: they refuse such a table, and it stays.
 FIRST = "ba0933404e"
 BUILD = ROOT / "build" / "bench-restart"
+OLDER = "docker.io/towpath/towpath-agent:older"
 
 
 def older_python(say: Callable[[str], None]) -> Path:
@@ -34,6 +41,13 @@ def older_python(say: Callable[[str], None]) -> Path:
     ).stdout
     assert str(venv) in where, f"the older version is not what runs: {where}"
     return python
+
+
+def older_image(say: Callable[[str], None]) -> Image:
+    """The agent's image with that version in it. Raises LabError."""
+    python = older_python(say)
+    (site,) = python.parents[1].glob("lib/python3*/site-packages")
+    return agent_image(OLDER, say, site)
 
 
 def _is_ancestor(first: str, commit: str) -> bool:
@@ -88,3 +102,7 @@ def _git(*arguments: str) -> str:
             f"git {arguments[0]}: {done.stderr.strip()} (an earlier commit is needed: no shallow clone)"
         )
     return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    older_image(print)

@@ -1,4 +1,4 @@
-"""Two nodes on one wire, each with Canal (stand-ins: ``towpath.lab.canal_node``) or Towpath's real agent.
+"""Two nodes on one wire, each with Canal (stand-ins: ``towpath.lab.canal``) or Towpath's real agent.
 
 Leases, host ports and limits are made by Debian's host-local, portmap and bandwidth; rules go in by Debian's
 iptables, ip6tables and ipset. ``n2`` is also the outside: it answers on 198.51.100.2 and 2001:db8:51::2.
@@ -25,7 +25,7 @@ from towpath.install.hold import hold
 from towpath.kernel.netns import run_in
 from towpath.kube.fake import FakeApiServer
 from towpath.kube.kinds import Kind, Raw
-from towpath.lab.canal_node import programs
+from towpath.lab.canal import programs
 from towpath.lab.kubelet_cni import Call, Cni, addresses
 
 POLICIES: Kind[Raw] = Kind(plural="networkpolicies", type=dict, group="networking.k8s.io")

@@ -2,7 +2,7 @@
 it.
 
 Real are the agent, the shim, host-local, portmap, bandwidth, iptables (both backends), ip6tables, ipset and
-nft. Not to be had as packages, and so stand-ins (``towpath.lab.canal_node``, which says what they are not):
+nft. Not to be had as packages, and so stand-ins (``towpath.lab.canal``, which says what they are not):
 Felix, flanneld and Calico's CNI plugin.
 """
 
@@ -33,7 +33,7 @@ from wired_node import reach
 from towpath.install.hold import held
 from towpath.ipam.host_local import HostLocalFolder
 from towpath.ipam.reading import read_leases
-from towpath.lab.canal_node import programs
+from towpath.lab.canal import programs
 
 pytestmark = pytest.mark.kernel
 PORTS = [

@@ -1,6 +1,6 @@
 """A cluster half flanneld's, half Towpath's, for as long as wanted: either side's nodes come, move and go.
 
-flanneld is the stand-in of ``towpath.lab.canal_node.flanneld``, which has its faults too: it drops a peer
+flanneld is the stand-in of ``towpath.lab.canal.flanneld``, which has its faults too: it drops a peer
 that lacks a family, and ignores an update in which either family is unchanged.
 """
 

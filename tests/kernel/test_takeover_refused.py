@@ -10,7 +10,7 @@ from canal_world import PODS, CanalNode, World, agent_running, canal_world, dev,
 from test_takeover import handed_back, in_felix, judge, paths, populated, taken_over
 
 from towpath.install.hold import held
-from towpath.lab.canal_node import programs
+from towpath.lab.canal import programs
 
 pytestmark = pytest.mark.kernel
 

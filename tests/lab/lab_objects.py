@@ -1,11 +1,15 @@
 """Manifests and questions that several lab tests share."""
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from towpath.lab.client import LabClient
 
 Kubectl = Callable[..., str]
 TOWPATH = (sys.executable, "-m", "towpath")
@@ -62,3 +66,37 @@ def eventually(question: Callable[[], Any], seconds: float = 20, pause: float = 
         if time.monotonic() > deadline:
             raise AssertionError(f"still {answer!r} after {seconds} s")
         time.sleep(pause)
+
+
+@contextmanager
+def lab_with_pods(name: str, *options: str) -> Iterator[tuple[LabClient, Kubectl, list[dict[str, Any]]]]:
+    """A lab, kubectl for it, and one echo pod a node."""
+    towpath("up", "--name", name, *options)
+    client = LabClient(name)
+
+    def kubectl(*arguments: str, stdin: str = "") -> str:
+        return subprocess.run(
+            ["kubectl", *arguments],
+            input=stdin,
+            env={**os.environ, "KUBECONFIG": client.kubeconfig},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+
+    try:
+        nodes = len(client.call("inspect")["nodes"])
+        kubectl("apply", "-f", "-", stdin=deployment("echo", nodes))
+        kubectl("rollout", "status", "deployment/echo", "--timeout=30s")
+        yield client, kubectl, get(kubectl, "pods", "-l", "app=echo")["items"]
+    finally:
+        client.call("down")
+
+
+def failures(client: LabClient, pods: list[dict[str, Any]]) -> list[object]:
+    """Probes between all pods, and to the outside, that fail."""
+    to = [{"addr": i["ip"], "port": 8080, "proto": "tcp"} for p in pods for i in p["status"]["podIPs"]]
+    to += [{"addr": address, "proto": "icmp"} for address in client.call("inspect")["outside"]]
+    probes = [{"from": {"pod": f"default/{p['metadata']['name']}"}, "to": to} for p in pods]
+    return [(r["from"], t) for r in client.call("run-in", probes=probes) for t in r["to"] if not t["ok"]]

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from towpath.lab import topology
+from towpath.lab.canal import programs
 from towpath.lab.rundir import LabError
 from towpath.lab.topology import lab_spec
 from towpath.model.op import Add, AddLink, describe
@@ -106,3 +107,20 @@ def test_the_documented_topology_is_valid() -> None:
         ("a2", "172.30.0.12/24"),
         ("b1", "172.30.1.50/24"),
     ]
+
+
+def test_canal_is_had_as_the_chart_has_it_only() -> None:
+    assert lab_spec({}, cni="canal").cni == "canal"
+    for other in ({"backend": "host-gw"}, {"control_plane": "real"}):
+        with pytest.raises(LabError, match="Canal is had with the embedded control plane and vxlan only"):
+            lab_spec(other, cni="canal")
+
+
+def test_canals_programs_are_asked_for_by_their_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "_PATH", str(tmp_path))
+    monkeypatch.setattr(programs, "DEBIAN_PLUGINS", tmp_path)
+    with pytest.raises(LabError, match=r"Canal needs .*ipset.*portmap") as lacking:
+        programs.require()
+    assert "apt install containernetworking-plugins ipset iptables" in lacking.value.hint

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towpath.lab.canal_node import felix_rules, flannel_rules
-from towpath.lab.canal_node.felix_rules import Endpoint
+from towpath.lab.canal import felix_rules, flannel_rules
+from towpath.lab.canal.felix_rules import Endpoint
 from towpath.migrate import hostports
 from towpath.migrate.iptables import closed, parse_save, restore_text
 from towpath.migrate.ownership import endpoints_in_force, ifb_name, masquerades, owned

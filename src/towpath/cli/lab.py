@@ -54,6 +54,11 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     help="The lab's own API server (the default), or upstream's etcd, API server and controllers.",
 )
 @click.option(
+    "--cni",
+    type=click.Choice(["towpath", "canal"]),
+    help="Whose the pods' network is: Towpath's (the default), or Canal's, to migrate it.",
+)
+@click.option(
     "--crds",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="CustomResourceDefinitions (YAML) that are there before the agents.",
@@ -65,6 +70,7 @@ def up(
     crds: Path | None,
     families: str | None,
     control_plane: str | None,
+    cni: str | None,
 ) -> None:
     """Bring a cluster up; returns when it is Ready, and leaves it running in the background."""
     from towpath.lab.launch import launch
@@ -76,8 +82,12 @@ def up(
     if strange:
         raise LabError(f"{crds}: there is something else than a {_DEFINITION}", code="TP9004")
     chosen = {"ipv4": ("ipv4",), "ipv6": ("ipv6",), "dual": ("ipv4", "ipv6"), None: None}[families]
-    overrides = {"families": chosen, "name": name, "control_plane": control_plane, "crds": definitions}
-    spec = lab_spec(raw, nodes=nodes, **overrides)
+    overrides = {"families": chosen, "name": name, "control_plane": control_plane}
+    spec = lab_spec(raw, nodes=nodes, **overrides, cni=cni, crds=definitions)
+    if spec.cni == "canal":
+        from towpath.lab.canal import programs
+
+        programs.require()
     if spec.control_plane == "real":
         from towpath.lab.real.binaries import use_binaries
 

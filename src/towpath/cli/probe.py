@@ -31,6 +31,7 @@ from towpath.probe.run import ProbeRun
 from towpath.probe.source import Outside
 
 _DAY = 86400.0
+_TITLE = 120  # characters of a command
 _GONE = "prober gone"
 _TAIL = 2.0  # seconds after a command has ended
 _ORDER = [Level.H0, Level.H1, Level.H2, Level.DISRUPTIVE, Level.UNKNOWN]
@@ -124,9 +125,15 @@ def _options(**given: Any) -> Options:
         slower=given["slower"],
         kinds=tuple(Kind(kind) for kind in given["kinds"]) or tuple(Kind),
         budget_ms=given["budget"],
-        title=given["title"] or (during and f"Pod network during `{during}`") or "Pod network",
+        title=given["title"] or (during and f"Pod network during `{_short(during)}`") or "Pod network",
         command=("/bin/sh", "-c", during) if during else (),
     )
+
+
+def _short(command: str) -> str:
+    """A command as part of a title: on one line, and no longer than reads well."""
+    line = " ".join(command.split())
+    return line if len(line) <= _TITLE else f"{line[: _TITLE - 1]}…"
 
 
 def exit_code(level: Level, required: Level, *, interrupted: bool) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 
 from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, KubeError, NotFound, ServerError, Unreachable
-from towpath.kube.kinds import DAEMONSETS, NODES, PODS, Kind, Raw
-from towpath.lab import credentials, manifests, rundir
+from towpath.kube.kinds import CONFIG_MAPS, DAEMONSETS, NODES, PODS, Kind, Raw
+from towpath.lab import canal, credentials, manifests, rundir
 from towpath.lab.topology import LabSpec
 
 CRDS: Kind[Raw] = Kind(
@@ -53,7 +53,8 @@ async def _bring_up(spec: LabSpec, launcher: int) -> None:
                 await _create(client, kind, obj)
         for definition in spec.crds:
             await _create(client, CRDS, definition)
-        await _create(client, DAEMONSETS, manifests.daemonset())
+        for obj in manifests.network(spec):
+            await _create(client, CONFIG_MAPS if obj["kind"] == "ConfigMap" else DAEMONSETS, obj)
         _say(launcher, {"progress": "API server up, waiting for agents"})
         last = ""
 
@@ -110,7 +111,8 @@ async def _waiting(client: Client, spec: LabSpec) -> tuple[bool, str]:
     ready = sum(
         any(c.type == "Ready" and c.status == "True" for c in node.status.conditions or []) for node in nodes
     )
-    daemonset = await client.get(DAEMONSETS, manifests.DAEMONSET, manifests.NAMESPACE)
+    name = canal.NAME if spec.cni == "canal" else manifests.DAEMONSET
+    daemonset = await client.get(DAEMONSETS, name, manifests.NAMESPACE)
     agents = int((daemonset.get("status") or {}).get("numberReady") or 0)
     wanted = len(spec.nodes)
     return ready < wanted or agents < wanted, f"{ready}/{wanted} nodes Ready, {agents}/{wanted} agents Ready"

@@ -43,7 +43,7 @@ class Kubelet:
     def __init__(self, spec: LabSpec, one: NodeSpec, boot_id: str, client: Client) -> None:
         self._one = one
         folder = STATE / "nodes" / one.name
-        cni = Cni()
+        cni = Cni(remember=spec.cni != "canal")  # RKE2's containerd, which a migration is tried with
         self._services = Services(
             node=one.name,
             host_ips=topology.internal_ips(spec, one),

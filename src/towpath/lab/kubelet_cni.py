@@ -4,7 +4,8 @@ Upstream behaviour (containerd 2.x with go-cni and libcni): the lexically first 
 the folder is the network, and a file there that does not parse fails the whole load; runtimeConfig is the
 capabilities a plugin declares ∩ those supplied; prevResult flows forward, on DEL (from 0.4.0 on) every
 plugin gets the final one; a failed ADD is followed by DEL; STATUS is asked of 1.1.0 lists. One difference,
-CRI-O's practice: DEL uses the configuration that ADD used, from the cache, where there is one.
+CRI-O's practice: DEL uses the configuration that ADD used, from the cache, where there is one; not so where
+``remember`` is false.
 """
 
 import asyncio
@@ -166,8 +167,15 @@ def _quantity(text: str) -> int:
 class Cni:
     """CNI on one node."""
 
-    def __init__(self, conf: Path = CONF_DIR, bin_dir: Path = BIN_DIR, cache: Path = CACHE_DIR) -> None:
-        self._conf, self._bin, self._cache = conf, bin_dir, cache
+    def __init__(
+        self,
+        conf: Path = CONF_DIR,
+        bin_dir: Path = BIN_DIR,
+        cache: Path = CACHE_DIR,
+        *,
+        remember: bool = True,
+    ) -> None:
+        self._conf, self._bin, self._cache, self._remember = conf, bin_dir, cache, remember
 
     async def add(self, call: Call) -> dict[str, Any]:
         """ADD of every plugin in order; the result is cached before it is returned. Raises CniFailed."""
@@ -187,7 +195,8 @@ class Cni:
         path = self._cache_path(call.container_id)
         cached = self._read(path)
         if cached:
-            network = parse_list(base64.b64decode(cached.config), "the cache")
+            kept = parse_list(base64.b64decode(cached.config), "the cache")
+            network = kept if self._remember else load(self._conf)
             args = tuple((k, v) for k, v in cached.cni_args)
             call = Call(
                 container_id=call.container_id,

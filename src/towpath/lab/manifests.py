@@ -3,10 +3,16 @@
 from typing import Any
 
 from towpath import __version__
-from towpath.lab.node import AGENT_CONFIG, HEALTH_PORT
+from towpath.catalogue import load
+from towpath.install.migration import only_labelled
+from towpath.lab import canal, topology
+from towpath.lab.canal import chart
+from towpath.lab.node import AGENT_CONFIG, AGENT_KUBECONFIG, CNI_BIN, CONFLIST, HEALTH_PORT
+from towpath.lab.topology import LabSpec
 
 NAMESPACE, DAEMONSET = "kube-system", "towpath"
 HOST_PATHS = {"config": "/etc/towpath", "run": "/run/towpath", "state": "/var/lib/towpath"}
+CANAL_RELEASE = "v1.32.2+rke2r1"
 IMAGE = f"docker.io/towpath/towpath-agent:v{__version__}"
 
 
@@ -17,6 +23,31 @@ def service_account() -> dict[str, Any]:
         "kind": "ServiceAccount",
         "metadata": {"name": DAEMONSET, "namespace": NAMESPACE},
     }
+
+
+def network(spec: LabSpec) -> list[dict[str, Any]]:
+    """The lab's network: Towpath's agent; or Canal, with Towpath installed as before a migration."""
+    if spec.cni == "towpath":
+        return [daemonset()]
+    families = ",".join(str(net.version) for net in topology.pod_networks(spec))
+    release = load.builtin().release(CANAL_RELEASE)
+    commands = chart.running(families)
+    return [
+        canal.config_map(topology.net_conf(spec)),
+        canal.daemonset(release, commands=commands, kubeconfig=str(AGENT_KUBECONFIG)),
+        _migrating(daemonset()),
+    ]
+
+
+def _migrating(made: dict[str, Any]) -> dict[str, Any]:
+    """On labelled nodes only, after the installer, which has the agent hold still where Canal is in force."""
+    spec = made["spec"]["template"]["spec"]
+    command = ["python3", "-m", "towpath.install.node", f"--cni-bin={CNI_BIN}", f"--conflist={CONFLIST}"]
+    command += [f"--socket-folder={HOST_PATHS['run']}", f"--state={HOST_PATHS['state']}"]
+    command += ["--uid=0", "--gid=0"]  # a lab has no other user
+    spec["affinity"] = only_labelled()
+    spec["initContainers"] = [{"name": "install-cni", "image": IMAGE, "command": command}]
+    return made
 
 
 def daemonset() -> dict[str, Any]:

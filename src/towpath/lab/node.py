@@ -79,13 +79,17 @@ class _KubeletKeeper:
 
 
 def _install(spec: LabSpec, one: NodeSpec) -> None:
-    """What an installer leaves on the disk: shim, conflist, the agent's configuration. Idempotent."""
+    """What an installer leaves on the disk: shim, conflist, the agent's configuration. Idempotent.
+
+    Where the network is Canal's, Towpath's own installer brings the former two with its agent.
+    """
     for path in (CNI_BIN, CONFLIST.parent, AGENT_CONFIG.parent, Path("/run/towpath"), Path("/run/netns")):
         path.mkdir(parents=True, exist_ok=True)
-    with suppress(FileNotFoundError):
-        shutil.copy2(SHIM, CNI_BIN / f".{SHIM.name}")
-        (CNI_BIN / f".{SHIM.name}").replace(CNI_BIN / SHIM.name)
-    _write(CONFLIST, json.dumps(conflist(), indent=2))
+    if spec.cni == "towpath":
+        with suppress(FileNotFoundError):
+            shutil.copy2(SHIM, CNI_BIN / f".{SHIM.name}")
+            (CNI_BIN / f".{SHIM.name}").replace(CNI_BIN / SHIM.name)
+        _write(CONFLIST, json.dumps(conflist(), indent=2))
     _write(AGENT_CONFIG, yaml.safe_dump(agent_config(spec, one)))
     _write(AGENT_KUBECONFIG, credentials.kubeconfig_text(topology.api_url(spec), credentials.AGENT))
 

@@ -63,7 +63,9 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ``families`` of underlay, pods and services; ``mtu`` of the underlay in bytes; ``backend`` and
     ``direct_routing`` as in flannel's net-conf.json; ``agent_config`` extra keys of the agent's file.
     ``crds`` are CustomResourceDefinitions that are there before the agents, as in a cluster that had them.
-    ``control_plane`` "real" runs upstream's etcd, API server, controllers and scheduler (``lab.real``).
+    ``cni`` "canal": the nodes are Canal's (stand-ins, ``lab.canal``), and Towpath waits for nodes that are
+    labelled for it, as in a migration. ``control_plane`` "real" runs upstream's etcd, API server, controllers
+    and scheduler (``lab.real``).
     """
 
     name: str = "towpath"
@@ -72,6 +74,7 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     mtu: int = 1500
     backend: Literal["vxlan", "host-gw"] = "vxlan"
     direct_routing: bool = False
+    cni: Literal["towpath", "canal"] = "towpath"
     control_plane: Literal["embedded", "real"] = "embedded"
     agent_config: dict[str, Any] = {}
     crds: tuple[dict[str, Any], ...] = ()
@@ -115,6 +118,8 @@ def lab_spec(raw: object, **overrides: Any) -> LabSpec:
     taken = {node.name for node in nodes}
     spare = (f"n{i}" for i in range(1, MAX_NODES * 2) if f"n{i}" not in taken)
     nodes += [NodeSpec(name=next(spare)) for _ in range(wanted - len(nodes))]
+    if spec.cni == "canal" and (spec.control_plane == "real" or spec.backend != "vxlan"):
+        raise LabError("Canal is had with the embedded control plane and vxlan only", code="TP9004")
     return msgspec.structs.replace(spec, nodes=_numbered(nodes))
 
 

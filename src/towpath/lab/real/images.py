@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -65,17 +66,20 @@ def static_image(reference: str, name: str, progress: Callable[[str], None]) -> 
     return _cached(reference, [source.read_bytes()], fill, (f"/{name}",), progress)
 
 
-def agent_image(reference: str, progress: Callable[[str], None]) -> Image:
-    """The agent and the node installer; ``reference`` ends in the tag."""
+def agent_image(reference: str, progress: Callable[[str], None], site: Path | None = None) -> Image:
+    """The agent and the node installer; ``reference`` ends in the tag. ``site`` is the ``site-packages`` that
+    Towpath and what it needs are taken from, else those this program runs with.
+    """
     if not _PYTHON.exists():
         raise LabError(f"{_PYTHON} is missing", "apt install python3 libpython3-stdlib", "TP9026")
-    distributions = sorted(_runtime_distributions(), key=lambda d: d.metadata["Name"])
-    parts = [p.read_bytes() for p in sorted(_PACKAGE.rglob("*")) if p.is_file() and p.suffix != ".pyc"]
+    package = site / "towpath" if site else _PACKAGE
+    distributions = sorted(_runtime_distributions(site), key=lambda d: d.metadata["Name"])
+    parts = [p.read_bytes() for p in sorted(package.rglob("*")) if p.is_file() and p.suffix != ".pyc"]
     parts += [f"{d.metadata['Name']} {d.version}".encode() for d in distributions]
     parts += [_PYTHON.read_bytes(), Path(__file__).read_bytes()]
 
     def fill(root: Path) -> None:
-        _fill_agent(root, distributions)
+        _fill_agent(root, package, distributions)
 
     env = ("PATH=/usr/bin", "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1")
     return _cached(reference, parts, fill, ("/usr/bin/python3", "-m", "towpath"), progress, env)
@@ -113,7 +117,7 @@ def _cached(
     return Image(reference, archive, found)
 
 
-def _fill_agent(root: Path, distributions: Iterable[importlib.metadata.Distribution]) -> None:
+def _fill_agent(root: Path, package: Path, distributions: Iterable[importlib.metadata.Distribution]) -> None:
     for link, target in (("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")):
         (root / target).mkdir(parents=True)
         (root / link).symlink_to(target)
@@ -125,9 +129,9 @@ def _fill_agent(root: Path, distributions: Iterable[importlib.metadata.Distribut
         for file in distribution.files or ():
             if ".." not in file.parts and "__pycache__" not in file.parts:
                 _copy(Path(str(distribution.locate_file(file))), site / file)
-    for path in _PACKAGE.rglob("*"):
+    for path in package.rglob("*"):
         if path.is_file() and path.suffix != ".pyc":
-            _copy(path, site / "towpath" / path.relative_to(_PACKAGE))
+            _copy(path, site / "towpath" / path.relative_to(package))
     binaries = [root / "usr/bin/python3", *root.rglob("*.so"), *map(_library, _LIBRARIES)]
     for library in sorted({library for binary in binaries for library in _needed(binary)}):
         _copy(
@@ -168,7 +172,7 @@ def _needed(binary: Path) -> Iterator[str]:
             yield path
 
 
-def _runtime_distributions() -> Iterator[importlib.metadata.Distribution]:
+def _runtime_distributions(site: Path | None) -> Iterator[importlib.metadata.Distribution]:
     """What Towpath requires without extras, transitively."""
     wanted, seen = ["towpath"], set()
     while wanted:
@@ -176,9 +180,9 @@ def _runtime_distributions() -> Iterator[importlib.metadata.Distribution]:
         if name in seen:
             continue
         seen.add(name)
-        try:
-            distribution = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
+        found = importlib.metadata.distributions(name=name, path=[str(site)] if site else sys.path)
+        distribution = next(iter(found), None)
+        if distribution is None:
             continue  # for another Python or system
         for line in distribution.requires or ():
             requirement, _, marker = line.partition(";")

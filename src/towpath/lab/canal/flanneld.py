@@ -25,7 +25,7 @@ from towpath.kube import config
 from towpath.kube.client import Client
 from towpath.kube.errors import KubeError
 from towpath.kube.kinds import NODES, Raw
-from towpath.lab.canal_node import rules
+from towpath.lab.canal import rules
 
 _PREFIX = "flannel.alpha.coreos.com/"
 _POLL_SECONDS = 0.25

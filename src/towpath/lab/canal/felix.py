@@ -17,8 +17,8 @@ from towpath.kube import config
 from towpath.kube.client import Client
 from towpath.kube.errors import KubeError
 from towpath.kube.kinds import PODS, Kind, Raw
-from towpath.lab.canal_node import rules
-from towpath.lab.canal_node.felix_rules import Endpoint
+from towpath.lab.canal import rules
+from towpath.lab.canal.felix_rules import Endpoint
 
 POLICIES: Kind[Raw] = Kind(plural="networkpolicies", type=dict, group="networking.k8s.io")
 _POLL_SECONDS = 0.25

@@ -4,8 +4,8 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from towpath.lab.canal_node import felix_rules, flannel_rules
-from towpath.lab.canal_node.felix_rules import Endpoint
+from towpath.lab.canal import felix_rules, flannel_rules
+from towpath.lab.canal.felix_rules import Endpoint
 
 Backend = Literal["nft", "legacy", "nftables"]
 """How rules are made: iptables-nft, iptables-legacy, or nftables' own tables."""
