@@ -187,8 +187,10 @@ def applied(table: NftTable, update: NftUpdate) -> NftTable:
         assert not elements.keys() & come.keys()
         sets[decl.name] = replace(decl, elements={**elements, **come})
     declared = {name for name, _ in update.add_chains}
+    assert not declared & chains.keys() and declared <= {chain.name for chain in update.set_chains}
     for chain in update.set_chains:
-        assert chain.name in declared and chains.get(chain.name) != chain
+        assert (chain.name in declared) == (chain.name not in chains)
+        assert chains.get(chain.name) != chain
         chains[chain.name] = chain
     for name in update.del_chains:
         del chains[name]

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from towpath.desired.ruleset import SETS as RULESET
+from towpath.kernel import nft_dump
 from towpath.kernel.libnftables import STATELESS, NftContext, NftError
 from towpath.kernel.netns import new_netns, run_in
 from towpath.kernel.nft import Nft
@@ -17,6 +18,7 @@ from towpath.kernel.nft_socket import NftSocket, Refused
 from towpath.kernel.nft_text import commands
 from towpath.kernel.nft_types import NotPlain
 from towpath.kernel.port import KernelRefused
+from towpath.kernel.wire import attributes
 from towpath.model.nft import Hook, Key, NftChain, NftSet, NftTable
 from towpath.model.op import NftUpdate
 
@@ -62,6 +64,8 @@ ELEMENTS: dict[str, dict[Key, Key]] = {
 }
 HOOK = Hook(type="filter", hook="forward", priority=0)
 TABLES = ("straight", "library")
+# Of a listed set: its name; its table, its handle and the number of its elements.
+_SET_NAME, _ITS_OWN = 2, {1, 16, 19, 20}
 
 
 def update(table: str, elements: dict[str, dict[Key, Key]], *, remove: bool = False) -> NftUpdate:
@@ -184,7 +188,12 @@ def test_a_refused_transaction_leaves_nothing(nft: Nft, sock: NftSocket) -> None
     [
         NftUpdate(table="t"),
         NftUpdate(table="t", add_sets=(SETS["pod_to"],)),
+        NftUpdate(table="t", add_sets=(SETS["net4"],)),
+        NftUpdate(table="t", add_sets=(SETS["class_port"],)),
+        NftUpdate(table="t", add_chains=(("forward", HOOK),)),
         NftUpdate(table="t", set_chains=(NftChain(name="c", rules=("tcp dport 80 accept",)),)),
+        NftUpdate(table="t", set_chains=(NftChain(name="c", rules=("meta l4proto 256 accept",)),)),
+        NftUpdate(table="t", set_chains=(NftChain(name="c", rules=("th dport 65536 accept",)),)),
         NftUpdate(table="t", set_chains=(NftChain(name="c", hook=HOOK),)),
         update("t", {"net4": {("10.0.0.0/8",): ()}}),
         update("t", {"pod_from": {("a name of sixteen",): ("return",)}}),
@@ -289,6 +298,11 @@ RULES = (
     "meta priority vmap @by_class",
     "meta nfproto ipv4 goto pol",
     "meta nfproto ipv6 counter goto denied",
+    "meta l4proto 47 return",
+    "meta l4proto 6 th dport 8080 return",
+    "meta l4proto 17 th sport 1-1023 return",
+    "meta l4proto 132 th sport 5 goto pol",
+    "meta l4proto 6 th dport 0-65535 counter goto denied",
     "counter drop",
     "accept",
     "return",
@@ -308,7 +322,7 @@ def test_a_plain_chain_changes_together_with_its_elements(nft: Nft, library: Nft
     nft.apply(replace(refill["straight"], add_elements=((SETS["by_class"], verdicts),)))
     assert nft._socket.generation() == generation + 1, "one transaction"
     assert table(nft).chains["pi-1"] == filled
-    assert by_another(netns).chains["pi-1"] == filled
+    assert by_another(netns).chains["pi-1"] == by_another(netns, "library").chains["pi-1"]
     texts = [library.run(f"list chain inet {t} pi-1", flags=STATELESS).splitlines()[1:] for t in TABLES]
     assert texts[0] == texts[1]
     changed = NftUpdate(
@@ -321,24 +335,63 @@ def test_a_plain_chain_changes_together_with_its_elements(nft: Nft, library: Nft
     assert not table(nft).sets["by_class"].elements
 
 
-def test_a_chain_is_not_new_because_somebody_says_so(nft: Nft) -> None:
-    # Were it refilled ahead of its elements, packets would meet it half done.
-    base = NftChain(name="forward", hook=HOOK, rules=("jump pol",))
-    nft.apply(NftUpdate(table="straight", add_chains=(("forward", HOOK),), set_chains=(base,)))
+def test_new_sets_and_chains_come_in_the_same_transaction(nft: Nft, netns: int, library: NftContext) -> None:
+    new_sets = (
+        NftSet(name="pi-2", key=("classid",), data=("verdict",), counter=True),
+        NftSet(name="plain", key=("ipv4_addr",)),
+        NftSet(name="to_class", key=("ipv6_addr",), data=("classid",)),
+        NftSet(name="to_port", key=("inet_proto",), data=("inet_service",)),
+    )
+    chains = (
+        NftChain(name="pi-2", rules=("jump src_class", "meta priority vmap @pi-2", "goto cs-1")),
+        NftChain(name="cs-1", rules=("meta l4proto 6 th dport 80 return", "counter goto pol")),
+    )
+
+    def made(name: str) -> NftUpdate:
+        return NftUpdate(
+            table=name,
+            add_sets=new_sets,
+            add_chains=tuple((chain.name, None) for chain in chains),
+            set_chains=chains,
+            add_elements=(
+                (new_sets[0], {(5,): ("goto cs-1",)}),
+                (SETS["pod_from"], {("x",): ("goto pi-2",)}),
+            ),
+        )
+
+    for name in TABLES:
+        nft.apply(NftUpdate(table=name, add_chains=(("src_class", None),)))
     generation = nft._socket.generation()
-    extra = NftSet(name="extra", key=("inet_service",), data=("verdict",))
-    chain = NftChain(name="pol", rules=("tcp dport vmap @extra", "accept"))
+    nft.apply(made("straight"))
+    assert nft._socket.generation() == generation + 1
+    nft._send(commands(made("library")))
+    by_name = [
+        {found[_SET_NAME]: {kind: found[kind] for kind in found.keys() - _ITS_OWN} for found in listed}
+        for listed in ([attributes(m, 4) for m in nft._dump(nft_dump.GET_SET, name)] for name in TABLES)
+    ]
+    assert by_name[0] == by_name[1]
+    texts = [library.run(f"list table inet {t}", flags=STATELESS).splitlines()[1:] for t in TABLES]
+    assert sorted(texts[0]) == sorted(texts[1])
+    assert {chain.name: chain for chain in chains}.items() <= table(nft).chains.items()
+    assert by_another(netns).chains == by_another(netns, "library").chains
+    assert by_another(netns).sets == by_another(netns, "library").sets
+
+
+def test_a_new_chain_with_other_rules_comes_before_the_elements(nft: Nft) -> None:
+    base = NftChain(name="forward", hook=HOOK, rules=("iifname vmap @pod_from",))
+    nft.apply(NftUpdate(table="straight", add_chains=(("forward", HOOK),), set_chains=(base,)))
+    chain = NftChain(name="cs-2", rules=("meta l4proto 6 th dport { 80, 443 } return", "drop"))
+    generation = nft._socket.generation()
     nft.apply(
         NftUpdate(
             table="straight",
-            add_sets=(extra,),
-            add_chains=(("pol", None),),
-            add_elements=((extra, {(80,): ("drop",)}),),
+            add_chains=(("cs-2", None),),
             set_chains=(chain,),
+            add_elements=((SETS["pod_from"], {("x",): ("goto cs-2",)}),),
         )
     )
-    assert nft._socket.generation() == generation + 1
-    assert table(nft).chains["pol"] == chain
+    assert nft._socket.generation() == generation + 2
+    assert table(nft).chains["cs-2"] == chain
 
 
 def test_the_library_says_what_is_wrong(library: NftContext) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from errno import EEXIST, EINVAL, EMSGSIZE, ENFILE, ENOENT, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM
 from functools import partial
 
@@ -204,7 +204,7 @@ class Nft:
         declares = bool(update.add_sets or update.add_chains or update.set_chains or update.recreate)
         nothing = NftUpdate(table=update.table)
         try:
-            parts = split(update, partial(self._there, update.table), plain) if declares else None
+            parts = split(update, plain) if declares else None
             if parts is None and declares:
                 return EINVAL, 0
             before, elements, after = parts or (nothing, update, nothing)
@@ -221,14 +221,6 @@ class Nft:
         except (NotPlain, NftError, ValueError, OSError, KernelRefused):
             return EINVAL, 0
         return 0, transactions
-
-    def _there(self, table: str, names: Collection[str]) -> Collection[str]:
-        """Those of ``names`` that are chains already."""
-        if len(names) > _FEW:
-            listed = nft_dump.chains(self._socket.dump(nft_dump.GET_CHAIN, nft_dump.INET), table)
-            return {chain.name for chain in listed}
-        get = self._socket.get
-        return [name for name in names if get(nft_dump.GET_CHAIN, nft_dump.of_chain(table, name)) is not None]
 
     def _undo(self, declared: NftUpdate) -> None:
         """Remove what nothing refers to."""

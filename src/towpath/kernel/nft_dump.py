@@ -57,11 +57,6 @@ def of_table(table: str, chain: str = "") -> bytes:
     return INET + text(_TABLE, table) + (text(_NAME, chain) if chain else b"")
 
 
-def of_chain(table: str, name: str) -> bytes:
-    """The body of a request for one chain."""
-    return INET + text(_TABLE, table) + text(_CHAIN_NAME, name)
-
-
 def of_set(table: str, name: str) -> bytes:
     """The body of a request for a set's elements."""
     return INET + text(_TABLE, table) + text(_NAME, name)

@@ -1,4 +1,4 @@
-"""Elements, plain chains, and the removal of chains and sets, straight to the kernel.
+"""Elements, plain sets and chains, and the removal of both, straight to the kernel.
 
 libnftables lists tables, chains, sets and objects before each transaction, to know the types of a set it is
 told about by name, and all elements of all sets where one holds intervals. We know the types. One batch of
@@ -7,6 +7,7 @@ messages (uapi nf_tables.h) is one transaction as well. What is not the plain ca
 
 from collections.abc import Callable, Iterable, Iterator
 
+from towpath.kernel.nft_declared import declared_chain, declared_set
 from towpath.kernel.nft_rules import comment, expressions
 from towpath.kernel.nft_socket import Message
 from towpath.kernel.nft_steps import Change, additions, removals
@@ -17,7 +18,7 @@ from towpath.kernel.wire import attr, nested, text
 from towpath.model.nft import Key, NftChain, NftSet
 from towpath.model.op import NftUpdate
 
-_DEL_CHAIN, _NEW_RULE, _DEL_RULE, _DEL_SET = (10 << 8 | n for n in (5, 6, 8, 11))
+_NEW_CHAIN, _DEL_CHAIN, _NEW_RULE, _DEL_RULE, _NEW_SET, _DEL_SET = (10 << 8 | n for n in (3, 5, 6, 8, 9, 11))
 _NEW_ELEMENTS, _DEL_ELEMENTS = 10 << 8 | 12, 10 << 8 | 14
 _CREATE, _APPEND = 0x400, 0x800
 _RULE_EXPRESSIONS, _RULE_USERDATA = 4, 7
@@ -42,23 +43,37 @@ _Encoder = Callable[[Key, Key], bytes]
 def messages(update: NftUpdate) -> list[Step]:
     """The steps of ``update``, in an order that is safe to cut; the removals of chains and sets are one.
 
-    Its ``set_chains`` must be there already. Raises NotPlain where it declares anything, or a value or a rule
-    cannot be encoded here; ValueError for what cannot be a name.
+    Raises NotPlain where it declares, or holds, a value or a rule that cannot be encoded here; ValueError for
+    what cannot be a name.
     """
-    if update.recreate or update.add_sets or update.add_chains:
+    if update.recreate or any(hook is not None for _, hook in update.add_chains):
         raise NotPlain
+    table = update.table
+    new = {chain for chain, _ in update.add_chains}
     encoders: dict[str, _Encoder] = {}
-    steps = [_step(update.table, changes, encoders) for changes in additions(update)]
-    steps += [_refill(update.table, chain) for chain in update.set_chains]
-    steps += [_step(update.table, changes, encoders) for changes in removals(update)]
-    gone = [(_DEL_RULE, 0, _object(update.table, _RULE_CHAIN, chain)) for chain in update.del_chains]
-    gone += [(_DEL_CHAIN, 0, _object(update.table, _CHAIN_NAME, chain)) for chain in update.del_chains]
-    gone += [(_DEL_SET, 0, _object(update.table, _SET_NAME, decl)) for decl in update.del_sets]
+    steps = [_declared(update)] if update.add_sets or new else []
+    steps += [_refill(table, chain) for chain in update.set_chains if chain.name in new]
+    steps += [_step(table, changes, encoders) for changes in additions(update)]
+    steps += [_refill(table, chain) for chain in update.set_chains if chain.name not in new]
+    steps += [_step(table, changes, encoders) for changes in removals(update)]
+    gone = [(_DEL_RULE, 0, _object(table, _RULE_CHAIN, chain)) for chain in update.del_chains]
+    gone += [(_DEL_CHAIN, 0, _object(table, _CHAIN_NAME, chain)) for chain in update.del_chains]
+    gone += [(_DEL_SET, 0, _object(table, _SET_NAME, decl)) for decl in update.del_sets]
     if gone:
         steps.append(gone)
     if not steps:
         raise NotPlain
     return steps
+
+
+def _declared(update: NftUpdate) -> Step:
+    """New chains may lead to each other, so that all are there before any has rules."""
+    step = [
+        (_NEW_SET, _CREATE, declared_set(update.table, decl, number))
+        for number, decl in enumerate(update.add_sets, 1)
+    ]
+    chains = (declared_chain(update.table, chain) for chain, _ in update.add_chains)
+    return step + [(_NEW_CHAIN, _CREATE, chain) for chain in chains]
 
 
 def _refill(table: str, chain: NftChain) -> Step:

@@ -5,7 +5,7 @@ large for the socket: new sets, which no rule uses yet, are filled first; then c
 What leaves an interval set leaves before, since what comes may overlap it.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
@@ -41,48 +41,49 @@ def removals(update: NftUpdate) -> Iterator[tuple[Change, ...]]:
 
 
 def split(
-    update: NftUpdate, there: Callable[[Collection[str]], Collection[str]], plain: Callable[[NftChain], bool]
+    update: NftUpdate, plain: Callable[[NftSet | NftChain], bool]
 ) -> tuple[NftUpdate, NftUpdate, NftUpdate] | None:
-    """What is declared; elements and ``plain`` chains; other rules and what goes. None: not to be cut.
+    """What libnftables declares before; what goes straight; what libnftables does after. None: not to be cut.
 
     libnftables lists all elements of the table before it adds or removes any, so that elements had better
-    be sent without it. New sets, and new chains, to which only elements or chains lead, can be made before:
-    ``there`` tells which of some chains are not new. Chains that packets pass already change in one
-    transaction with their elements, unless nothing is removed and the update is a mass load: then old rules
-    meet more elements for a moment, and new ones never fewer.
+    be sent without it. New sets, and new chains, to which only elements or chains lead, can be made before.
+    Chains that packets pass already change in one transaction with their elements, unless nothing is removed
+    and the update is a mass load: then old rules meet more elements for a moment, and new ones never fewer.
     """
+    nothing = NftUpdate(table=update.table)
     if update.recreate or not (update.add_elements or update.del_elements or update.set_chains):
         return None
     new = {chain for chain, hook in update.add_chains if hook is None}
-    new.difference_update(there(new) if new else ())
-    first = replace(
-        update,
-        add_chains=tuple(item for item in update.add_chains if item[0] in new),
-        set_chains=tuple(chain for chain in update.set_chains if chain.name in new),
-        add_elements=(),
-        del_elements=(),
-        del_chains=(),
-        del_sets=(),
-    )
+    hooked = tuple(item for item in update.add_chains if item[1] is not None)
     passed = [chain for chain in update.set_chains if chain.name not in new]
-    elements = NftUpdate(
-        table=update.table,
+    declared = replace(
+        nothing,
+        add_sets=update.add_sets,
+        add_chains=tuple(item for item in update.add_chains if item[1] is None),
+        set_chains=tuple(chain for chain in update.set_chains if chain.name in new),
+    )
+    straight = replace(
+        nothing,
         add_elements=update.add_elements,
         del_elements=update.del_elements,
         set_chains=tuple(chain for chain in passed if plain(chain)),
     )
-    last = NftUpdate(
-        table=update.table,
-        add_chains=tuple(item for item in update.add_chains if item[1] is not None),
-        set_chains=tuple(chain for chain in passed if not plain(chain)),
-        del_chains=update.del_chains,
-        del_sets=update.del_sets,
-    )
-    if not last.add_chains and not last.set_chains:
-        elements = replace(elements, del_chains=update.del_chains, del_sets=update.del_sets)
-        return first, elements, NftUpdate(table=update.table)
+    rest = tuple(chain for chain in passed if not plain(chain))
     many = sum(len(members) for _, members in update.add_elements) >= _MANY
-    return (first, elements, last) if many and not update.del_elements and not elements.set_chains else None
+    if (hooked or rest) and (not many or update.del_elements or straight.set_chains):
+        return None
+    if all(map(plain, declared.add_sets)) and all(map(plain, declared.set_chains)):
+        straight = replace(
+            straight,
+            add_sets=declared.add_sets,
+            add_chains=declared.add_chains,
+            set_chains=(*declared.set_chains, *straight.set_chains),
+        )
+        declared = nothing
+    if not (hooked or rest):
+        return declared, replace(straight, del_chains=update.del_chains, del_sets=update.del_sets), nothing
+    last = replace(nothing, add_chains=hooked, set_chains=rest, del_chains=update.del_chains)
+    return declared, straight, replace(last, del_sets=update.del_sets)
 
 
 def _additions(update: NftUpdate, wanted: Callable[[str], bool]) -> Iterator[tuple[Change, ...]]:

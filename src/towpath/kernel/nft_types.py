@@ -111,6 +111,16 @@ def type_names(number: int) -> tuple[str, ...]:
     return tuple(_NAMES.get(n, f"type{n}") for n in reversed(numbers))
 
 
+def set_type(name: str) -> tuple[int, int, bool]:
+    """Of the values of sets that are not concatenated: the type's number, bytes, whether they are in the
+    host's order. Raises NotPlain.
+    """
+    if name not in _TYPES or name == "ifname":  # names have an order of their own
+        raise NotPlain
+    kind = _TYPES[name]
+    return kind.number, kind.size, kind.host
+
+
 def encoder(types: Sequence[str]) -> Callable[[Key], bytes]:
     """Encodes one value, or the concatenation of several. Both raise NotPlain."""
     if any(kind not in _TYPES for kind in types):

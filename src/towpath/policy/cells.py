@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from towpath.model.net import Family
 from towpath.policy.classes import Watched
-from towpath.policy.clauses import Asking, Clause, Place, PolicyRules, Ports
+from towpath.policy.clauses import Asking, Clause, Group, Place, PolicyRules, Ports
 from towpath.policy.conn_rules import Outcome
 from towpath.policy.connections import Connections
 from towpath.policy.facts import Term, Traits
@@ -47,20 +47,18 @@ class _Answers:
         self.counts: dict[int, dict[tuple[Family, Ports], _Counts]] = {}
         self.matching: dict[tuple[int, Family, Ports], dict[int, Connections]] = {}
 
-    def count(self, number: int, clauses: Iterable[Clause], first: int, own: Ports, by: int) -> bool:
+    def count(self, number: int, group: Group, first: int, own: Ports, by: int) -> bool:
         """Clauses of a term more or less. Whether that may change anything."""
         changed = number not in self.counts
         for (family, ports), runs in self.counts.get(number, {}).items():
-            for clause in clauses:
-                if family in clause.families:
-                    connections = clause.connections(family, own, ports)
-                    counts = runs.setdefault(first + clause.segment, {})
-                    counts[connections] = counts.get(connections, 0) + by
-                    if counts[connections] == (by > 0):
-                        self.matching.pop((number, family, ports), None)
-                        changed = True
-                    if not counts[connections]:
-                        del counts[connections]
+            for segment, connections in group.shape(family, own, ports).parts:
+                counts = runs.setdefault(first + segment, {})
+                counts[connections] = counts.get(connections, 0) + by
+                if counts[connections] == (by > 0):
+                    self.matching.pop((number, family, ports), None)
+                    changed = True
+                if not counts[connections]:
+                    del counts[connections]
         return changed
 
 
@@ -166,12 +164,12 @@ class Decisions:
         """The clauses of these terms."""
         for number in numbers:
             for rules in self._by_term[number]:
-                yield from self._asked[rules].of[number]
+                yield from self._asked[rules].of[number].clauses
 
     def _count(self, asking: Asking, first: int, by: int, revision: Revision) -> None:
         """Rules more or less, as far as something is known of their terms."""
-        for number, clauses in asking.of.items():
-            if self._answers.count(number, clauses, first, self.own.ports, by) or asking.logs:
+        for number, group in asking.of.items():
+            if self._answers.count(number, group, first, self.own.ports, by) or asking.logs:
                 revision.changed.add(number)
             if number not in self._by_term:
                 self._answers.counts.pop(number, None)
@@ -184,9 +182,11 @@ class Decisions:
                 by_term[number][rules] = None
             else:
                 by_term[number] = {rules: None}
-        self._ambient |= asking.ambient
         self._logs += asking.logs
-        self._names.update(asking.names)
+        if asking.ambient:
+            self._ambient |= asking.ambient
+        if asking.names:
+            self._names.update(asking.names)
 
     def _forget(self, rules: PolicyRules, asking: Asking) -> None:
         for number in asking.of:
@@ -254,15 +254,18 @@ class Decisions:
         return found
 
     def _counted(self, number: int, family: Family, ports: Ports) -> _Counts:
+        own, first, asked = self.own.ports, self._runs.first, self._asked
+        shapes = Counter(
+            [
+                (first[rules], asked[rules].of[number].shape(family, own, ports))
+                for rules in self._by_term[number]
+            ]
+        )
         runs: _Counts = {}
-        own, first = self.own.ports, self._runs.first
-        for rules in self._by_term[number]:
-            begin = first[rules]
-            for clause in self._asked[rules].of[number]:
-                if family in clause.families:
-                    connections = clause.connections(family, own, ports)
-                    counts = runs.setdefault(begin + clause.segment, {})
-                    counts[connections] = counts.get(connections, 0) + 1
+        for (begin, shape), times in shapes.items():
+            for segment, connections in shape.parts:
+                counts = runs.setdefault(begin + segment, {})
+                counts[connections] = counts.get(connections, 0) + times
         return runs
 
     def _logging(self, numbers: Iterable[int], family: Family, ports: Ports) -> Iterator[tuple[int, Step]]:

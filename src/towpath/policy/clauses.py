@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import count
 from typing import NamedTuple
 
@@ -34,7 +35,6 @@ class Clause:
     __slots__ = (
         "_known",
         "_named",
-        "_plain",
         "action",
         "direction",
         "families",
@@ -68,16 +68,12 @@ class Clause:
         inward = rules.direction == "ingress"
         self.peer_names, self.own_names = (source, destination) if inward else (destination, source)
         self._named = bool(source or destination)
-        self._plain: dict[Family, Connections] = {}
         self._known: dict[tuple[Family, Ports, Ports], Connections] = {}
 
     def connections(self, family: Family, own: Ports, peer: Ports) -> Connections:
         """What it is about, where the subject and the peer have these named ports."""
         if not self._named:
-            found = self._plain.get(family)
-            if found is None:
-                found = self._plain[family] = rule_connections(self.rule, family, (), ())
-            return found
+            return rule_connections(self.rule, family, (), ())
         own = frozenset(port for port in own if port.name in self.own_names)
         peer = frozenset(port for port in peer if port.name in self.peer_names)
         found = self._known.get((family, own, peer))
@@ -87,12 +83,54 @@ class Clause:
         return found
 
 
+class Shape:
+    """What some clauses match, wherever they stand: (segment, connections). Equal ones are mostly the same
+    object, and are told apart by that: there are few, of many policies.
+    """
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: tuple[tuple[int, Connections], ...]) -> None:
+        self.parts = parts
+
+
+_shape = lru_cache(maxsize=1 << 14)(Shape)
+
+
+class Group:
+    """The clauses of a policy that ask the same of their peers."""
+
+    __slots__ = ("_plain", "clauses")
+
+    def __init__(self, clauses: tuple[Clause, ...]) -> None:
+        self.clauses = clauses
+        self._plain: tuple[Shape, Shape] | None = None
+
+    def shape(self, family: Family, own: Ports, peer: Ports) -> Shape:
+        """What they match, where the subject and the peer have these named ports."""
+        if self._plain is not None:
+            return self._plain[family == 6]
+        if not any(clause.peer_names or clause.own_names for clause in self.clauses):
+            self._plain = self._made(4, own, peer), self._made(6, own, peer)
+            return self._plain[family == 6]
+        return self._made(family, own, peer)
+
+    def _made(self, family: Family, own: Ports, peer: Ports) -> Shape:
+        return _shape(
+            tuple(
+                (clause.segment, clause.connections(family, own, peer))
+                for clause in self.clauses
+                if family in clause.families
+            )
+        )
+
+
 class Asking(NamedTuple):
     """What clauses ask of peers. ``of``: the clauses by the number of their peer's term; ``ambient``: the
     numbers of those terms that unknown addresses match; ``names`` of ports; whether any clause ``logs``.
     """
 
-    of: dict[int, tuple[Clause, ...]]
+    of: dict[int, Group]
     ambient: frozenset[int]
     names: frozenset[str]
     logs: bool
@@ -154,7 +192,8 @@ def _asking(clauses: Iterable[Clause]) -> Asking:
             ambient.add(clause.peer.number)
         names |= clause.peer_names
         logs |= clause.action == "log"
-    return Asking({number: tuple(some) for number, some in by_term.items()}, frozenset(ambient), names, logs)
+    groups = {number: Group(tuple(some)) for number, some in by_term.items()}
+    return Asking(groups, frozenset(ambient), names, logs)
 
 
 def compiled(policy: Policy, direction: Direction, tier: Tier, terms: Terms) -> PolicyRules:

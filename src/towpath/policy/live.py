@@ -142,18 +142,19 @@ class LiveProgram:
                 gone_elements.append((live.decl, gone))
             if come:
                 new_elements.append((live.decl, come))
-        changed = []
-        removed = []
+        changed, fresh, removed = [], [], []
         for name, old in self._old_chains.items():
             chain = self.chains.get(name)
             if chain is not None and chain != old:
                 changed.append(chain)
+                if old is None:
+                    fresh.append((name, None))
             elif chain is None and old is not None:
                 removed.append(name)
         update = NftUpdate(
             table=self._table,
             add_sets=tuple(live.decl for live in self._new.values()),
-            add_chains=tuple((chain.name, None) for chain in changed),
+            add_chains=tuple(fresh),
             add_elements=tuple(new_elements),
             del_elements=tuple(gone_elements),
             set_chains=tuple(changed),
