@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_objects import TOWPATH, Kubectl, eventually, get
+from lab_objects import Kubectl, eventually, get
+from lab_upgrade import AFTER, BEFORE, DAEMONSET, LATER, NEW, OLD, SKIP, Upgrade, flannels, stand_in, strategy
 
 from towpath.catalogue import load
 from towpath.kube.client import Client
@@ -19,60 +20,11 @@ from towpath.lab.client import LabClient
 
 pytestmark = pytest.mark.lab
 
-OLD, NEW, LATER = "v1.32.1+rke2r1", "v1.32.2+rke2r1", "v1.32.4+rke2r1"
-DAEMONSET = ("daemonset", "-n", "kube-system", "rke2-canal")
-QUICK = ("--soak", "0.5", "--canary-soak", "0.5", "--ready-within", "12")
-# The lab's nodes are of no RKE2 release, and the lab has neither helm nor etcd: these cannot be told there.
-SKIP = [word for number in (1, 2, 3, 5, 7, 8, 26) for word in ("--skip", str(number))]
-
-
-class Upgrade:
-    """The command, at the shared lab."""
-
-    def __init__(self, lab: LabClient, folder: Path) -> None:
-        self._lab, self.file = lab, folder / "plan.json"
-
-    def command(self, verb: str, *arguments: str) -> list[str]:
-        return [*TOWPATH, "upgrade", verb, "--kubeconfig", self._lab.kubeconfig, *arguments]
-
-    def run(self, verb: str, *arguments: str) -> tuple[int, str]:
-        done = subprocess.run(
-            self.command(verb, *arguments), capture_output=True, text=True, timeout=120, check=False
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    def plan(self, target: str = NEW) -> None:
-        code, told = self.run("plan", "--to", target, "-f", str(self.file), *QUICK, *SKIP)
-        assert code == 0, told
-
 
 @pytest.fixture
 def upgrade(lab: LabClient, kubectl: Kubectl, tmp_path: Path) -> Iterator[Upgrade]:
-    made = canal.objects(load.builtin(), OLD)
-    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": made}))
-    eventually(lambda: get(kubectl, *DAEMONSET)["status"].get("numberReady") == 3)
-    yield Upgrade(lab, tmp_path)
-    kubectl("delete", *DAEMONSET, "--wait=true")
-    kubectl("delete", "configmap", "-n", "kube-system", "towpath-upgrade", "--ignore-not-found")
-    eventually(lambda: not get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"])
-
-
-def flannels(kubectl: Kubectl) -> dict[str, str]:
-    """Node to the tag of flannel that its pod is of, and its age's witness."""
-    pods = get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"]
-    return {
-        pod["spec"]["nodeName"]: next(
-            c["image"].rpartition(":")[2] for c in pod["spec"]["containers"] if c["name"] == "kube-flannel"
-        )
-        for pod in pods
-    }
-
-
-def strategy(kubectl: Kubectl) -> str:
-    return str(get(kubectl, *DAEMONSET)["spec"]["updateStrategy"]["type"])
-
-
-BEFORE, AFTER = "v0.26.3-build20250108", "v0.26.4-build20250218"
+    with stand_in(lab, kubectl, tmp_path) as command:
+        yield command
 
 
 def test_upgraded_verified_and_rolled_back(upgrade: Upgrade, kubectl: Kubectl) -> None:

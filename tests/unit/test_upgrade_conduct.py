@@ -14,17 +14,20 @@ from towpath.inventory.cluster import Inventory, node_state
 from towpath.inventory.components import components, node_facts
 from towpath.lab import canal
 from towpath.upgrade import plan as plans
-from towpath.upgrade.conduct import (
+from towpath.upgrade.actions import (
+    Cordon,
+    Deed,
     DeletePod,
+    Drain,
     Gate,
     Note,
-    Seen,
-    SeenPod,
+    SetFrozen,
     SetImages,
     SetStrategy,
     Wait,
-    next_action,
 )
+from towpath.upgrade.around import ChartSeen
+from towpath.upgrade.conduct import Seen, SeenPod, next_action
 from towpath.upgrade.journal import Journal, Record
 from towpath.upgrade.plan import Gates, NodeStep, Plan, PlanError
 
@@ -64,6 +67,19 @@ class Cluster:
         self.serial = 1
         self.disturbed = 0
         self.now = 0.0
+        self.cordoned = set[str]()
+        self.drained = list[str]()
+        self.frozen = False
+        self.chart = "c2"
+
+    def around(self, action: SetFrozen | Cordon | Drain) -> None:
+        match action:
+            case SetFrozen(_, frozen):
+                self.frozen = frozen
+            case Cordon(node, on):
+                (self.cordoned.add if on else self.cordoned.discard)(node)
+            case Drain(node):
+                self.drained.append(node)
 
     def seen(self) -> Seen:
         pods = {}
@@ -71,15 +87,19 @@ class Cluster:
             how = self.bad.get(node)
             ready = not (how == "dead" or (how == "unready" and images == NEW))
             pods[node] = SeenPod(f"p{serial}", str(serial), images, ready, "" if ready else "crashes")
-        return Seen(self.strategy, self.images, pods, frozenset(self.pods))
+        chart = ChartSeen(self.frozen, self.chart)
+        cordoned = frozenset(self.cordoned)
+        return Seen(self.strategy, self.images, pods, frozenset(self.pods), cordoned, chart, self.now)
 
     def make(self, node: str) -> None:
         self.pods[node] = (self.serial, self.images)
         self.serial += 1
         self.disturbed += 1
 
-    def do(self, action: SetStrategy | SetImages | DeletePod) -> None:
+    def do(self, action: Deed) -> None:
         match action:
+            case SetFrozen() | Cordon() | Drain():
+                self.around(action)
             case SetStrategy(strategy):
                 self.strategy = strategy
             case SetImages(images):
@@ -104,12 +124,29 @@ def record(cluster: Cluster, action: Any) -> Record:
             return Record(event, cluster.now)
         case SetImages(_, text):
             return Record("template", cluster.now, "", text)
+        case SetFrozen():
+            return Record("chart", cluster.now, "", action.describe())
+        case Cordon(node, on):
+            return Record("cordon" if on else "uncordon", cluster.now, node)
+        case Drain(node):
+            return Record("drained", cluster.now, node)
     return Record("touch", cluster.now, action.node)
 
 
-def conduct(cluster: Cluster, journal: list[Record], crash_at: set[int], word: dict[int, Record]) -> str:
-    """Until there is nothing to do or it stands still. ``crash_at``: steps noted whose action is not done."""
-    made = plan()
+AFTERWARDS = {"uncordon", "drained"}  # written down when it has been done
+
+
+def conduct(
+    cluster: Cluster,
+    journal: list[Record],
+    crash_at: set[int],
+    word: dict[int, Record],
+    made: Plan = plan(),  # noqa: B008
+) -> str:
+    """Until there is nothing to do or it stands still. ``crash_at``: steps noted whose action is not done,
+
+    or done and not noted, where the conductor does it before it writes.
+    """
     for step in range(200):
         cluster.now += 1
         if step in word:
@@ -123,8 +160,11 @@ def conduct(cluster: Cluster, journal: list[Record], crash_at: set[int], word: d
             case Wait():
                 cluster.now += 5
             case _:
-                journal.append(record(cluster, action))
-                if isinstance(action, SetStrategy | SetImages | DeletePod) and step not in crash_at:
+                noted = record(cluster, action)
+                late = noted.event in AFTERWARDS or (isinstance(action, SetFrozen) and not action.frozen)
+                if not (late and step in crash_at):
+                    journal.append(noted)
+                if isinstance(action, Deed) and (late or step not in crash_at):
                     cluster.do(action)
     raise AssertionError(f"no end: {journal[-5:]}")
 
@@ -182,35 +222,119 @@ def test_a_node_that_vanishes_is_passed_over() -> None:
     assert [r.node for r in journal if r.event == "gone"] == ["n2"]
 
 
-words = st.sampled_from(["pause", "resume", "rollback"])
+EVERYTHING = plans.sign(
+    replace(
+        plan(),
+        evict="drain",
+        window="Thu 00:00-12:00 UTC",
+        chart=plans.ChartPlan(name="c", before="c1", after="c2"),
+    )
+)
+words = st.sampled_from(["pause", "resume", "rollback", "abort"])
+
+
+def test_everything_around_a_turn() -> None:
+    """1970 began on a Thursday: the window is open. The chart is thawed, since it is of what runs."""
+    cluster, journal = Cluster({}), list[Record]()
+    assert conduct(cluster, journal, set(), {}, EVERYTHING) == "done"
+    turn = ["cordon", "drained", "touch", "passed", "uncordon"]
+    assert [r.event for r in journal] == [
+        "begin", "chart", "freeze", "template", *turn * 3, "release", "chart", "done",
+    ]  # fmt: skip
+    assert (cluster.cordoned, cluster.drained, cluster.frozen) == (set(), list(NODES), False)
+    assert (
+        conduct(cluster, [*journal, Record("rollback", cluster.now)], set(), {}, EVERYTHING) == "rolled-back"
+    )
+    assert cluster.frozen and cluster.images == OLD
+
+
+def test_outside_the_window_nothing_is_begun_and_when_it_opens_is_said() -> None:
+    cluster, journal = Cluster({}), [Record("begin", 0)]
+    cluster.now = 12 * 3600.0
+    cluster.images, cluster.strategy, cluster.frozen = NEW, {"type": "OnDelete"}, True
+    wait = next_action(EVERYTHING, Journal(tuple(journal)), cluster.seen(), cluster.now)
+    assert isinstance(wait, Wait) and wait.until == 7 * 86400 and "Thu 1970-01-08 00:00 UTC" in wait.why
+    journal.append(Record("cordon", 1, "n1"))
+    cluster.cordoned.add("n1")
+    drain = next_action(EVERYTHING, Journal(tuple(journal)), cluster.seen(), cluster.now)
+    assert drain == Drain("n1"), "what has begun is brought to its end"
+
+
+def test_a_node_that_somebody_else_cordoned_stays_so() -> None:
+    cluster, journal = Cluster({}), list[Record]()
+    cluster.cordoned.add("n2")
+    assert conduct(cluster, journal, set(), {}, EVERYTHING) == "done"
+    assert cluster.cordoned == {"n2"}
+
+
+def test_a_chart_of_another_version_stays_frozen() -> None:
+    cluster, journal = Cluster({}), list[Record]()
+    cluster.chart = "c1"
+    assert conduct(cluster, journal, set(), {}, EVERYTHING) == "done"
+    assert cluster.frozen and any("TP7405" in r.text for r in journal)
+    assert (
+        conduct(cluster, [*journal, Record("rollback", cluster.now)], set(), {}, EVERYTHING) == "rolled-back"
+    )
+    assert not cluster.frozen, "it is of what runs again"
+
+
+def test_a_chart_that_others_froze_stays_so() -> None:
+    cluster, journal = Cluster({}), list[Record]()
+    cluster.frozen = True
+    own = replace(EVERYTHING, chart=plans.ChartPlan(name="c", before="c1", after="c2", frozen=True))
+    assert conduct(cluster, journal, set(), {}, own) == "done" and cluster.frozen
+
+
+def test_aborted_in_the_middle_of_a_turn() -> None:
+    cluster, journal = Cluster({}), list[Record]()
+    step = 12  # n2 has its new pod, and was not judged yet
+    assert conduct(cluster, journal, set(), {step: Record("abort", 0.0)}, EVERYTHING) == "aborted"
+    assert [r.event for r in journal if r.node == "n2"][-3:] == ["touch", "uncordon", "restored"]
+    images = {node: images for node, (_, images) in cluster.pods.items()}
+    assert images == {"n1": NEW, "n2": OLD, "n3": OLD} and cluster.images == OLD
+    assert cluster.strategy["type"] == "OnDelete" and cluster.frozen and not cluster.cordoned
+    assert "n1" in journal[-1].text
+    journal.append(Record("rollback", cluster.now))
+    assert conduct(cluster, journal, set(), {}, EVERYTHING) == "rolled-back"
+
+
+def test_aborted_before_anything_was_done() -> None:
+    cluster, journal = Cluster({}), list[Record]()
+    assert conduct(cluster, journal, set(), {2: Record("abort", 0.0)}) == "aborted"
+    assert cluster.strategy == ROLLING and cluster.images == OLD and cluster.disturbed == 0
 
 
 @given(
     st.dictionaries(st.sampled_from(NODES), st.sampled_from(["fail", "unready"]), max_size=2),
     st.sets(st.integers(0, 80), max_size=12),
     st.dictionaries(st.integers(0, 40), words, max_size=3),
+    st.sampled_from([plan(), EVERYTHING]),
 )
 def test_it_ends_upgraded_rolled_back_or_standing_still(
-    bad: dict[str, str], crashes: set[int], said: dict[int, Any]
+    bad: dict[str, str], crashes: set[int], said: dict[int, Any], made: Plan
 ) -> None:
     """Killed between a record and its action, told to stop, go on or go back at any step."""
     cluster, journal = Cluster(bad), list[Record]()
     word = {step: Record(event, 0.0) for step, event in said.items()}
-    ended = conduct(cluster, journal, crashes, word)
+    ended = conduct(cluster, journal, crashes, word, made)
+    if ended != "paused":
+        assert not cluster.cordoned
     images = {node: images for node, (_, images) in cluster.pods.items()}
     if ended == "done":
         assert set(map(str, images.values())) == {str(NEW)} and cluster.strategy == ROLLING
     elif ended == "rolled-back":
         assert set(map(str, images.values())) == {str(OLD)} and cluster.strategy == ROLLING
     else:
-        assert ended == "paused" and not any(
+        if ended == "aborted" and NEW in images.values():
+            assert cluster.strategy["type"] == "OnDelete" and cluster.images == OLD
+        assert ended in ("paused", "aborted") and not any(
             images[node] == NEW
             for node in bad
             if any(r.event == "restored" and r.node == node for r in journal)
         )
         again = list(journal)
         again.append(Record("rollback", cluster.now))
-        assert conduct(cluster, again, set(), {}) == "rolled-back"
+        assert conduct(cluster, again, set(), {}, made) == "rolled-back"
         assert all(one == OLD for _, one in cluster.pods.values()) and cluster.strategy == ROLLING
 
 

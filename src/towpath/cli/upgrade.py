@@ -20,15 +20,25 @@ from towpath.cli.upgrade_plan import misfit_text, plan, read_plan
 from towpath.cli.upgrade_report import gather, report
 from towpath.cli.upgrade_report import write as write_report
 from towpath.kube.client import Client
+from towpath.upgrade.actions import Note, Wait
+from towpath.upgrade.announce import announce
+from towpath.upgrade.conduct import Seen, next_action
 from towpath.upgrade.conductor import Conductor, Ended, look
 from towpath.upgrade.exclusion import Held, alone
 from towpath.upgrade.gates import Verdict, judge
-from towpath.upgrade.journal import Event, Journal, Record
+from towpath.upgrade.journal import ENDED, Event, Journal, Record
 from towpath.upgrade.logbook import Logbook, Unreadable
 from towpath.upgrade.plan import Plan
 from towpath.upgrade.report import has
 from towpath.upgrade.report_page import page
 
+WEBHOOK = click.option(
+    "--webhook",
+    default="",
+    metavar="URL",
+    envvar="TOWPATH_WEBHOOK",
+    help="Told (POST, JSON) when it stands still or was rolled back.",
+)
 REPORT = click.option(
     "--report",
     "report_file",
@@ -47,7 +57,7 @@ def command() -> None:
 
 
 def _conducted(options: ClusterOptions, begin: Callable[[Client, Logbook], Awaitable[None]]) -> Ended:
-    """Begin, and conduct to the end."""
+    """Begin, and conduct to the end. Raises Held when another does."""
     patterns = load.builtin().known.log
 
     async def work(client: Client) -> Ended:
@@ -63,8 +73,6 @@ def _conducted(options: ClusterOptions, begin: Callable[[Client, Logbook], Await
 
     try:
         return options.run(work)
-    except Held as e:
-        raise CliError(f"TP7402 {e}") from e
     except Unreadable as e:
         raise CliError(f"TP7403 {e}") from e
 
@@ -73,14 +81,18 @@ def _tell(line: str) -> None:
     click.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
 
 
-def _finish(ctx: click.Context, options: ClusterOptions, ended: Ended, file: Path) -> None:
+def _finish(ctx: click.Context, options: ClusterOptions, ended: Ended, file: Path, webhook: str = "") -> None:
     _report(options, file)
+    _announce(options, ended, webhook)
     match ended.mode:
         case "done":
             click.echo(mark("upgraded: every node has passed its gates", "ok"))
         case "rolled-back":
             click.echo(mark("rolled back: every node has what it had before", "warning"))
             ctx.exit(ROLLED_BACK)
+        case "aborted":
+            click.echo(mark(f"aborted: {ended.text}", "warning"))
+            ctx.exit(GATE_FAILED)
         case _:
             click.echo(mark(f"paused: {ended.text}", "error"))
             click.echo("look with `towpath upgrade status`; then `towpath upgrade resume` or `… rollback`")
@@ -97,12 +109,27 @@ def _report(options: ClusterOptions, file: Path) -> None:
     click.echo(f"report: {file.absolute()}")
 
 
+def _announce(options: ClusterOptions, ended: Ended, webhook: str) -> None:
+    async def work(client: Client) -> list[str]:
+        known = await Logbook(client).read()
+        return await announce(client, known[0], ended.mode, ended.text, webhook) if known else []
+
+    try:
+        for wrong in options.run(work):
+            click.echo(wrong, err=True)
+    except (CliError, Unreadable) as e:
+        click.echo(f"nobody could be told: {e}", err=True)
+
+
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @REPORT
+@WEBHOOK
 @cluster_options
 @click.pass_context
-def apply(ctx: click.Context, file: Path, report_file: Path | None, kubeconfig: str, context: str) -> None:
+def apply(
+    ctx: click.Context, file: Path, report_file: Path | None, webhook: str, kubeconfig: str, context: str
+) -> None:
     """Carry out the plan in FILE. The same command takes up a run that was killed; one that is done is done.
 
     Exit code 0 when all nodes are upgraded, 4 when it stands still at a node that did not pass (which has its
@@ -112,14 +139,22 @@ def apply(ctx: click.Context, file: Path, report_file: Path | None, kubeconfig: 
 
     async def begin(client: Client, logbook: Logbook) -> None:
         known = await logbook.read()
-        if known is not None and known[0].hash == made.hash and known[1].mode != "rolled-back":
+        if (
+            known is not None
+            and known[0].hash == made.hash
+            and known[1].mode not in ("rolled-back", "aborted")
+        ):
             return  # under way, or done
         if found := await misfit_text(client, made):
             raise CliError(f"TP7401 {file} no longer fits the cluster: {found}", PRECONDITION)
         await logbook.begin(made)
 
     options = ClusterOptions(kubeconfig, context)
-    _finish(ctx, options, _conducted(options, begin), report_file or file.with_suffix(".report.html"))
+    try:
+        ended = _conducted(options, begin)
+    except Held as e:
+        raise CliError(f"TP7402 {e}") from e
+    _finish(ctx, options, ended, report_file or file.with_suffix(".report.html"), webhook)
 
 
 def _word(
@@ -128,11 +163,28 @@ def _word(
     event: Event,
     refused: Callable[[Journal], str],
     file: Path | None,
+    webhook: str,
 ) -> None:
     async def begin(_: Client, logbook: Logbook) -> None:
         await _say(logbook, event, refused)
 
-    _finish(ctx, options, _conducted(options, begin), file or Path("towpath-upgrade.report.html"))
+    try:
+        ended = _conducted(options, begin)
+    except Held:
+        _leave_word(options, event, refused)
+        click.echo(f"{event}: the conductor at work does it; `towpath upgrade status --watch` shows how")
+        return
+    _finish(ctx, options, ended, file or Path("towpath-upgrade.report.html"), webhook)
+
+
+def _leave_word(options: ClusterOptions, event: Event, refused: Callable[[Journal], str]) -> None:
+    async def work(client: Client) -> None:
+        await _say(Logbook(client), event, refused)
+
+    try:
+        options.run(work)
+    except Unreadable as e:
+        raise CliError(f"TP7403 {e}") from e
 
 
 async def _say(logbook: Logbook, event: Event, refused: Callable[[Journal], str]) -> None:
@@ -142,7 +194,7 @@ async def _say(logbook: Logbook, event: Event, refused: Callable[[Journal], str]
 
 
 def _ended(journal: Journal) -> str:
-    return f"it has ended already ({journal.mode})" if journal.mode in ("done", "rolled-back") else ""
+    return f"it has ended already ({journal.mode})" if journal.mode in ENDED else ""
 
 
 @command.command()
@@ -150,36 +202,48 @@ def _ended(journal: Journal) -> str:
 def pause(kubeconfig: str, context: str) -> None:
     """Stand still after the step that is being done; a running `apply` ends with exit code 4."""
 
-    async def work(client: Client) -> None:
-        await _say(Logbook(client), "pause", _ended)
-
-    try:
-        ClusterOptions(kubeconfig, context).run(work)
-    except Unreadable as e:
-        raise CliError(f"TP7403 {e}") from e
+    _leave_word(ClusterOptions(kubeconfig, context), "pause", _ended)
     click.echo("paused; `towpath upgrade resume` goes on")
 
 
 @command.command()
 @REPORT
+@WEBHOOK
 @cluster_options
 @click.pass_context
-def resume(ctx: click.Context, report_file: Path | None, kubeconfig: str, context: str) -> None:
+def resume(ctx: click.Context, report_file: Path | None, webhook: str, kubeconfig: str, context: str) -> None:
     """Go on with an upgrade that stands still. A node that failed is tried again."""
-    _word(ctx, ClusterOptions(kubeconfig, context), "resume", _ended, report_file)
+    _word(ctx, ClusterOptions(kubeconfig, context), "resume", _ended, report_file, webhook)
 
 
 @command.command()
 @REPORT
+@WEBHOOK
 @cluster_options
 @click.pass_context
-def rollback(ctx: click.Context, report_file: Path | None, kubeconfig: str, context: str) -> None:
+def rollback(
+    ctx: click.Context, report_file: Path | None, webhook: str, kubeconfig: str, context: str
+) -> None:
     """Give every node the version it had before, the last one first."""
 
     def refused(journal: Journal) -> str:
         return "it was rolled back already" if journal.mode == "rolled-back" else ""
 
-    _word(ctx, ClusterOptions(kubeconfig, context), "rollback", refused, report_file)
+    _word(ctx, ClusterOptions(kubeconfig, context), "rollback", refused, report_file, webhook)
+
+
+@command.command()
+@REPORT
+@WEBHOOK
+@cluster_options
+@click.pass_context
+def abort(ctx: click.Context, report_file: Path | None, webhook: str, kubeconfig: str, context: str) -> None:
+    """End it with every node as it is: no other is begun, and nothing rolls by itself afterwards.
+
+    A node in the middle of its turn gets its old version back. A running `apply` in another terminal does
+    it and ends. A new plan goes on from there; rollback still gives every node what it had.
+    """
+    _word(ctx, ClusterOptions(kubeconfig, context), "abort", _ended, report_file, webhook)
 
 
 @command.command()
@@ -201,7 +265,7 @@ def status(watch: bool, kubeconfig: str, context: str, output: str) -> None:
             now = await once(client)
             if now != shown:
                 emit(now, output, partial(_screen, now))
-            if not watch or now["mode"] in ("done", "rolled-back"):
+            if not watch or now["mode"] in ENDED:
                 return
             shown = now
             await asyncio.sleep(1.0)
@@ -232,16 +296,33 @@ async def _standing(client: Client, made: Plan, journal: Journal) -> dict[str, A
         "from": made.source,
         "to": made.target,
         "mode": journal.mode,
+        "next": _next(made, journal, seen),
         "nodes": nodes,
         "journal": [msgspec.to_builtins(record) for record in journal.records],
     }
+
+
+def _next(made: Plan, journal: Journal, seen: Seen) -> str:
+    """What a conductor would do now, in words."""
+    match next_action(made, journal, seen, time.time()):
+        case None:
+            return ""
+        case Wait(why, None):
+            return f"somebody's word: {why}" if why else "somebody's word"
+        case Wait(why):
+            return f"wait for {why}"
+        case Note(event, node):
+            return " ".join(filter(None, (event, node)))
+        case action:
+            return action.describe()
 
 
 def _screen(now: dict[str, Any]) -> str:
     rows = [[n["node"], n["has"], "yes" if n["ready"] else "no", n["state"], n["why"]] for n in now["nodes"]]
     state = {"done": "ok", "forward": "ok"}.get(now["mode"], "warning")
     head = f"{now['daemonset']} {now['from']} → {now['to']}: {mark(now['mode'], state)}"
-    return f"{head}\n\n{table(['NODE', 'HAS', 'READY', 'STATE', 'WHY'], rows)}"
+    following = f"\nnext: {now['next']}" if now["next"] else ""
+    return f"{head}{following}\n\n{table(['NODE', 'HAS', 'READY', 'STATE', 'WHY'], rows)}"
 
 
 command.add_command(plan)

@@ -2,13 +2,12 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
 
 from towpath.catalogue.compare import compare
-from towpath.catalogue.model import CatalogueError
+from towpath.catalogue.model import Catalogue, CatalogueError
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import USAGE, CliError
 from towpath.cli.output import mark, progress, progress_done, table
@@ -18,12 +17,16 @@ from towpath.cli.verify_rollout import expected_images
 from towpath.inventory.cluster import Inventory
 from towpath.inventory.components import Component
 from towpath.kube.client import Client
-from towpath.kube.kinds import DAEMONSETS
+from towpath.kube.kinds import DAEMONSETS, Raw
+from towpath.model.finding import Finding
 from towpath.preflight.checks import PREFLIGHT
 from towpath.preflight.situation import Answer, Situation, run
+from towpath.upgrade import managers
 from towpath.upgrade import plan as plans
-from towpath.upgrade.plan import CheckSeen, Gates, Plan, PlanError
-from towpath.upgrade.survey import survey
+from towpath.upgrade.charts import HELM_CHARTS
+from towpath.upgrade.plan import ChartPlan, CheckSeen, Gates, Plan, PlanError
+from towpath.upgrade.survey import SYSTEM, survey
+from towpath.upgrade.window import Window, WindowError
 
 
 def read_plan(file: Path) -> Plan:
@@ -57,6 +60,13 @@ async def misfit_text(client: Client, made: Plan) -> str:
 @click.option(
     "--ready-within", default=180.0, show_default=True, help="Seconds until a new pod must be ready."
 )
+@click.option("--window", default="", metavar="TEXT", help="Begin nodes only then: 'Sat 22:00-04:00 UTC'.")
+@click.option(
+    "--cordon", "evict", flag_value="cordon", help="Keep new pods away from a node during its turn."
+)
+@click.option("--drain", "evict", flag_value="drain", help="Move a node's pods away before its turn.")
+@click.option("--drain-within", default=300.0, show_default=True, help="Seconds until a node must be empty.")
+@click.option("--managed-elsewhere", is_flag=True, help="Argo CD or Flux owns it, and its syncing is paused.")
 @catalogue_option
 @cluster_options
 def plan(
@@ -67,6 +77,10 @@ def plan(
     soak: float,
     canary_soak: float,
     ready_within: float,
+    window: str,
+    evict: str | None,
+    drain_within: float,
+    managed_elsewhere: bool,
     catalogue: Path | None,
     kubeconfig: str,
     context: str,
@@ -76,23 +90,36 @@ def plan(
     The preflight checks are made first; one that finds an error refuses the plan unless it is skipped.
     """
     now = datetime.now(UTC)
+    _window(window)
 
-    async def work(client: Client) -> tuple[Inventory, Component, dict[str, Any], dict[str, str]]:
+    async def work(client: Client) -> tuple[Inventory, Component, Raw, dict[str, str], tuple[Finding, ...]]:
         tags = expected_images(target)
         found = await survey(client, now, progress)
         part = _chosen(found, tags, daemonset)
         raw = await client.get(DAEMONSETS, part.name, part.namespace)
-        return found, part, raw["spec"].get("updateStrategy") or {"type": "RollingUpdate"}, tags
+        return found, part, raw, tags, await _owners(client, raw, found)
 
-    found, part, strategy, tags = ClusterOptions(kubeconfig, context).run(work)
+    found, part, raw, tags, owners = ClusterOptions(kubeconfig, context).run(work)
     progress_done()
-    checks = _refuse(found, target, skip, catalogue, now, part)
-    gates = Gates(ready_within=ready_within, soak=soak, canary_soak=canary_soak)
+    if owners and not managed_elsewhere:
+        raise CliError("\n".join(map(str, owners)))
+    checks = _refuse(found, target, skip, catalogue, now)
+    gates = Gates(ready_within, soak, canary_soak, drain_within=drain_within)
+    strategy = raw["spec"].get("updateStrategy") or {"type": "RollingUpdate"}
     try:
         made = plans.make(found, part, strategy, target, tags, gates, tuple(sorted(skip)))
-        made = plans.sign(msgspec.structs.replace(made, checks=checks))
     except PlanError as e:
         raise CliError(f"TP7404 {e}") from e
+    made = plans.sign(
+        msgspec.structs.replace(
+            made,
+            checks=checks,
+            window=window,
+            evict=evict or "",
+            chart=_chart(found, raw, catalogue_of(catalogue), target),
+            managers=tuple(f"{one.object} {one.message}" for one in owners),
+        )
+    )
     try:
         file.write_bytes(plans.dump(made))
     except OSError as e:
@@ -115,22 +142,53 @@ def _chosen(found: Inventory, tags: dict[str, str], name: str) -> Component:
     raise CliError(f"several DaemonSets would change: {some}; choose one with --daemonset", USAGE)
 
 
+def _window(text: str) -> None:
+    try:
+        if text:
+            Window.parse(text)
+    except WindowError as e:
+        raise CliError(f"TP7407 --window: {e}", USAGE) from e
+
+
+async def _owners(client: Client, raw: Raw, found: Inventory) -> tuple[Finding, ...]:
+    """Findings about whoever else keeps the DaemonSet or its chart as they are."""
+    objects = [("DaemonSet", raw)]
+    name = _release(raw)
+    if any(chart.name == name for chart in found.charts):
+        objects.append(("HelmChart", await client.get(HELM_CHARTS, name, SYSTEM)))
+    return tuple(
+        managers.finding(f"{kind}/{one['metadata']['namespace']}/{one['metadata']['name']}", who)
+        for kind, one in objects
+        if (who := managers.manager_of(one))
+    )
+
+
+def _release(raw: Raw) -> str:
+    """Helm's name for what the DaemonSet is part of; a HelmChart has the same."""
+    annotations = raw["metadata"].get("annotations") or {}
+    return str(annotations.get("meta.helm.sh/release-name") or raw["metadata"]["name"])
+
+
+def _chart(found: Inventory, raw: Raw, known: Catalogue, target: str) -> ChartPlan | None:
+    name = _release(raw)
+    chart = next((one for one in found.charts if one.name == name), None)
+    if chart is None:
+        return None
+    try:
+        after = known.release(target).charts.get(name, "")
+    except CatalogueError:
+        after = ""
+    return ChartPlan(name, chart.version, after, chart.frozen)
+
+
 def _refuse(
     found: Inventory,
     target: str,
     skip: tuple[int, ...],
     catalogue: Path | None,
     now: datetime,
-    part: Component,
 ) -> tuple[CheckSeen, ...]:
-    """The checks' answers. Raises CliError when one is bad, or helm-controller would undo what is done."""
-    unfrozen = [chart.name for chart in found.charts if chart.name == part.name and not chart.frozen]
-    if unfrozen:
-        freeze = f"helmchart {unfrozen[0]} helmcharts.helm.cattle.io/unmanaged=true"
-        raise CliError(
-            f"TP7405 HelmChart/kube-system/{unfrozen[0]} is not frozen, helm-controller rolls by itself: "
-            f"kubectl annotate -n kube-system {freeze}"
-        )
+    """The checks' answers. Raises CliError when one finds an error or cannot tell."""
     known = catalogue_of(catalogue)
     try:
         to = known.release(target)
@@ -170,6 +228,15 @@ def screen(made: Plan) -> str:
         f"well for {gates.soak:.0f} s ({gates.canary_soak:.0f} s on the first)",
         "a node that does not pass gets its old version back, and the upgrade stands still",
     ]
+    if made.window:
+        lines.append(f"a node is begun only in the window {made.window}")
+    if made.evict:
+        lines.append(f"a node is {'drained' if made.evict == 'drain' else 'cordoned'} during its turn")
+    if made.chart and not made.chart.frozen:
+        lines.append(
+            f"HelmChart {made.chart.name} is frozen until the end, so that helm rolls nothing meanwhile"
+        )
+    lines += [mark(f"managed elsewhere: {manager}", "warning") for manager in made.managers]
     if made.skipped:
         lines.append(mark(f"skipped checks: {', '.join(map(str, made.skipped))}", "warning"))
     return "\n".join(lines)

@@ -5,6 +5,7 @@ networks, TP7nnn upgrade, TP8nnn images, TP9nnn lab.
 """
 
 from towpath.model.code import Code
+from towpath.model.codes_conduct import CONDUCT
 from towpath.model.codes_migrate import MIGRATE
 from towpath.model.codes_policy import POLICY
 from towpath.model.codes_upgrade import UPGRADE
@@ -267,6 +268,7 @@ CODES: dict[str, Code] = {
     **POLICY,
     **MIGRATE,
     **UPGRADE,
+    **CONDUCT,
     "TP5150": Code(
         title="A new pod's policy could not be put in force",
         cause=(

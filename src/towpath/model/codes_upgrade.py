@@ -182,30 +182,4 @@ UPGRADE: dict[str, Code] = {
         "A machine was cloned with its flannel.1 or its address: frames for one reach the other.",
         "Delete flannel.1 on one of them and restart its network pod.",
     ),
-    "TP7401": Code(
-        "The plan no longer fits the cluster",
-        "Since it was made, images, nodes or the cluster itself have changed; nothing was done.",
-        "Make a new plan.",
-    ),
-    "TP7402": Code(
-        "Another conductor is at work",
-        "Its Lease towpath-upgrade in kube-system is held and renewed by another process.",
-        "Wait for it, or end it: its work is taken up from the journal.",
-    ),
-    "TP7403": Code(
-        "The journal does not allow this",
-        "Another upgrade is under way, this one has ended, or its ConfigMap was changed by hand.",
-        "Do what the message says.",
-    ),
-    "TP7404": Code(
-        "There is no plan to carry out",
-        "The file is none, was changed after it was made, or there is nothing to change.",
-        "Make a new plan with `towpath upgrade plan`.",
-    ),
-    "TP7405": Code(
-        "Helm-controller would undo or repeat what the conductor does",
-        "The DaemonSet is a HelmChart's: when the chart changes it rolls by itself, node after node with no "
-        "gate, and puts RollingUpdate back.",
-        "Freeze the chart first with the annotation the message names, or a .skip file on every server.",
-    ),
 }

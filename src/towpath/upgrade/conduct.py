@@ -5,7 +5,10 @@ It is driven by what is, not by where it was: who takes over after a crash sees 
 
 from typing import Any, NamedTuple
 
-from towpath.upgrade.journal import Event, Journal
+from towpath.upgrade import around
+from towpath.upgrade.actions import Action, DeletePod, Gate, Note, SetImages, SetStrategy, Wait
+from towpath.upgrade.around import ChartSeen
+from towpath.upgrade.journal import Journal
 from towpath.upgrade.plan import NodeStep, Plan
 
 ON_DELETE = {"type": "OnDelete"}
@@ -22,81 +25,21 @@ class SeenPod(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """The DaemonSet and its pods by node; ``nodes`` are those that there are."""
+    """The DaemonSet and its pods by node; ``nodes`` are those that there are, ``at`` is when (since 1970)."""
 
     strategy: dict[str, Any]
     images: dict[str, str]
     pods: dict[str, SeenPod]
     nodes: frozenset[str]
-
-
-class Note(NamedTuple):
-    """Write this, and look again."""
-
-    event: Event
-    node: str = ""
-    text: str = ""
-
-
-class SetStrategy(NamedTuple):
-    """Of the DaemonSet."""
-
-    strategy: dict[str, Any]
-    event: Event
-
-    def describe(self) -> str:
-        """One line."""
-        return f"set the update strategy to {self.strategy.get('type')}"
-
-
-class SetImages(NamedTuple):
-    """Of the template. With OnDelete no pod changes by that."""
-
-    images: dict[str, str]
-    text: str
-
-    def describe(self) -> str:
-        """One line."""
-        return f"set the images of the template ({self.text})"
-
-
-class DeletePod(NamedTuple):
-    """The old pod of a node, and no other that may have come meanwhile."""
-
-    node: str
-    name: str
-    uid: str
-
-    def describe(self) -> str:
-        """One line."""
-        return f"replace the pod on {self.node}"
-
-
-class Gate(NamedTuple):
-    """Ask whether the node is well; the answer is noted."""
-
-    node: str
-    soak: float
-
-    def describe(self) -> str:
-        """One line."""
-        return f"gates of {self.node}"
-
-
-class Wait(NamedTuple):
-    """Nothing to do until something changes, or ``until`` (seconds since 1970; None: for somebody's word)."""
-
-    why: str
-    until: float | None
-
-
-Action = Note | SetStrategy | SetImages | DeletePod | Gate | Wait
+    cordoned: frozenset[str] = frozenset()
+    chart: ChartSeen | None = None
+    at: float = 0.0
 
 
 def next_action(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action | None:
     """None: there is nothing left to do."""
     match journal.mode:
-        case "done" | "rolled-back":
+        case "done" | "rolled-back" | "aborted":
             return None
         case "paused":
             last = journal.last(("pause", "restored"))
@@ -105,6 +48,8 @@ def next_action(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action 
             return _mend(plan, journal, seen, now)
         case "back":
             return _back(plan, journal, seen, now)
+        case "aborting":
+            return _abort(plan, journal, seen, now)
     return _forward(plan, journal, seen, now)
 
 
@@ -112,8 +57,14 @@ def _forward(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action:
     if not journal.records:
         return Note("begin", text=plan.hash)
     left = [step for step in plan.nodes if journal.passed(step.node) is None]
+    if due := around.let_in(plan, journal):
+        return due
     if not left:
-        return Note("done") if seen.strategy == plan.strategy else SetStrategy(plan.strategy, "release")
+        if seen.strategy != plan.strategy:
+            return SetStrategy(plan.strategy, "release")
+        return around.thaw(plan, journal, seen.chart, back=False) or Note("done")
+    if frozen := around.freeze(plan, seen.chart):
+        return frozen
     if seen.strategy.get("type") != "OnDelete":
         return SetStrategy(ON_DELETE, "freeze")
     if _images(plan, seen.images) != plan.after:
@@ -128,7 +79,8 @@ def _node(plan: Plan, journal: Journal, seen: Seen, step: NodeStep, now: float) 
     pod = seen.pods.get(node)
     touched = journal.last(("touch",), node)
     if pod is not None and _images(plan, pod.images) != plan.after:
-        return DeletePod(node, pod.name, pod.uid)
+        waits = around.before(plan, journal, node, seen.cordoned, seen.at)
+        return waits or DeletePod(node, pod.name, pod.uid)
     if pod is None or not pod.ready:
         begun = touched.at if touched else now
         if now - begun > gates.ready_within:
@@ -145,7 +97,10 @@ def _node(plan: Plan, journal: Journal, seen: Seen, step: NodeStep, now: float) 
 def _mend(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action:
     """The node that failed gets its old pod back; the others stay as they are: nothing else is deleted."""
     failed = journal.last(("failed",))
-    node = failed.node if failed else ""
+    return _give_back(plan, journal, seen, failed.node if failed else "", failed.text if failed else "", now)
+
+
+def _give_back(plan: Plan, journal: Journal, seen: Seen, node: str, why: str, now: float) -> Action:
     if _images(plan, seen.images) != plan.before:
         return SetImages(plan.before, "back")
     pod = seen.pods.get(node)
@@ -155,12 +110,36 @@ def _mend(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action:
         return DeletePod(node, pod.name, pod.uid)
     if pod is None or not pod.ready:
         return _old_again(plan, journal, node, pod, now)
-    return Note("restored", node, failed.text if failed else "")
+    return around.after(journal, node) or Note("restored", node, why)
+
+
+def _abort(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action:
+    """No node is begun any more; one in the middle of its turn gets its old pod. Nothing rolls afterwards:
+
+    the template is the old one again, and while some nodes are new, it stays OnDelete and the chart frozen.
+    """
+    for step in plan.nodes:
+        last = journal.last(("cordon", "touch", "passed", "gone", "failed", "restored"), step.node)
+        if last is not None and last.event in ("cordon", "touch", "failed"):
+            return _give_back(plan, journal, seen, step.node, "aborted in the middle of its turn", now)
+    if due := around.let_in(plan, journal):
+        return due
+    if _images(plan, seen.images) != plan.before:
+        return SetImages(plan.before, "back")
+    new = [node for node, pod in sorted(seen.pods.items()) if _images(plan, pod.images) == plan.after]
+    if new:
+        return Note("aborted", text=f"these have the new version and keep it: {', '.join(new)}")
+    if seen.strategy != plan.strategy:
+        return SetStrategy(plan.strategy, "release")
+    thawed = around.thaw(plan, journal, seen.chart, back=True)
+    return thawed or Note("aborted", text="no node has the new version")
 
 
 def _back(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action:
     """Everything as it was, the last node touched first."""
     if _images(plan, seen.images) != plan.before or _any_new(plan, seen):
+        if frozen := around.freeze(plan, seen.chart):
+            return frozen
         if seen.strategy.get("type") != "OnDelete":
             return SetStrategy(ON_DELETE, "freeze")
         if _images(plan, seen.images) != plan.before:
@@ -173,9 +152,11 @@ def _back(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action:
             return DeletePod(step.node, pod.name, pod.uid)
         if pod is None or not pod.ready:
             return _old_again(plan, journal, step.node, pod, now)
+        if due := around.after(journal, step.node):
+            return due
     if seen.strategy != plan.strategy:
         return SetStrategy(plan.strategy, "release")
-    return Note("rolled-back")
+    return around.thaw(plan, journal, seen.chart, back=True) or Note("rolled-back")
 
 
 def _old_again(plan: Plan, journal: Journal, node: str, pod: SeenPod | None, now: float) -> Action:

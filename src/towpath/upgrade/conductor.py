@@ -10,7 +10,21 @@ from towpath.kube.client import Client
 from towpath.kube.errors import Conflict, Malformed, NotFound, Unreachable
 from towpath.kube.kinds import DAEMONSETS, NODES, PODS, Raw
 from towpath.upgrade import conduct
-from towpath.upgrade.conduct import DeletePod, Gate, Note, Seen, SeenPod, SetImages, SetStrategy, Wait
+from towpath.upgrade.actions import (
+    Cordon,
+    Deed,
+    DeletePod,
+    Drain,
+    Gate,
+    Note,
+    SetFrozen,
+    SetImages,
+    SetStrategy,
+    Wait,
+)
+from towpath.upgrade.charts import chart_of, set_frozen
+from towpath.upgrade.conduct import Seen, SeenPod
+from towpath.upgrade.evict import cordon, drain
 from towpath.upgrade.evidence import GateSeen
 from towpath.upgrade.gates import Verdict
 from towpath.upgrade.journal import Event, Journal, Mode, Record
@@ -95,7 +109,7 @@ class Conductor:
                 await self._note(journal, "pause", node, why, verdict.gates)
         self._once(f"{node}: {verdict.state} {verdict.why}".rstrip())
 
-    async def _act(self, plan: Plan, journal: Journal, action: SetStrategy | SetImages | DeletePod) -> None:
+    async def _act(self, plan: Plan, journal: Journal, action: Deed) -> None:
         match action:
             case SetStrategy(strategy, event):
                 await self._note(journal, event)
@@ -104,6 +118,12 @@ class Conductor:
                 await self._note(journal, "template", "", text)
                 raw = await self._client.get(DAEMONSETS, plan.daemonset, plan.namespace)
                 await self._patch(plan, images_patch(raw, images))
+            case SetFrozen(name, frozen):
+                await self._freeze(plan, journal, name, frozen=frozen)
+            case Cordon(node, on):
+                await self._cordon(journal, node, on=on)
+            case Drain(node):
+                await self._drain(plan, journal, node)
             case DeletePod(node, name, uid):
                 await self._note(journal, "touch", node)
                 try:
@@ -111,6 +131,28 @@ class Conductor:
                 except (NotFound, Conflict):
                     return  # it has gone already, or another has its name
                 await self._vanished(plan, name, uid)
+
+    async def _freeze(self, plan: Plan, journal: Journal, name: str, *, frozen: bool) -> None:
+        """What is frozen is written down before, what is unfrozen after: neither can be forgotten."""
+        if frozen:
+            await self._note(journal, "chart", text=f"HelmChart {name} is frozen")
+        await set_frozen(self._client, name, plan.namespace, frozen=frozen)
+        if not frozen:
+            await self._note(journal, "chart", text=f"HelmChart {name} is not frozen any more")
+
+    async def _cordon(self, journal: Journal, node: str, *, on: bool) -> None:
+        if on:
+            await self._note(journal, "cordon", node)
+        await cordon(self._client, node, on=on)
+        if not on:
+            await self._note(journal, "uncordon", node)
+
+    async def _drain(self, plan: Plan, journal: Journal, node: str) -> None:
+        why = await drain(self._client, node, plan.gates.drain_within)
+        if why:
+            await self._note(journal, "pause", node, f"{node} cannot be drained: {why}")
+        else:
+            await self._note(journal, "drained", node)
 
     async def _patch(self, plan: Plan, body: dict[str, Any]) -> None:
         await self._client.patch(DAEMONSETS, plan.daemonset, body, plan.namespace, type="strategic")
@@ -163,10 +205,11 @@ def images_patch(daemonset: Raw, images: dict[str, str]) -> dict[str, Any]:
 
 async def look(client: Client, plan: Plan) -> Seen:
     """What there is now. Raises ApiError."""
-    raw, pods, nodes = await asyncio.gather(
+    raw, pods, nodes, chart = await asyncio.gather(
         client.get(DAEMONSETS, plan.daemonset, plan.namespace),
         client.list(PODS.raw(), plan.namespace),
-        client.list(NODES),
+        client.list(NODES.raw()),
+        chart_of(client, plan),
     )
     uid = raw["metadata"].get("uid")
     found: dict[str, SeenPod] = {}
@@ -182,7 +225,15 @@ async def look(client: Client, plan: Plan) -> Seen:
             )
     template = raw["spec"]["template"]["spec"]
     strategy = raw["spec"].get("updateStrategy") or {"type": "RollingUpdate"}
-    return Seen(strategy, _images(template), found, frozenset(node.metadata.name for node in nodes.items))
+    return Seen(
+        strategy,
+        _images(template),
+        found,
+        frozenset(node["metadata"]["name"] for node in nodes.items),
+        frozenset(n["metadata"]["name"] for n in nodes.items if (n.get("spec") or {}).get("unschedulable")),
+        chart,
+        time.time(),
+    )
 
 
 def _images(spec: Raw) -> dict[str, str]:

@@ -22,12 +22,19 @@ Event = Literal[
     "restored",  # the node has the old pod again
     "pause",  # somebody, or a gate that could not tell, stopped it (text: why)
     "resume",
+    "chart",  # its HelmChart is frozen, unfrozen, or stays frozen (text: which, and why)
+    "cordon",  # the node is about to be cordoned
+    "drained",  # its pods are gone to other nodes
+    "uncordon",  # new pods come to it again
+    "abort",  # somebody wants it to end, with every node as it is
+    "aborted",  # it has (text: which nodes are new)
     "rollback",  # somebody wants everything as it was
     "release",  # the DaemonSet's own strategy is about to be put back
     "done",  # all nodes have the new images
     "rolled-back",  # all nodes have the old images
 ]
-Mode = Literal["forward", "mending", "back", "paused", "done", "rolled-back"]
+Mode = Literal["forward", "mending", "back", "paused", "aborting", "aborted", "done", "rolled-back"]
+ENDED: tuple[Mode, ...] = ("done", "rolled-back", "aborted")  # a new plan may be begun
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -70,6 +77,10 @@ class Journal(msgspec.Struct, frozen=True):
                     return "rolled-back"
                 case "done":
                     mode = "done"
+                case "abort":
+                    mode = "aborting" if mode not in ENDED else mode
+                case "aborted":
+                    mode = "aborted"
                 case "rollback":
                     mode = "back"
                 case "failed":
@@ -77,7 +88,7 @@ class Journal(msgspec.Struct, frozen=True):
                 case "restored":
                     mode = "paused" if mode == "mending" else mode
                 case "pause":
-                    mode = "paused" if mode in ("forward", "mending", "back") else mode
+                    mode = "paused" if mode in ("forward", "mending", "back", "aborting") else mode
                 case "resume":
                     mode = "forward" if mode == "paused" else mode
         return mode

@@ -9,7 +9,7 @@ from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, Conflict, NotFound
 from towpath.kube.kinds import CONFIG_MAPS, Raw
 from towpath.upgrade import plan as plans
-from towpath.upgrade.journal import Journal, Record
+from towpath.upgrade.journal import ENDED, Journal, Record
 from towpath.upgrade.plan import Plan, PlanError
 
 NAME = "towpath-upgrade"
@@ -44,12 +44,12 @@ class Logbook:
         except AlreadyExists:
             raw = await self._client.get(CONFIG_MAPS, NAME, self._namespace)
         before, journal = self._parsed(raw)
-        if before.hash == plan.hash and journal.mode not in ("done", "rolled-back"):
+        if before.hash == plan.hash and journal.mode not in ENDED:
             return
-        if journal.mode not in ("done", "rolled-back"):
+        if journal.mode not in ENDED:
             raise Unreadable(
                 f"an upgrade to {before.target} is under way ({journal.mode}): "
-                "towpath upgrade resume or towpath upgrade rollback ends it"
+                "towpath upgrade resume, rollback or abort ends it"
             )
         await self._client.update(CONFIG_MAPS, {**raw, "data": data})
 

@@ -1,7 +1,7 @@
 """The plan of an upgrade: a file that can be read and reviewed, and that nobody can change unnoticed."""
 
 import hashlib
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,12 +21,14 @@ class Gates(msgspec.Struct, frozen=True):
 
     ``ready_within``: from the old pod's end to the new one's readiness. ``soak``: how long it is watched
     after that; ``canary_soak`` for the first. ``sandbox``: a new pod on the node must get an address.
+    ``drain_within``: until a node that is drained must be empty.
     """
 
     ready_within: float = 180.0
     soak: float = 5.0
     canary_soak: float = 60.0
     sandbox: bool = True
+    drain_within: float = 300.0
 
 
 class CheckSeen(msgspec.Struct, frozen=True):
@@ -37,6 +39,18 @@ class CheckSeen(msgspec.Struct, frozen=True):
     state: str
     why: str = ""
     told: tuple[str, ...] = ()
+
+
+class ChartPlan(msgspec.Struct, frozen=True):
+    """The HelmChart that the DaemonSet is of: its versions before and after, empty where not known.
+
+    ``frozen``: it was already when the plan was made, and stays so.
+    """
+
+    name: str
+    before: str
+    after: str
+    frozen: bool = False
 
 
 class NodeStep(msgspec.Struct, frozen=True):
@@ -50,7 +64,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """``images``: container to image before and after. ``strategy``: the DaemonSet's, put back at the end.
 
     ``cluster`` is the UID of kube-system. ``checks``: preflight's answers when it was made; ``skipped`` those
-    left out. ``hash`` is over everything else.
+    left out. ``window``: as ``window.Window`` reads it, empty for always. ``evict``: what is done with the
+    pods of a node before its turn. ``managers``: who else would undo what is done, and was told not to.
+    ``hash`` is over everything else.
     """
 
     schema: int = SCHEMA
@@ -66,6 +82,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     gates: Gates = Gates()
     skipped: tuple[int, ...] = ()
     checks: tuple[CheckSeen, ...] = ()
+    window: str = ""
+    evict: Literal["", "cordon", "drain"] = ""
+    chart: ChartPlan | None = None
+    managers: tuple[str, ...] = ()
     hash: str = ""
 
     @property

@@ -9,12 +9,13 @@ import msgspec
 from towpath.probe.levels import Level
 from towpath.upgrade.conduct import Seen
 from towpath.upgrade.evidence import GateSeen, PathSeen
-from towpath.upgrade.journal import Event, Journal, Mode, Record
+from towpath.upgrade.journal import ENDED, Event, Journal, Mode, Record
 from towpath.upgrade.plan import CheckSeen, Plan
 
 SCHEMA = "towpath.dev/upgrade-report/v1"
 Phase = Literal["replacing", "gates", "mending", "rolling back", "paused", "evicting"]
 _LEVELS = [level.value for level in (Level.H0, Level.H1, Level.H2, Level.DISRUPTIVE, Level.UNKNOWN)]
+_TURN: frozenset[Event] = frozenset({"cordon", "touch", "passed", "gone", "failed", "restored"})
 _ENDS: frozenset[Event] = frozenset({"passed", "gone", "failed", "restored", "pause"})
 
 
@@ -85,6 +86,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 return f"Upgraded: all {len(self.nodes)} nodes run {self.target} and passed their gates."
             case "rolled-back":
                 return "Rolled back: every node runs what it ran before."
+            case "aborted":
+                return f"Aborted: {passed} of {len(self.nodes)} nodes have the new version and keep it."
             case "paused":
                 return f"Standing still: {passed} of {len(self.nodes)} nodes are upgraded."
         return f"Under way: {passed} of {len(self.nodes)} nodes are upgraded."
@@ -94,7 +97,7 @@ def report(plan: Plan, journal: Journal, seen: Seen | None, now: float) -> Repor
     """``seen``: the cluster as it is, if somebody looked; ``now`` (seconds since 1970) ends what goes on."""
     records = journal.records
     begin = records[0].at if records else now
-    over = journal.mode in ("done", "rolled-back", "paused")
+    over = journal.mode in (*ENDED, "paused")
     end = records[-1].at if records and over else max(now, begin)
     nodes = tuple(
         _node(plan, step.node, step.reason, journal, seen, (begin, end)) for step in plan.nodes
@@ -145,7 +148,7 @@ def _node(
     plan: Plan, node: str, reason: str, journal: Journal, seen: Seen | None, run: tuple[float, float]
 ) -> NodeReport:
     own = [record for record in journal.records if record.node == node]
-    last = next((record for record in reversed(own) if record.event != "pause"), None)
+    last = next((record for record in reversed(own) if record.event in _TURN), None)
     pod = seen.pods.get(node) if seen is not None else None
     return NodeReport(
         node=node,
@@ -164,7 +167,7 @@ def _state(journal: Journal, last: Record | None) -> str:
         return "waiting"
     if journal.mode == "rolled-back":
         return "rolled back"
-    return "under way" if last.event == "touch" else last.event
+    return "under way" if last.event in ("cordon", "touch") else last.event
 
 
 def _spans(own: list[Record], journal: Journal, begin: float, end: float) -> Iterable[Span]:
@@ -173,6 +176,8 @@ def _spans(own: list[Record], journal: Journal, begin: float, end: float) -> Ite
         following = own[index + 1] if index + 1 < len(own) else None
         until = following.at if following else _over(journal, record, end)
         start = record.at - begin
+        if record.event == "cordon":
+            yield Span(phase="evicting", begin=start, end=until - begin, what="new pods go elsewhere")
         if record.event == "touch":
             phase = _touched_for(journal, record)
             looked = sum(gate.seconds for gate in following.gates) if following else 0.0

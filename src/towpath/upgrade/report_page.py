@@ -25,12 +25,14 @@ _LEVELS = {
     "through.",
     "unknown": "The probers did not get the processor in time: what they saw proves nothing.",
 }
-_BORDERS = {"done": svg.FINE, "rolled-back": "#e69f00", "paused": svg.LOST}
+_BORDERS = {"done": svg.FINE, "rolled-back": "#e69f00", "paused": svg.LOST, "aborted": svg.LOST}
 _NEXT = {
     "done": "Watch it for a day or two: <code>towpath upgrade watch --for 48h</code>. "
     "<code>towpath upgrade rollback</code> still gives every node what it had.",
     "paused": "Read below why. <code>towpath upgrade resume</code> tries again, "
     "<code>towpath upgrade rollback</code> gives every node what it had. Until then nothing moves.",
+    "aborted": "Nothing moves any more. A new plan takes it up where it stands, "
+    "<code>towpath upgrade rollback</code> gives every node what it had.",
     "rolled-back": "Mend what failed, then make a new plan: <code>towpath upgrade plan</code>.",
 }
 _CHECKS = {

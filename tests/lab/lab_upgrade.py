@@ -1,0 +1,74 @@
+"""The upgrade command at a lab with a stand-in for ``rke2-canal``."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab_objects import TOWPATH, Kubectl, eventually, get
+
+from towpath.catalogue import load
+from towpath.lab import canal
+from towpath.lab.client import LabClient
+
+OLD, NEW, LATER = "v1.32.1+rke2r1", "v1.32.2+rke2r1", "v1.32.4+rke2r1"
+DAEMONSET = ("daemonset", "-n", "kube-system", "rke2-canal")
+QUICK = ("--soak", "0.5", "--canary-soak", "0.5", "--ready-within", "12")
+# The lab's nodes are of no RKE2 release, and the lab has neither helm nor etcd: these cannot be told there.
+SKIP = [word for number in (1, 2, 3, 5, 7, 8, 26) for word in ("--skip", str(number))]
+
+
+class Upgrade:
+    """The command, at the shared lab."""
+
+    def __init__(self, lab: LabClient, folder: Path) -> None:
+        self._lab, self.file = lab, folder / "plan.json"
+
+    def command(self, verb: str, *arguments: str) -> list[str]:
+        return [*TOWPATH, "upgrade", verb, "--kubeconfig", self._lab.kubeconfig, *arguments]
+
+    def run(self, verb: str, *arguments: str) -> tuple[int, str]:
+        done = subprocess.run(
+            self.command(verb, *arguments),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd=self.file.parent,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def plan(self, target: str = NEW) -> None:
+        code, told = self.run("plan", "--to", target, "-f", str(self.file), *QUICK, *SKIP)
+        assert code == 0, told
+
+
+@contextmanager
+def stand_in(lab: LabClient, kubectl: Kubectl, folder: Path) -> Iterator[Upgrade]:
+    """``rke2-canal`` of the old release, as long as it is wanted."""
+    made = canal.objects(load.builtin(), OLD)
+    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": made}))
+    eventually(lambda: get(kubectl, *DAEMONSET)["status"].get("numberReady") == 3)
+    yield Upgrade(lab, folder)
+    kubectl("delete", *DAEMONSET, "--wait=true")
+    kubectl("delete", "configmap", "-n", "kube-system", "towpath-upgrade", "--ignore-not-found")
+    eventually(lambda: not get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"])
+
+
+def flannels(kubectl: Kubectl) -> dict[str, str]:
+    """Node to the tag of flannel that its pod is of, and its age's witness."""
+    pods = get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"]
+    return {
+        pod["spec"]["nodeName"]: next(
+            c["image"].rpartition(":")[2] for c in pod["spec"]["containers"] if c["name"] == "kube-flannel"
+        )
+        for pod in pods
+    }
+
+
+def strategy(kubectl: Kubectl) -> str:
+    return str(get(kubectl, *DAEMONSET)["spec"]["updateStrategy"]["type"])
+
+
+BEFORE, AFTER = "v0.26.3-build20250108", "v0.26.4-build20250218"

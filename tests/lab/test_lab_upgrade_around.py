@@ -1,0 +1,217 @@
+"""What is done around the nodes' turns: helm is kept away, pods are moved, others are told."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from lab_objects import Kubectl, deployment, eventually, get
+from lab_upgrade import AFTER, BEFORE, DAEMONSET, NEW, OLD, QUICK, SKIP, Upgrade, flannels, stand_in, strategy
+
+from towpath.catalogue import load
+from towpath.kube.client import Client
+from towpath.kube.config import from_files
+from towpath.lab import helm
+from towpath.lab.client import LabClient
+
+pytestmark = pytest.mark.lab
+
+HELM_SKIP = [word for number in (1, 2, 3, 5, 8, 26) for word in ("--skip", str(number))]
+
+
+@pytest.fixture
+def upgrade(lab: LabClient, kubectl: Kubectl, tmp_path: Path) -> Iterator[Upgrade]:
+    with stand_in(lab, kubectl, tmp_path) as command:
+        yield command
+
+
+@asynccontextmanager
+async def helm_controller(lab: LabClient, kubectl: Kubectl) -> AsyncIterator[None]:
+    """The stand-in, with the chart of the old release; a HelmChart outlives its controller for nobody."""
+    known = load.builtin()
+    await asyncio.to_thread(kubectl, "apply", "-f", "-", stdin=json.dumps(helm.definition()))
+    await asyncio.to_thread(kubectl, "wait", "--for=condition=Established", "crd/helmcharts.helm.cattle.io")
+    async with Client(from_files([Path(lab.kubeconfig)])) as client:
+        running = asyncio.create_task(helm.run(client, known))
+        await asyncio.to_thread(kubectl, "apply", "-f", "-", stdin=json.dumps(helm.chart(known, OLD)))
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await asyncio.to_thread(kubectl, "delete", "crd", "helmcharts.helm.cattle.io")
+
+
+def pods_of(kubectl: Kubectl) -> dict[str, str]:
+    pods = get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"]
+    return {pod["metadata"]["uid"]: pod["spec"]["nodeName"] for pod in pods}
+
+
+def frozen(kubectl: Kubectl) -> bool:
+    chart = get(kubectl, "helmchart", "-n", "kube-system", "rke2-canal")
+    return helm.UNMANAGED in (chart["metadata"].get("annotations") or {})
+
+
+async def test_helm_is_kept_away_and_unfreezing_rolls_nothing(
+    upgrade: Upgrade, kubectl: Kubectl, lab: LabClient
+) -> None:
+    """A server is upgraded in the middle and writes the new chart; helm leaves it alone until the end."""
+    async with helm_controller(lab, kubectl):
+        code, told = await asyncio.to_thread(
+            upgrade.run, "plan", "--to", NEW, "-f", str(upgrade.file), *QUICK, *HELM_SKIP
+        )
+        assert (code, "is frozen until the end" in told) == (0, True), told
+        before = pods_of(kubectl)
+        applying = asyncio.create_task(asyncio.to_thread(upgrade.run, "apply", str(upgrade.file)))
+        await asyncio.to_thread(eventually, lambda: AFTER in flannels(kubectl).values())
+        assert frozen(kubectl) and strategy(kubectl) == "OnDelete"
+        await asyncio.to_thread(
+            kubectl, "apply", "-f", "-", stdin=json.dumps(helm.chart(load.builtin(), NEW))
+        )
+        code, told = await applying
+        assert (code, "unfreeze HelmChart rke2-canal" in told) == (0, True), told
+        assert not frozen(kubectl) and set(flannels(kubectl).values()) == {AFTER}
+        assert not before.keys() & pods_of(kubectl).keys()
+        after = pods_of(kubectl)
+        # helm applies again by any change of its chart; when the label is there, it has seen the thaw as well
+        await asyncio.to_thread(helm_has_applied, kubectl)
+        assert pods_of(kubectl) == after and strategy(kubectl) == "RollingUpdate"
+        # Back again, while the server has the new chart: helm would undo that, so the chart stays frozen.
+        code, told = await asyncio.to_thread(upgrade.run, "rollback")
+        assert (code, "TP7405" in told) == (5, True), told
+        assert frozen(kubectl) and set(flannels(kubectl).values()) == {BEFORE}
+
+
+def helm_has_applied(kubectl: Kubectl) -> None:
+    """Spoil what helm keeps and touch its chart: when it is mended, helm has looked since."""
+    spoilt = '{"spec":{"updateStrategy":{"type":"OnDelete","rollingUpdate":null}}}'
+    kubectl("patch", *DAEMONSET, "--type=merge", "-p", spoilt)
+    kubectl("annotate", "helmchart", "-n", "kube-system", "rke2-canal", "test/touched=1", "--overwrite")
+    eventually(lambda: strategy(kubectl) == "RollingUpdate")
+
+
+class Hook(BaseHTTPRequestHandler):
+    """Keeps what it is told."""
+
+    told: list[dict[str, Any]] = []  # noqa: RUF012
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.told.append(json.loads(body))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def webhook() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Hook)
+    serving = Thread(target=server.serve_forever)
+    serving.start()
+    Hook.told.clear()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    serving.join()
+    server.server_close()
+
+
+def test_a_budget_that_forbids_draining_stops_it_and_everybody_is_told(
+    upgrade: Upgrade, kubectl: Kubectl, webhook: str
+) -> None:
+    """Then the budget goes, the pods move, and every node comes back."""
+    kubectl("apply", "-f", "-", stdin=deployment("stays", 3))
+    kubectl("rollout", "status", "deployment/stays", "--timeout=60s")
+    budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "stays"}}
+    spec = {"minAvailable": "100%", "selector": {"matchLabels": {"app": "stays"}}}
+    kubectl("apply", "-f", "-", stdin=json.dumps({**budget, "spec": spec}))
+    try:
+        quick = ("--soak", "0.2", "--canary-soak", "0.2", "--ready-within", "60", "--drain-within", "2")
+        code, told = upgrade.run("plan", "--to", NEW, "-f", str(upgrade.file), "--drain", *quick, *SKIP)
+        assert (code, "drained during its turn" in told) == (0, True), told
+        code, told = upgrade.run("apply", str(upgrade.file), "--webhook", webhook)
+        assert code == 4, told
+        assert "cannot be drained" in told
+        assert [one["mode"] for one in Hook.told] == ["paused"] * len(Hook.told) != []
+        assert "disruption budget" in Hook.told[-1]["text"]
+        events = get(kubectl, "event", "-n", "kube-system", "--field-selector", "reason=UpgradePaused")[
+            "items"
+        ]
+        assert events[-1]["involvedObject"]["name"] == "rke2-canal" and events[-1]["type"] == "Warning"
+        kubectl("delete", "pdb", "stays")
+        held = [one["metadata"]["name"] for one in cordoned(kubectl)]
+        assert len(held) == 1
+        while (code := (said := upgrade.run("resume"))[0]) == 4:  # a pod takes longer to end than was given
+            assert "cannot be drained" in said[1], said
+        assert code == 0, said
+        assert not cordoned(kubectl) and set(flannels(kubectl).values()) == {AFTER}
+    finally:
+        kubectl("delete", "deployment", "stays")
+        kubectl("delete", "pdb", "stays", "--ignore-not-found")
+
+
+def cordoned(kubectl: Kubectl) -> list[Any]:
+    return [node for node in get(kubectl, "nodes")["items"] if node["spec"].get("unschedulable")]
+
+
+def test_aborted_from_another_terminal(upgrade: Upgrade, kubectl: Kubectl) -> None:
+    """The conductor at work does it; afterwards a new plan takes it up."""
+    slow = ("--soak", "2", "--canary-soak", "0.2", "--ready-within", "20")
+    code, told = upgrade.run("plan", "--to", NEW, "-f", str(upgrade.file), *slow, *SKIP)
+    assert code == 0, told
+    running = subprocess.Popen(
+        upgrade.command("apply", str(upgrade.file)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    eventually(lambda: list(flannels(kubectl).values()).count(AFTER) == 2)
+    code, told = upgrade.run("abort")
+    assert (code, "the conductor at work does it" in told) == (0, True), told
+    told, _ = running.communicate(timeout=60)
+    assert (running.returncode, "aborted" in told) == (4, True), told
+    had = list(flannels(kubectl).values()).count(AFTER)
+    assert had >= 1 and strategy(kubectl) == "OnDelete"
+    code, told = upgrade.run("status")
+    assert (code, "aborted" in told) == (0, True), told
+    code, told = upgrade.run("plan", "--to", NEW, "-f", str(upgrade.file), *QUICK, *SKIP, "--skip", "27")
+    assert code == 0, told  # 27: nodes differ, and that is what it is for
+    code, told = upgrade.run("apply", str(upgrade.file))
+    assert code == 0 and set(flannels(kubectl).values()) == {AFTER}, told
+
+
+def test_outside_the_window_and_what_others_own(upgrade: Upgrade, kubectl: Kubectl) -> None:
+    arguments = ("plan", "--to", NEW, "-f", str(upgrade.file), *QUICK, *SKIP)
+    code, told = upgrade.run(*arguments, "--window", "Sat 22:00 UTC")
+    assert (code, "TP7407" in told) == (2, True), told
+    kubectl(
+        "label",
+        *DAEMONSET,
+        "kustomize.toolkit.fluxcd.io/name=net",
+        "kustomize.toolkit.fluxcd.io/namespace=flux",
+    )
+    code, told = upgrade.run(*arguments)
+    assert (code, "TP7406" in told and "Flux (Kustomization flux/net)" in told) == (7, True), told
+    code, told = upgrade.run(*arguments, "--managed-elsewhere", "--window", closed_now())
+    assert (code, "managed elsewhere" in told) == (0, True), told
+    running = subprocess.Popen(
+        upgrade.command("apply", str(upgrade.file)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    eventually(lambda: "it opens" in upgrade.run("status")[1])
+    assert set(flannels(kubectl).values()) == {BEFORE}
+    assert upgrade.run("abort")[0] == 0 and running.wait(60) == 4
+    assert set(flannels(kubectl).values()) == {BEFORE} and strategy(kubectl) == "RollingUpdate"
+
+
+def closed_now() -> str:
+    """A window that opens in three days."""
+    from datetime import UTC, datetime, timedelta
+
+    return (datetime.now(UTC) + timedelta(days=3)).strftime("%a 12:00-13:00 UTC")
