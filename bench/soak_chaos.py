@@ -42,6 +42,7 @@ _SETTLED_WITHIN = 120.0
 # Seconds until an agent has mended what was damaged while it was dead, and done what waited for it. The
 # kubelet starts one that is killed often after pauses of up to minutes.
 _INFORMED = 10.0
+_LINES = 150  # of each of its agents' logs
 _LEASES = (
     "import sqlite3; db = sqlite3.connect('/var/lib/towpath/leases.db');"
     "print(*(row[0] for row in db.execute('SELECT address FROM leases')))"
@@ -189,11 +190,20 @@ async def addresses(client: Client) -> tuple[dict[str, set[str]], list[str]]:
     return by_node, [address for address, count in seen.items() if count > 1]
 
 
+def on(node: str, *command: str) -> str:
+    """What a command on a node prints."""
+    there = [*TOWPATH, "lab", "exec", "--name", LAB, node, "--", *command]
+    return subprocess.run(there, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
 def leased(node: str) -> set[str]:
     """What a node's lease store has."""
-    command = [*TOWPATH, "lab", "exec", "--name", LAB, node, "--", sys.executable, "-c", _LEASES]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-    return set(done.stdout.split())
+    return set(on(node, sys.executable, "-c", _LEASES).split())
+
+
+def told(node: str) -> str:
+    """What a node's agents said last, for whoever has to find out why it differs."""
+    return on(node, "sh", "-c", f"tail -q -n {_LINES} /var/log/pods/kube-system_towpath-*/agent/*.log")
 
 
 async def judge(client: Client, kubeconfig: str) -> dict[str, Any]:
@@ -205,6 +215,9 @@ async def judge(client: Client, kubeconfig: str) -> dict[str, Any]:
         if all(node["state"] == "ok" for node in said["nodes"]):
             break
         await asyncio.sleep(_INFORMED)
+    for node in said["nodes"]:
+        if node["state"] != "ok":
+            print(f"{node['node']} differs: {node}\n{told(node['node'])}", file=sys.stderr)
     deadline = time.monotonic() + 20
     while True:
         used, twice = await addresses(client)
