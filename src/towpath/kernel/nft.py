@@ -9,7 +9,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from towpath.kernel import nft_dump, nft_owner
+from towpath.kernel import nft_dump, nft_owner, nft_removal
 from towpath.kernel.libnftables import HANDLES, STATELESS, TERSE, NftContext, NftError
 from towpath.kernel.nft_elements import messages
 from towpath.kernel.nft_known import Known, listed_key
@@ -173,9 +173,10 @@ class Nft:
         self._change(replace(fresh, table=double, recreate=double in listed), 0)
         step = [nft_owner.remove(update.table)] if update.table in listed else []
         try:
+            nft_removal.unhook(self._socket, ("inet", update.table))
             self._socket.execute([[*step, nft_owner.take(update.table)]])
             self._change(fresh, 0)
-            self._socket.execute([[nft_owner.remove(double)]])
+            nft_removal.remove(self._socket, ("inet", double))
         except (Refused, OSError) as error:
             number = error.errno or 0
             raise KernelRefused(

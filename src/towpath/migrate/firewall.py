@@ -1,11 +1,15 @@
 """The node's firewall as its own programs show it: iptables in both backends, nftables' tables, IP sets."""
 
+import contextlib
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+from towpath.kernel import nft_removal
 from towpath.kernel.libnftables import HANDLES, STATELESS, TERSE, NftContext, NftError
+from towpath.kernel.nft_socket import NftSocket, Refused
 from towpath.kernel.port import KernelRefused
 from towpath.migrate.iptables import Removal, Table, parse_save, restore_text
 from towpath.migrate.ownership import FELIX_SETS, NFT_TABLES, PORTMAP_NFT
@@ -87,20 +91,31 @@ class Firewall:
         }
 
     def remove_nft(self, containers: frozenset[str]) -> None:
-        """Canal's tables, and portmap's rules for these containers, in one transaction.
+        """Canal's tables, and portmap's rules for these containers.
 
         A table of portmap's that serves nobody afterwards goes as a whole.
         """
-        commands = [f"delete table {family} {name}" for family, name in self.nft_tables()]
+        self._delete(*self.nft_tables())
+        commands: list[str] = []
         for family, listed in self.portmap_tables().items():
             commands += portmap_commands(family, listed, containers)
         if commands:
             self._apply(*commands)
 
-    def delete_table(self, family: str, name: str) -> None:
-        """A whole table; gone already is success."""
-        if self._has(family, name):
-            self._apply(f"delete table {family} {name}")
+    def delete_table(self, name: str) -> None:
+        """The whole table ``inet NAME``; gone already is success."""
+        if self._has("inet", name):
+            self._delete(("inet", name))
+
+    def _delete(self, *tables: tuple[str, str]) -> None:
+        if not tables:
+            return
+        try:
+            with contextlib.closing(NftSocket()) as socket:
+                nft_removal.remove(socket, *tables)
+        except Refused as refused:
+            op = f"delete {', '.join(f'table {family} {name}' for family, name in tables)}"
+            raise KernelRefused(op, refused.errno, os.strerror(refused.errno)) from refused
 
     def table_names(self) -> tuple[tuple[str, str], ...]:
         """Family and name of every nftables table."""

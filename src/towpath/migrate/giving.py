@@ -245,4 +245,4 @@ def restore_limits(node: Node, facts: Facts) -> None:
 
 def remove_table(node: Node) -> None:
     """Raises KernelRefused."""
-    node.firewall.delete_table("inet", TABLE)
+    node.firewall.delete_table(TABLE)

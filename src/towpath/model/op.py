@@ -87,6 +87,9 @@ class SetSysctl(msgspec.Struct, frozen=True, tag=True):
 class NftUpdate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """One nftables transaction on table ``inet TABLE``: all of it takes effect, or none.
 
+    A packet under way follows the old rules to their end, and finds the new elements: where it asks for one
+    that goes with this transaction it is treated as if it had come a moment later (``nft_removal``).
+
     Order of execution: create the table if absent, ``add_sets``, ``add_chains`` (declared), ``del_elements``,
     ``add_elements``, ``set_chains`` (flush and refill), ``del_chains``, ``del_sets``. ``add_sets`` carry no
     elements; the elements are in ``add_elements``. A deleted element that is absent already is no error.

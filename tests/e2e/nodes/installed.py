@@ -159,14 +159,14 @@ class Installed:
         """What a failed run is best understood by."""
         for question in (("get", "nodes,pods", "-A", "-o", "wide"), ("get", "events", "-A")):
             print(self.real.kubectl(*question, check=False))
-        for name, machine in self.real.machines.items():
-            for log in ("kubelet", "containerd", "kube-proxy"):
-                tail = subprocess.run(
-                    ["tail", "-n", "15", str(machine.disk / "var-log" / f"{log}.log")],
-                    capture_output=True,
-                    text=True,
-                )
-                print(f"=== {name} {log}\n{tail.stdout}")
+        plane = self.real.folder / "plane" / "log"
+        logs = [plane / f"kube-{name}.log" for name in ("controller-manager", "apiserver")]
+        for machine in self.real.machines.values():
+            folder = machine.disk / "var-log"
+            logs += [folder / f"{log}.log" for log in ("kubelet", "containerd", "kube-proxy")]
+        for log in logs:
+            tail = subprocess.run(["tail", "-n", "40", str(log)], capture_output=True, text=True)
+            print(f"=== {log}\n{tail.stdout}")
         print(
             self.real.kubectl("logs", "-n", "kube-system", "-l", "k8s-app=towpath", "--tail=20", check=False)
         )
