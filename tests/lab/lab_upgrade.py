@@ -26,7 +26,8 @@ class Upgrade:
         self._lab, self.file = lab, folder / "plan.json"
 
     def command(self, verb: str, *arguments: str) -> list[str]:
-        return [*TOWPATH, "upgrade", verb, "--kubeconfig", self._lab.kubeconfig, *arguments]
+        quick = ("--churn", "0.2") if verb == "plan" else ()
+        return [*TOWPATH, "upgrade", verb, "--kubeconfig", self._lab.kubeconfig, *quick, *arguments]
 
     def run(self, verb: str, *arguments: str) -> tuple[int, str]:
         done = subprocess.run(

@@ -6,22 +6,30 @@ import click
 import msgspec
 
 from towpath.cli.cluster import ClusterOptions, cluster_options
+from towpath.cli.nodes import NodeOptions, node_options, read
 from towpath.cli.output import emit, output_option, progress, progress_done, table
 from towpath.inventory.cluster import Inventory
 from towpath.inventory.components import is_network
+from towpath.kube.client import Client
 from towpath.upgrade.survey import survey
 
 
 @click.command()
+@node_options(default=False, churn=0.0)
 @cluster_options
 @output_option
-def command(kubeconfig: str, context: str, output: str) -> None:
+def command(nodes: NodeOptions, kubeconfig: str, context: str, output: str) -> None:
     """What the cluster's pod network consists of: nodes, versions, charts, policies, addresses.
 
     With -o json the file that `towpath preflight -f` reads, on this machine or another.
     """
     now = datetime.now(UTC)
-    found = ClusterOptions(kubeconfig, context).run(lambda client: survey(client, now, progress))
+    options = ClusterOptions(kubeconfig, context)
+
+    async def look(client: Client) -> Inventory:
+        return await read(client, await survey(client, now, progress), options, nodes)
+
+    found = options.run(look)
     progress_done()
     emit(msgspec.to_builtins(found), output, lambda: screen(found))
 

@@ -12,9 +12,11 @@ from towpath.catalogue.compare import compare
 from towpath.catalogue.model import Catalogue, CatalogueError, Release
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE, USAGE, CliError
+from towpath.cli.nodes import NodeOptions, node_options, read
 from towpath.cli.output import emit, formats_option, mark, progress, progress_done
 from towpath.cli.releases import catalogue_of, catalogue_option, release_of
 from towpath.inventory.cluster import Inventory
+from towpath.kube.client import Client
 from towpath.preflight.checks import PREFLIGHT
 from towpath.preflight.situation import Answer, Situation, run
 from towpath.upgrade.survey import survey
@@ -41,6 +43,7 @@ _SIGNS = {
 )
 @click.option("--skip", type=int, multiple=True, metavar="N", help="Leave out check N; may be repeated.")
 @catalogue_option
+@node_options(default=None)
 @cluster_options
 @formats_option("table", "json", "yaml", "junit")
 @click.pass_context
@@ -51,13 +54,15 @@ def command(
     file: Path | None,
     skip: tuple[int, ...],
     catalogue: Path | None,
+    nodes: NodeOptions,
     kubeconfig: str,
     context: str,
     output: str,
 ) -> None:
     """Whether an upgrade of the pod network can begin: every check with its evidence and what to do.
 
-    Nothing is changed. Exit code 3 when a check finds an error, 6 when one cannot tell.
+    Nothing is changed; a short-lived pod on every node reads what the API does not know. Exit code 3 when a
+    check finds an error, 6 when one cannot tell.
     """
     known = catalogue_of(catalogue)
     to = release_of(known, target)
@@ -67,7 +72,12 @@ def command(
     if file is not None:
         found = _read(file)
     else:
-        found = ClusterOptions(kubeconfig, context).run(lambda client: survey(client, now, progress))
+        options = ClusterOptions(kubeconfig, context)
+
+        async def look(client: Client) -> Inventory:
+            return await read(client, await survey(client, now, progress), options, nodes)
+
+        found = options.run(look)
         progress_done()
     begun = release_of(known, source) if source else running(known, found)
     comparison = compare(known, begun, to) if begun is not None else None

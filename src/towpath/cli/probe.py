@@ -153,7 +153,7 @@ async def measure(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    image, python = await _image(client, options.image, in_lab=outside is not None)
+    image, python = await cluster.image_for(client, options.image, in_lab=outside is not None)
     for name, over in (await cluster.leftovers(client, datetime.datetime.now(datetime.UTC))).items():
         if over:
             progress(f"removing {name}, left by an earlier run")
@@ -191,17 +191,6 @@ async def measure(
     )
     width = shutil.get_terminal_size((120, 40)).columns
     return outcome, whole(collection, begun, end, width), stopped.is_set()
-
-
-async def _image(client: Client, given: str, *, in_lab: bool) -> tuple[str, tuple[str, ...]]:
-    if in_lab:
-        return given or "towpath/probe", (sys.executable,)  # a lab's pods run this machine's programs
-    image = given or await cluster.agent_image(client)
-    if not image:
-        raise ProbeFailed(
-            "this cluster has no Towpath agent whose image could be used; give one with --image"
-        )
-    return image, ("python3",)
 
 
 async def _prepare(probing: ProbeRun, options: Options, longest: float) -> None:

@@ -7,9 +7,10 @@ import click
 import msgspec
 
 from towpath.catalogue.compare import compare
-from towpath.catalogue.model import Catalogue, CatalogueError
+from towpath.catalogue.model import Catalogue, CatalogueError, Release
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import USAGE, CliError
+from towpath.cli.nodes import NodeOptions, node_options, read
 from towpath.cli.output import mark, progress, progress_done, table
 from towpath.cli.preflight import running
 from towpath.cli.releases import catalogue_of, catalogue_option
@@ -68,6 +69,7 @@ async def misfit_text(client: Client, made: Plan) -> str:
 @click.option("--drain-within", default=300.0, show_default=True, help="Seconds until a node must be empty.")
 @click.option("--managed-elsewhere", is_flag=True, help="Argo CD or Flux owns it, and its syncing is paused.")
 @catalogue_option
+@node_options(default=None)
 @cluster_options
 def plan(
     target: str,
@@ -82,6 +84,7 @@ def plan(
     drain_within: float,
     managed_elsewhere: bool,
     catalogue: Path | None,
+    nodes: NodeOptions,
     kubeconfig: str,
     context: str,
 ) -> None:
@@ -89,17 +92,19 @@ def plan(
 
     The preflight checks are made first; one that finds an error refuses the plan unless it is skipped.
     """
-    now = datetime.now(UTC)
+    now, options = datetime.now(UTC), ClusterOptions(kubeconfig, context)
     _window(window)
 
     async def work(client: Client) -> tuple[Inventory, Component, Raw, dict[str, str], tuple[Finding, ...]]:
         tags = expected_images(target)
         found = await survey(client, now, progress)
         part = _chosen(found, tags, daemonset)
+        if target_release(target, catalogue) is not None:
+            found = await read(client, found, options, nodes)
         raw = await client.get(DAEMONSETS, part.name, part.namespace)
         return found, part, raw, tags, await _owners(client, raw, found)
 
-    found, part, raw, tags, owners = ClusterOptions(kubeconfig, context).run(work)
+    found, part, raw, tags, owners = options.run(work)
     progress_done()
     if owners and not managed_elsewhere:
         raise CliError("\n".join(map(str, owners)))
@@ -189,11 +194,9 @@ def _refuse(
     now: datetime,
 ) -> tuple[CheckSeen, ...]:
     """The checks' answers. Raises CliError when one finds an error or cannot tell."""
-    known = catalogue_of(catalogue)
-    try:
-        to = known.release(target)
-    except CatalogueError:
-        return ()  # a version of Towpath: RKE2's releases say nothing of it
+    known, to = catalogue_of(catalogue), target_release(target, catalogue)
+    if to is None:
+        return ()
     begun = running(known, found)
     situation = Situation(found, known, begun, to, compare(known, begun, to) if begun else None, now)
     answers = run(PREFLIGHT, situation, frozenset(skip))
@@ -205,6 +208,14 @@ def _refuse(
     return tuple(
         CheckSeen(a.check.number, a.check.title, a.state, a.why, tuple(map(str, a.findings))) for a in answers
     )
+
+
+def target_release(target: str, catalogue: Path | None) -> Release | None:
+    """None for a version of Towpath: RKE2's releases, and their checks, say nothing of it."""
+    try:
+        return catalogue_of(catalogue).release(target)
+    except CatalogueError:
+        return None
 
 
 def _bad(answer: Answer) -> bool:

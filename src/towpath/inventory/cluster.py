@@ -14,6 +14,7 @@ import msgspec
 import yaml
 
 from towpath.inventory.components import Component, NodeFacts
+from towpath.inventory.node_report import NodeReport
 
 Raw = dict[str, Any]
 
@@ -23,7 +24,10 @@ _MANIFEST = 4 << 20  # of a chart, bytes unpacked; Chart.yaml is its first small
 
 
 class NodeState(msgspec.Struct, frozen=True):
-    """A node beyond what runs on it. ``pods`` hold addresses of ``pod_cidrs``; ``flannel``: annotations."""
+    """A node beyond what runs on it. ``pods`` hold addresses of ``pod_cidrs``; ``flannel``: annotations.
+
+    ``report`` is what was found on the node itself; None when nobody looked, or ``unread`` says why not.
+    """
 
     facts: NodeFacts
     server: bool
@@ -31,6 +35,8 @@ class NodeState(msgspec.Struct, frozen=True):
     pod_cidrs: tuple[str, ...]
     flannel: dict[str, str]
     pods: int
+    report: NodeReport | None = None
+    unread: str = ""
 
 
 class HelmChart(msgspec.Struct, frozen=True):

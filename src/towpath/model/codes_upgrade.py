@@ -182,4 +182,106 @@ UPGRADE: dict[str, Code] = {
         "A machine was cloned with its flannel.1 or its address: frames for one reach the other.",
         "Delete flannel.1 on one of them and restart its network pod.",
     ),
+    "TP7320": Code(
+        "The kernel lacks a module that the network needs",
+        "Distributions ship some modules in a package of their own; RHEL 10 has no xtables modules at all "
+        "without it.",
+        "Install the package with the kernel's extra modules.",
+    ),
+    "TP7321": Code(
+        "ipset does not understand the kernel's sets",
+        "The program is older than what made them, or the image lacks what it needs: Felix cannot write its "
+        "sets then, and policies stand still.",
+        "Take an image with a newer ipset, or an older kernel.",
+    ),
+    "TP7322": Code(
+        "The node's iptables is known to lose rules",
+        "Versions 1.8.0 to 1.8.4 lose or double rules in their nftables back end.",
+        "Install 1.8.5 or newer, or remove it: RKE2 brings its own.",
+    ),
+    "TP7323": Code(
+        "Rules stand in both back ends of iptables",
+        "Both are in force at once, and only one of them is kept up to date: pods are cut off by rules that "
+        "nobody sees.",
+        "Flush the back end that nobody writes any more.",
+    ),
+    "TP7324": Code(
+        "A port that the target opens on the host is taken",
+        "The new program would not start, or another would answer for its health.",
+        "Move the other program to another port.",
+    ),
+    "TP7325": Code(
+        "A service on the host works against the network",
+        "firewalld and nm-cloud-setup write rules and routes of their own that cut pods off.",
+        "Disable it.",
+    ),
+    "TP7326": Code(
+        "NetworkManager may take the network's interfaces over",
+        "It is not told to leave cali* and flannel* alone.",
+        "Write the file that the finding names.",
+    ),
+    "TP7327": Code(
+        "The node does not forward packets",
+        "Something has set the sysctl back since the network set it.",
+        "Set it, and look for the sysctl.d file that undoes it.",
+    ),
+    "TP7328": Code(
+        "Felix does not start with a loose reverse path filter",
+        "net.ipv4.conf.all.rp_filter is 2; running it does not look again, a new pod of it will.",
+        "Set it to 1 before the upgrade.",
+    ),
+    "TP7329": Code(
+        "Addresses are held by pods that are gone",
+        "host-local frees nothing by itself: an ADD that failed half-way keeps its address for ever.",
+        "Delete the files of the addresses named, after a look that no sandbox has them.",
+    ),
+    "TP7330": Code(
+        "Nothing masquerades pods' packets",
+        "The chain is gone, is not called, or is empty: pods reach nothing outside, and what they began "
+        "meanwhile stays broken in conntrack.",
+        "Restart the node's network pod.",
+    ),
+    "TP7331": Code(
+        "Masquerading rules are doubled or out of order",
+        "Two versions, or two back ends, have written them: pods' own addresses may be translated, and "
+        "policies then see a node instead of a pod.",
+        "Delete the chain's rules and restart the node's network pod.",
+    ),
+    "TP7332": Code(
+        "A tunnel has another MAC than its node says",
+        "Peers send frames to the one the node says; the kernel drops them.",
+        "Restart the node's network pod.",
+    ),
+    "TP7333": Code(
+        "A peer's entry for a tunnel is not what its node says",
+        "The peer has missed an event: its frames go to a MAC that is nobody's any more.",
+        "Restart the network pod of the node named.",
+    ),
+    "TP7334": Code(
+        "A tunnel is larger than what it goes through",
+        "Packets of full size are lost; small ones pass, so that probes are green and downloads hang.",
+        "Set the underlay's MTU right, and restart the network pod.",
+    ),
+    "TP7335": Code(
+        "A tunnel is not like the others",
+        "Another VNI or port is another network; another MTU loses large packets one way.",
+        "Make the nodes alike before the upgrade.",
+    ),
+    "TP7336": Code(
+        "Rules are written again and again",
+        "Two programs fight over them, or one does not recognise its own (flannel 0.24.3): each time there "
+        "is a moment without them.",
+        "Find out who writes them.",
+    ),
+    "TP7337": Code(
+        "A CNI program on the host is not that of the image that runs",
+        "The installer could not overwrite it (text file busy), or did not run: shim and daemon of different "
+        "versions do not understand each other.",
+        "Restart the pod that installs it.",
+    ),
+    "TP7338": Code(
+        "There is no CNI configuration on the node",
+        "The runtime makes no pod until there is one.",
+        "Look at the log of the container that installs it.",
+    ),
 }

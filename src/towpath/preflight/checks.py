@@ -1,7 +1,10 @@
 """All checks that are made before an upgrade, in order."""
 
 from towpath.preflight.helm_checks import HELM_CHECKS
+from towpath.preflight.kernel_checks import KERNEL_CHECKS
 from towpath.preflight.node_checks import NODE_CHECKS
 from towpath.preflight.release_checks import RELEASE_CHECKS
 
-PREFLIGHT = tuple(sorted((*RELEASE_CHECKS, *HELM_CHECKS, *NODE_CHECKS), key=lambda check: check.number))
+PREFLIGHT = tuple(
+    sorted((*RELEASE_CHECKS, *HELM_CHECKS, *NODE_CHECKS, *KERNEL_CHECKS), key=lambda check: check.number)
+)

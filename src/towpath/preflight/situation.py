@@ -37,7 +37,10 @@ class Untold(Exception):
 
 
 class Answer(NamedTuple):
-    """``state`` ok, findings, untold or skipped; ``why`` what is missing, or who skipped it."""
+    """``state`` ok, findings, untold or skipped; ``why`` what is missing, or who skipped it.
+
+    What could not be told to the end may have findings as well.
+    """
 
     check: Check
     state: str
@@ -52,12 +55,14 @@ def run(checks: tuple[Check, ...], situation: Situation, skip: frozenset[int]) -
         if check.number in skip:
             found.append(Answer(check, "skipped", (), "by --skip"))
             continue
+        findings: list[Finding] = []
         try:
-            findings = tuple(check.run(situation))
+            for one in check.run(situation):
+                findings.append(one)  # noqa: PERF402 (those before it is Untold count)
         except Untold as why:
-            found.append(Answer(check, "untold", (), str(why)))
+            found.append(Answer(check, "untold", tuple(findings), str(why)))
             continue
-        found.append(Answer(check, "findings" if findings else "ok", findings))
+        found.append(Answer(check, "findings" if findings else "ok", tuple(findings)))
     return found
 
 

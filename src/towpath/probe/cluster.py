@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import secrets
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -159,3 +160,18 @@ async def agent_image(client: Client) -> str:
         return ""
     image: str = agent["spec"]["template"]["spec"]["containers"][0].get("image", "")
     return image
+
+
+async def image_for(client: Client, given: str, *, in_lab: bool) -> tuple[str, tuple[str, ...]]:
+    """An image with towpath in it and its interpreter: ``given``, or that of the cluster's agent.
+
+    Raises ProbeFailed where there is none.
+    """
+    if in_lab:
+        return given or "towpath/probe", (sys.executable,)  # a lab's pods run this machine's programs
+    image = given or await agent_image(client)
+    if not image:
+        raise ProbeFailed(
+            "this cluster has no Towpath agent whose image could be used; give one with --image"
+        )
+    return image, ("python3",)

@@ -1,0 +1,84 @@
+"""Checks that need a look at the nodes themselves (``towpath.node_reader``)."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from towpath.catalogue.model import Release
+from towpath.inventory.cluster import NodeState
+from towpath.model.finding import Finding
+from towpath.preflight import tunnel_judges
+from towpath.preflight.kernel_judges import JUDGES, Judge, leases
+from towpath.preflight.node_checks import addresses, tunnels
+from towpath.preflight.situation import Check, Situation, Untold, finding
+
+_NEW_PROBE = 2026080601  # build of the chart from which on flanneld answers for its health on a port
+_BUILD = re.compile(r"-build(\d+)$")
+
+
+def read_nodes(nodes: Sequence[NodeState]) -> Sequence[NodeState]:
+    """All of them. Raises Untold when one was not looked at."""
+    without = [node for node in nodes if node.report is None]
+    if without:
+        why = next((f": {node.unread}" for node in without if node.unread), "")
+        some = ", ".join(node.facts.name for node in without[:5])
+        raise Untold(f"nobody has looked at {len(without)} of {len(nodes)} nodes ({some}){why}")
+    return nodes
+
+
+def _each(judge: Judge) -> Callable[[Situation], Iterator[Finding]]:
+    def run(at: Situation) -> Iterator[Finding]:
+        for node in read_nodes(at.inventory.nodes):
+            assert node.report is not None  # noqa: S101 (read_nodes)
+            yield from judge(node, node.report)
+
+    return run
+
+
+def _ports(at: Situation) -> Iterator[Finding]:
+    """12: the ports that the target's programs open on the host are theirs, or nobody's."""
+    for node in read_nodes(at.inventory.nodes):
+        assert node.report is not None  # noqa: S101 (read_nodes)
+        for (protocol, port), whose in host_ports(at.target).items():
+            for one in node.report.listeners:
+                new = (protocol, port) == ("tcp", 8081)
+                stranger = one.program not in whose and (one.program or new)
+                if (one.protocol, one.port) == (protocol, port) and stranger:
+                    yield finding(
+                        "TP7324",
+                        f"Node/{node.facts.name}",
+                        f"{one.program or 'somebody'} listens on {protocol} port {port}, which "
+                        f"{whose[0]} of {at.target.release} opens",
+                        "move that program to another port before the upgrade",
+                    )
+
+
+def host_ports(target: Release) -> dict[tuple[str, int], tuple[str, ...]]:
+    """Protocol and port to the programs that may have it, of Canal in a release."""
+    ports: dict[tuple[str, int], tuple[str, ...]] = {("tcp", 9099): ("calico-node",)}
+    build = _BUILD.search(target.charts.get("rke2-canal", ""))
+    if build is not None and int(build[1].ljust(10, "0")) >= _NEW_PROBE:
+        ports["tcp", 8081] = ("flanneld",)
+    return ports
+
+
+def _leases(at: Situation) -> Iterator[Finding]:
+    yield from addresses(at)
+    yield from _each(leases)(at)
+
+
+def _ends(at: Situation) -> Iterator[Finding]:
+    yield from tunnels(at)
+    yield from tunnel_judges.ends(read_nodes(at.inventory.nodes))
+
+
+def _shape(at: Situation) -> Iterator[Finding]:
+    yield from tunnel_judges.shape(read_nodes(at.inventory.nodes))
+
+
+KERNEL_CHECKS = (
+    *(Check(number, title, _each(judge)) for number, title, judge in JUDGES),
+    Check(12, "the target's ports are free on the hosts", _ports),
+    Check(14, "there are addresses left on every node, and pods behind those that are not", _leases),
+    Check(21, "every node says where its tunnel ends: there, and nowhere else, do its peers send to", _ends),
+    Check(28, "tunnels are of one number, port and MTU, and fit their underlay", _shape),
+)
