@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from towpath.lab.real import cgroups
+
 pytestmark = pytest.mark.e2e
 
 WORLD = [sys.executable, "-m", "towpath.lab.real.world"]
@@ -35,8 +37,9 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_exit_code_is_the_commands(own_folder: Path) -> None:
-    assert subprocess.run([*WORLD, "sh", "-c", "exit 42"]).returncode == 42
-    _wait_until_nothing_is_left(own_folder)
+    started = subprocess.Popen([*WORLD, "sh", "-c", "exit 42"])
+    assert started.wait(60) == 42
+    _wait_until_nothing_is_left(own_folder, started.pid)
 
 
 def test_the_machine_is_read_only() -> None:
@@ -54,12 +57,12 @@ def test_killed(number: signal.Signals, inside: bool, own_folder: Path) -> None:
     started = subprocess.Popen([*WORLD, sys.executable, "-c", INSIDE], stdout=subprocess.PIPE, text=True)
     assert started.stdout is not None
     assert started.stdout.readline() == "up\n"
-    assert _left(own_folder)
+    assert _left(own_folder, started.pid)
     victim = _children(started.pid)[-1] if inside else started.pid
     os.kill(victim, number if not inside else signal.SIGKILL)
     started.wait(10)
     started.stdout.close()
-    _wait_until_nothing_is_left(own_folder)
+    _wait_until_nothing_is_left(own_folder, started.pid)
 
 
 def _children(pid: int) -> list[int]:
@@ -67,8 +70,10 @@ def _children(pid: int) -> list[int]:
     return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _left(folder: Path) -> list[str]:
-    groups = [str(p) for p in Path("/sys/fs/cgroup").glob("**/towpath-real-*")]
+def _left(folder: Path, world: int) -> list[str]:
+    """What there is of the world whose process is ``world``, and of its folder."""
+    there = (Path(one.at, f"{cgroups.PREFIX}{world}") for one in cgroups.hierarchies())
+    groups = [str(group) for group in there if group.exists()]
     folders = [str(p) for p in folder.glob("towpath-real-*")]
     sleeping = [p.name for p in Path("/proc").glob("[0-9]*") if b"987654" in _command(p)]
     return groups + folders + sleeping
@@ -81,8 +86,8 @@ def _command(process: Path) -> bytes:
         return b""
 
 
-def _wait_until_nothing_is_left(folder: Path) -> None:
+def _wait_until_nothing_is_left(folder: Path, world: int) -> None:
     deadline = time.monotonic() + 20
-    while left := _left(folder):
+    while left := _left(folder, world):
         assert time.monotonic() < deadline, f"20 s later there is still {left}"
         time.sleep(0.05)
