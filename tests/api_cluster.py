@@ -112,7 +112,7 @@ async def space(cluster: Cluster) -> AsyncIterator[Space]:
 
 async def eventually(attempt: Callable[[], Awaitable[Any]], *not_yet: type[KubeError]) -> Any:
     """What ``attempt`` returns once it neither raises ``not_yet`` nor returns None or False."""
-    deadline = asyncio.get_running_loop().time() + 15
+    deadline = asyncio.get_running_loop().time() + 90
     while True:
         try:
             if (result := await attempt()) not in (None, False):
@@ -120,5 +120,5 @@ async def eventually(attempt: Callable[[], Awaitable[Any]], *not_yet: type[KubeE
             problem: object = "nothing"
         except not_yet as error:
             problem = error
-        assert asyncio.get_running_loop().time() < deadline, f"waited 15 s: {problem}"
+        assert asyncio.get_running_loop().time() < deadline, f"waited 90 s: {problem}"
         await asyncio.sleep(0.1)
