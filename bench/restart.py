@@ -8,6 +8,7 @@ fault happens every few seconds, to one node after the other, and every loss is 
 time it was sent. ``control`` are as many windows without a fault, whose 99.9th percentile is compared with.
 ``flannel_v026``: the masquerade rules as flanneld keeps them, deleted at its SIGTERM and made anew a second
 later by its successor (anchors/flannel-canal.md §2), under the same probes, Towpath's own masquerade off.
+``flush_unowned``: the flush on a kernel without table owners, and what is open until the table is back.
 
 A fault's window ends when its agent is Ready again, plus half a second. ``lost`` are summed over the ``n``
 windows, ``gap_ms`` and ``fail_open_ms`` the longest of any; ``level`` is that of the worst window, but for
@@ -40,12 +41,14 @@ from bench import restart_takeover
 from bench.restart_faults import (
     CONTROL,
     FLANNEL,
+    UNOWNED,
     Cluster,
     Fault,
     FaultFailed,
     damage,
     flannel_fault,
     restarts,
+    unowned_flush,
 )
 from bench.restart_versions import older_python
 from bench.restart_windows import BEGUN, Window, figures, say, tell_losses
@@ -64,11 +67,11 @@ from towpath.probe.run import ProbeRun
 from towpath.probe.strips import Parts
 
 MOVED = ("takeover", "handback")
-FAULTS = ("restart", "kill", "version", "flush", "link", *MOVED, FLANNEL)
+FAULTS = ("restart", "kill", "version", "flush", "link", UNOWNED, *MOVED, FLANNEL)
 MUST_LOSE_NOTHING = ("restart", "kill", "version", CONTROL)
 SETTLE = 0.5  # seconds after a fault is mended that still count as its own
 # Seconds after which no other round of a part begins: a slow machine has fewer rather than a longer run.
-LIMITS = {"moves": 240.0, "restarts": 840.0, "damage": 240.0, FLANNEL: 120.0}
+LIMITS = {"moves": 240.0, "restarts": 840.0, "damage": 240.0, UNOWNED: 120.0, FLANNEL: 120.0}
 PROBED = 60 + sum(LIMITS.values())  # seconds that probers are made for
 REPORT = Path(__file__).parents[1] / "build" / "bench-restart.html"
 
@@ -128,11 +131,11 @@ async def all_faults(cluster: Cluster, chosen: Chosen, measured: Measured) -> No
         measured.windows.append(Window(CONTROL, begin, time.time_ns()))
     await rounds(restarts(cluster), "restarts", chosen, measured)
     await rounds(damage(cluster), "damage", chosen, measured)
-    if FLANNEL in chosen.faults:
-        flannel = flannel_fault(cluster)
-        await asyncio.to_thread(flannel.prepare)
-        await asyncio.sleep(1.0)
-        await rounds((flannel,), FLANNEL, chosen, measured)
+    for fault in (unowned_flush(cluster), flannel_fault(cluster)):
+        if fault.name in chosen.faults:
+            await asyncio.to_thread(fault.prepare)
+            await asyncio.sleep(1.0)
+            await rounds((fault,), fault.name, chosen, measured)
 
 
 async def rounds(faults: Sequence[Fault], part: str, chosen: Chosen, measured: Measured) -> None:

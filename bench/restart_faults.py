@@ -13,7 +13,7 @@ import msgspec
 
 from towpath.lab.client import LabClient
 
-CONTROL, FLANNEL = "control", "flannel_v026"
+CONTROL, UNOWNED, FLANNEL = "control", "flush_unowned", "flannel_v026"
 _READY_WITHIN = 90.0
 _COMMAND_WITHIN = 60.0
 _MASQ = "-m comment --comment flanneld_masq"
@@ -144,6 +144,15 @@ def restarts(cluster: Cluster) -> tuple[Fault, ...]:
 def damage(cluster: Cluster) -> tuple[Fault, ...]:
     """What others do to a node's network."""
     return (Fault("flush", cluster.flush), Fault("link", cluster.bounce))
+
+
+def unowned_flush(cluster: Cluster) -> Fault:
+    """The flush again where the kernel knows no owners of tables (before 6.9): ours goes with the others."""
+
+    def prepare() -> None:
+        cluster.roll([sys.executable, "-m", "towpath.agent"], "--own-table=false")
+
+    return Fault(UNOWNED, cluster.flush, prepare=prepare)
 
 
 _ADD = """

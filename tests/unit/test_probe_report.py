@@ -116,11 +116,12 @@ def test_the_page_stands_alone_and_says_the_verdict_first(run: Collection) -> No
     parsed = _Page()
     parsed.feed(text)
     assert not parsed.open
-    assert not parsed.fetched
+    assert all(value.startswith("#path-") for value in parsed.fetched)
     assert "http" not in text.replace("http-equiv", "")
     order = ["A <test>", "Disruptive", "All paths", "How to read a strip", "Path by path", "What is measured"]
     assert [parsed.text.index(words) for words in order] == sorted(parsed.text.index(w) for w in order)
     assert "120 ms" in parsed.text
+    assert "(IPv4): udp 24 lost, deny-tcp 1 let through, from 1.2 s on" in parsed.text
     assert "agent <restarted>" in parsed.text
     assert "never answered" in parsed.text
 

@@ -9,8 +9,9 @@ max-width:70rem;padding:1.5rem}h1{font-size:1.5rem;margin:0}h2{font-size:1.2rem;
 h3{font-size:1rem;margin:1.6rem 0 .3rem}svg{width:100%;height:auto;font:11px system-ui,sans-serif}
 .verdict{border-left:.6rem solid;padding:.6rem 1rem;margin:1rem 0;background:#f6f6f6}
 .verdict b{font-size:1.4rem}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{text-align:right;padding:.2rem .6rem;border-bottom:1px solid #ddd}
-th:first-child,td:first-child,.words th,.words td{text-align:left;vertical-align:top}
+td{white-space:nowrap}th,td{text-align:right;padding:.2rem .6rem;border-bottom:1px solid #ddd}
+th:first-child,td:first-child,.words th,.words td{text-align:left;vertical-align:top;white-space:normal}
+th:first-child,td:first-child{min-width:11rem}
 .key{display:inline-block;width:1.6rem;height:.8rem;vertical-align:middle;margin:0 .3rem 0 1rem}
 .scroll{overflow-x:auto}details{margin:.5rem 0}summary{cursor:pointer;padding:.3rem 0}a{color:#0072b2}
 """

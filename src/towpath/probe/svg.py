@@ -13,6 +13,7 @@ from towpath.probe.result import Mark, Moment, PathResult, ProbeResult
 
 FINE, LOST, OPEN, BLIND = "#009e73", "#d55e00", "#cc79a7", "#767676"
 LINES = (("p50", "#0072b2", ""), ("p99", "#e69f00", "6 3"), ("longest", "#d55e00", "2 3"))
+NUMBERED = 20  # as many marks have room for their numbers
 WIDTH, LEFT, _ROW, _GAP = 1000, 92, 12, 3
 
 
@@ -22,7 +23,11 @@ def strip(path: PathResult, seconds: float, control_s: float, marks: Sequence[Ma
     for index, probe in enumerate(path.probes):
         rows.append(_row(probe, index * (_ROW + _GAP), seconds))
     bottom = len(path.probes) * (_ROW + _GAP)
-    rows += [_vertical(mark.at_ms / 1000, seconds, bottom, "#000", mark.what) for mark in marks]
+    for number, mark in enumerate(marks, 1):
+        rows.append(_vertical(mark.at_ms / 1000, seconds, bottom, "#000", mark.what))
+        if len(marks) <= NUMBERED:
+            x = place(mark.at_ms / 1000, seconds)
+            rows.append(f'<text x="{x:.1f}" y="-1" text-anchor="middle">{number}</text>')
     if control_s:
         rows.append(_vertical(control_s, seconds, bottom, "#0072b2", "the control window ends here"))
     rows += _gap_labels(path, seconds, bottom)
@@ -121,7 +126,7 @@ def place(at: float, seconds: float) -> float:
 
 def drawing(height: int, title: str, rows: Iterable[str]) -> str:
     """The SVG element; ``title`` for those who cannot see it."""
-    head = f'<svg viewBox="0 -8 {WIDTH} {height + 8}" role="img" aria-label="{escape(title, quote=True)}">'
+    head = f'<svg viewBox="0 -11 {WIDTH} {height + 11}" role="img" aria-label="{escape(title, quote=True)}">'
     return f"{head}<title>{escape(title)}</title>{''.join(rows)}</svg>"
 
 

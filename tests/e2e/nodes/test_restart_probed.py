@@ -37,10 +37,12 @@ def test_agents_are_restarted_and_change_version_and_nothing_is_lost(cluster: In
     older = older_image(print)
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda machine: machine.import_images((older,)), cluster.real.machines.values()))
+    t0=__import__("time").monotonic(); print("HLT imported")
     with tempfile.TemporaryDirectory() as folder:
         rolled = Path(folder, "rolled")
         rolled.mkdir()
         result = probed(cluster, Path(folder), FOLDER=str(rolled), OLDER=older.reference)
+        print("HLT probed", __import__("time").monotonic()-t0)
         agents = [json.loads((rolled / f"{number}.json").read_text())["items"] for number in range(3)]
 
     nodes = len(cluster.real.machines)
@@ -61,6 +63,7 @@ def test_agents_are_restarted_and_change_version_and_nothing_is_lost(cluster: In
         return "towpath-probe" not in cluster.real.kubectl("get", "namespaces")
 
     cluster.real.wait_until(gone, "the probe's namespace gone", 180)
+    print("HLT gone", __import__("time").monotonic()-t0)
 
 
 def image_of(pod: dict[str, Any]) -> str:
