@@ -67,6 +67,24 @@ async def test_an_agent_takes_over_from_another(fresh: AttachNode) -> None:
         assert fresh.leftovers() == []
 
 
+async def test_what_is_being_detached_is_not_adopted_again(fresh: AttachNode) -> None:
+    """DELs reach an agent as it starts, and reading the store is one of the things it does then."""
+    async with fresh.agent():
+        for name in ("c1", "c2"):
+            await fresh.add(name)
+    async with fresh.agent() as second:
+        leaving = asyncio.create_task(fresh.delete("c1"))
+        adoptions = 0
+        while fresh.store.get("c1", "eth0") is not None:
+            second.adopt()
+            adoptions += 1
+            await asyncio.sleep(0)
+        await leaving
+        assert adoptions > 2, "it is read in the midst of the DEL"
+        assert [att.container_id for att in second.current()] == ["c2"]
+        assert [att.container_id for att in fresh.store.attachments()] == ["c2"]
+
+
 async def test_status_is_about_the_node_and_the_configuration(fresh: AttachNode) -> None:
     async with fresh.agent():
         assert await status(fresh) == ""

@@ -7,7 +7,8 @@ row of the lease says that there may be something to remove, and removing what i
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,7 @@ class Attachments:
         self._turns = Turns()
         self._wired: dict[Key, Attachment] = {}
         self._adding: set[Key] = set()
+        self._leaving: set[Key] = set()
         self._probing: asyncio.Task[None] | None = None
         self._netns = Path("/proc/self/ns/net").stat().st_ino
         self.foreign: set[Addr] = set()
@@ -83,11 +85,14 @@ class Attachments:
         self.adopt()
 
     def adopt(self) -> None:
-        """Take over what the store says of this boot, after it was opened."""
+        """Take over what the store says of this boot, after it was opened. What is being detached keeps its
+        row to the last, and is nobody's any more.
+        """
+        found = {(a.container_id, a.ifname): a for a in self._store.attachments()}
         self._wired = {
-            (a.container_id, a.ifname): a
-            for a in self._store.attachments()
-            if a.boot_id == self._store.boot_id
+            key: a
+            for key, a in found.items()
+            if a.boot_id == self._store.boot_id and key not in self._leaving
         }
 
     def current(self) -> tuple[Attachment, ...]:
@@ -140,7 +145,7 @@ class Attachments:
         """Undo an ADD, finished or not; success whatever is left of it."""
         known = self._store.get(r.container_id, r.ifname)
         host = known.host_ifname if known else self._host_end_of(r)
-        async with self._turns.of(host):
+        async with self._turns.of(host), self._departure((r.container_id, r.ifname)):
             att = self._store.get(r.container_id, r.ifname)
             if att is not None:
                 await self._undo(att)
@@ -333,8 +338,20 @@ class Attachments:
         await self._wiring.settled(att, descriptors)
 
     async def _undo(self, att: Attachment) -> None:
-        await explained(self._unwire(att))
-        await explained(self._store.release(att.container_id, att.ifname))
+        async with self._departure((att.container_id, att.ifname)):
+            await explained(self._unwire(att))
+            await explained(self._store.release(att.container_id, att.ifname))
+
+    @asynccontextmanager
+    async def _departure(self, key: Key) -> AsyncIterator[None]:
+        """While this lasts, whoever reads the store does not take the attachment for one to keep."""
+        entered = key not in self._leaving
+        self._leaving.add(key)
+        try:
+            yield
+        finally:
+            if entered:
+                self._leaving.discard(key)
 
     async def _unwire(self, att: Attachment) -> None:
         self._wired.pop((att.container_id, att.ifname), None)
