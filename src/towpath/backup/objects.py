@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from towpath.inventory.pods import NETWORKS
+
 Raw = dict[str, Any]
 
 _SERVERS_OWN = (
@@ -33,6 +35,8 @@ def clean(raw: Raw) -> Raw:
         annotations = {key: v for key, v in annotations.items() if key.startswith(_NODE_ANNOTATIONS)}
         spec = found.get("spec") or {}
         found["spec"] = {key: spec[key] for key in ("podCIDR", "podCIDRs") if key in spec}
+    if raw.get("kind") == "Pod":
+        return _pod(raw)
     if raw.get("kind") == "Namespace":
         found.pop("spec", None)
     meta.pop("annotations", None)
@@ -43,6 +47,24 @@ def clean(raw: Raw) -> Raw:
         "kind": found.pop("kind", ""),
         "metadata": meta,
         **found,
+    }
+
+
+def _pod(raw: Raw) -> Raw:
+    """What a twin needs of it; everything else of a pod is its owner's and may hold secrets."""
+    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    kept = {key: meta[key] for key in ("name", "namespace", "labels") if key in meta}
+    if networks := (meta.get("annotations") or {}).get(NETWORKS):
+        kept["annotations"] = {NETWORKS: networks}
+    containers = [
+        {key: one[key] for key in ("name", "ports") if key in one} for one in spec.get("containers") or ()
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": kept,
+        "spec": {"nodeName": spec.get("nodeName", ""), "containers": containers},
+        "status": {"podIPs": status.get("podIPs") or []},
     }
 
 

@@ -10,14 +10,19 @@ import msgspec
 from towpath import __version__
 from towpath.backup.archive import SCHEMA, Archive, Entry, Manifest, Saved, entry
 from towpath.backup.objects import clean, name_of
-from towpath.backup.sections import GROUPS, belongs, section
+from towpath.backup.sections import FOR_TWINS, GROUPS, belongs, section
 from towpath.kube.client import Client
 from towpath.kube.discovery import listable
 from towpath.kube.errors import Forbidden, NotFound
-from towpath.kube.kinds import CONFIG_MAPS, DEFINITIONS, NAMESPACES, NODES, Kind, Raw
+from towpath.kube.kinds import CONFIG_MAPS, DEFINITIONS, NAMESPACES, NODES, PODS, Kind, Raw
 
 _STORED, _SHOWN = "crd.projectcalico.org", "projectcalico.org"
-_CORE = ((NAMESPACES.raw(), "Namespace"), (NODES.raw(), "Node"), (DEFINITIONS, "CustomResourceDefinition"))
+_CORE = (
+    (NAMESPACES.raw(), "Namespace"),
+    (NODES.raw(), "Node"),
+    (DEFINITIONS, "CustomResourceDefinition"),
+    (PODS.raw(), "Pod"),
+)
 Progress = Callable[[str], None]
 
 
@@ -110,7 +115,8 @@ def _moved(first: Read, second: Read) -> tuple[str, ...]:
     """Objects that came, went or changed between two readings, apart from what the server writes itself."""
 
     def known(of: Read) -> dict[str, Raw]:
-        return {f"{kind.group} {name_of(raw)}": clean(raw) for kind, raws in of.lists.items() for raw in raws}
+        told = {kind: raws for kind, raws in of.lists.items() if kind.plural != FOR_TWINS}
+        return {f"{kind.group} {name_of(raw)}": clean(raw) for kind, raws in told.items() for raw in raws}
 
     before, after = known(first), known(second)
     differ = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}

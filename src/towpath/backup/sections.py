@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from towpath.inventory.pods import holds_addresses
+
 Raw = dict[str, Any]
 
 SECTIONS = {
@@ -13,7 +15,9 @@ SECTIONS = {
     "ipam": "blocks, handles and reservations of addresses",
     "namespaces": "namespaces, with the labels that policies select by",
     "nodes": "annotations and pod CIDRs of nodes",
+    "pods": "pods with their labels, ports, nodes and addresses, for twins",
 }
+FOR_TWINS = "pods"  # never written back: who owns a pod makes it anew
 # What comes back unless something else is asked for. Addresses that were given out since would be
 # given out again if blocks came back; nodes and namespaces belong to the cluster.
 BY_DEFAULT = ("definitions", "policies", "networks")
@@ -65,7 +69,7 @@ def section(group: str, plural: str) -> str:
     match group, plural:
         case ("", "configmaps"):
             return "settings"
-        case ("", "namespaces" | "nodes"):
+        case ("", "namespaces" | "nodes" | "pods"):
             return plural
         case ("apiextensions.k8s.io", "customresourcedefinitions"):
             return "definitions"
@@ -93,6 +97,8 @@ def belongs(group: str, plural: str, raw: Raw) -> bool:
             return own and name.partition(".")[2] != "helm.cattle.io"
         case ("", "configmaps"):
             return name.startswith(_CONFIG_MAPS)
+        case ("", "pods"):
+            return holds_addresses(raw)
         case ("helm.cattle.io", _):
             return name.startswith(_CHARTS)
     return True

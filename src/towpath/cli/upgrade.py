@@ -17,6 +17,7 @@ from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import GATE_FAILED, PRECONDITION, ROLLED_BACK, USAGE, CliError
 from towpath.cli.output import emit, mark, output_option, table
 from towpath.cli.upgrade_plan import misfit_text, plan, read_plan
+from towpath.cli.upgrade_rehearse import rehearse
 from towpath.cli.upgrade_report import gather, report
 from towpath.cli.upgrade_report import write as write_report
 from towpath.kube.client import Client
@@ -326,4 +327,5 @@ def _screen(now: dict[str, Any]) -> str:
 
 
 command.add_command(plan)
+command.add_command(rehearse)
 command.add_command(report)

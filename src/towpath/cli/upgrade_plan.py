@@ -130,7 +130,7 @@ def plan(
     except OSError as e:
         raise CliError(f"{file} cannot be written: {e.strerror}") from e
     click.echo(screen(made))
-    click.echo(f"\ntowpath upgrade apply {file}")
+    click.echo(f"\ntowpath upgrade rehearse {file}; towpath upgrade apply {file}")
 
 
 def _chosen(found: Inventory, tags: dict[str, str], name: str) -> Component:

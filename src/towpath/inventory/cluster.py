@@ -15,6 +15,7 @@ import yaml
 
 from towpath.inventory.components import Component, NodeFacts
 from towpath.inventory.node_report import NodeReport
+from towpath.inventory.pods import PodState
 
 Raw = dict[str, Any]
 
@@ -37,6 +38,7 @@ class NodeState(msgspec.Struct, frozen=True):
     pods: int
     report: NodeReport | None = None
     unread: str = ""
+    labels: dict[str, str] = {}
 
 
 class HelmChart(msgspec.Struct, frozen=True):
@@ -85,6 +87,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     objects: dict[str, int] = {}
     snapshot: str | None = None
     left_out: tuple[str, ...] = ()
+    pods: tuple[PodState, ...] = ()
 
     @property
     def node_releases(self) -> dict[str, list[str]]:
@@ -107,6 +110,7 @@ def node_state(raw: Raw, facts: NodeFacts, pods: int) -> NodeState:
         pod_cidrs=tuple(cidrs),
         flannel={k.removeprefix(_FLANNEL): v for k, v in annotations.items() if k.startswith(_FLANNEL)},
         pods=pods,
+        labels=labels,
     )
 
 

@@ -140,7 +140,8 @@ def _wanted(raw: Raw) -> dict[str, Image]:
 
 def _component(raw: Raw, wanted: dict[str, Image], pods: list[Raw]) -> Component:
     meta, status = raw["metadata"], raw.get("status") or {}
-    generation = str(meta.get("generation", ""))
+    # Of the template, not of the object: a change of the update strategy makes no pod old.
+    generation = (meta.get("annotations") or {}).get("deprecated.daemonset.template.generation", "")
     return Component(
         namespace=meta.get("namespace", ""),
         name=meta["name"],
@@ -173,7 +174,7 @@ def _pod(raw: Raw, wanted: dict[str, Image], generation: str) -> NetworkPod:
         node=spec.get("nodeName", ""),
         name=meta["name"],
         ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
-        current=template == generation if template else same,
+        current=template == generation if template and generation else same,
         containers=tuple(containers),
     )
 

@@ -22,6 +22,7 @@ from towpath.lab.kubelet_spec import Pod
 
 CONF_DIR, BIN_DIR, CACHE_DIR = Path("/etc/cni/net.d"), Path("/opt/cni/bin"), Path("/var/lib/cni/results")
 IFNAME = "eth0"
+FIXED = "lab.towpath.dev/addresses"  # a twin's pods ask for the addresses that they have in the cluster
 
 # containerd: burst of 2³²−1 bits, as it has no better idea (kubernetes/kubernetes#90838).
 _BURST = (1 << 32) - 1
@@ -134,6 +135,8 @@ def pod_call(pod: Pod, container_id: str, netns: str) -> Call:
     ]
     if mappings:
         capabilities["portMappings"] = mappings
+    if fixed := annotations.get(FIXED):
+        capabilities["ips"] = fixed.split(",")
     if limits := bandwidth(annotations):
         capabilities["bandwidth"] = limits
     return Call(container_id=container_id, netns=netns, args=args, capabilities=capabilities)

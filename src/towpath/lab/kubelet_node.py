@@ -66,7 +66,7 @@ class NodeKeeper:
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": self._one.name, "labels": labels, "annotations": self._one.annotations},
-            "spec": {},
+            "spec": {"podCIDRs": list(self._one.pod_cidrs)} if self._one.pod_cidrs else {},
             "status": self._status(),
         }
         taints = [dict(taint) for taint in self._one.taints]

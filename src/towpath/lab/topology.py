@@ -31,7 +31,8 @@ _NODE_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$")
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One node. ``segment`` 0–99 is the layer-2 segment it sits on; segments meet at the router.
 
-    ``host`` is the last part of its addresses, 0 for the next free one.
+    ``host`` is the last part of its addresses, 0 for the next free one. ``pod_cidrs`` are the node's
+    parts of the lab's pod network, empty for what the controller gives.
     """
 
     name: str
@@ -40,6 +41,7 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     taints: tuple[dict[str, str], ...] = ()
+    pod_cidrs: tuple[str, ...] = ()
 
     @property
     def ipv4(self) -> IPv4Interface:

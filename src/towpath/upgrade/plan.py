@@ -41,6 +41,25 @@ class CheckSeen(msgspec.Struct, frozen=True):
     told: tuple[str, ...] = ()
 
 
+class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
+    """How the plan went in a twin. ``plan``: the hash of the plan it was made for.
+
+    ``differs``: what of the archive was not the same in the twin after it was restored there.
+    """
+
+    plan: str
+    taken: str
+    source: str
+    nodes: int
+    pods: int
+    mode: str
+    seconds: float
+    why: str = ""
+    level: str = ""
+    notes: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()
+
+
 class ChartPlan(msgspec.Struct, frozen=True):
     """The HelmChart that the DaemonSet is of: its versions before and after, empty where not known.
 
@@ -66,7 +85,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ``cluster`` is the UID of kube-system. ``checks``: preflight's answers when it was made; ``skipped`` those
     left out. ``window``: as ``window.Window`` reads it, empty for always. ``evict``: what is done with the
     pods of a node before its turn. ``managers``: who else would undo what is done, and was told not to.
-    ``hash`` is over everything else.
+    ``hash`` is over everything else but ``rehearsal``, which names the hash it belongs to.
     """
 
     schema: int = SCHEMA
@@ -86,6 +105,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     evict: Literal["", "cordon", "drain"] = ""
     chart: ChartPlan | None = None
     managers: tuple[str, ...] = ()
+    rehearsal: Rehearsal | None = None
     hash: str = ""
 
     @property
@@ -165,6 +185,8 @@ def load(text: bytes) -> Plan:
         raise PlanError(f"it is of schema {plan.schema}; this towpath conducts schema {SCHEMA}")
     if plan.hash != _hash(plan):
         raise PlanError("it was changed after it was made; make a new one")
+    if plan.rehearsal is not None and plan.rehearsal.plan != plan.hash:
+        raise PlanError("the rehearsal in it is of another plan; rehearse this one, or make a new one")
     return plan
 
 
@@ -193,5 +215,5 @@ def _full(image: Image) -> str:
 
 
 def _hash(plan: Plan) -> str:
-    plain = msgspec.json.encode(msgspec.structs.replace(plan, hash=""), order="deterministic")
+    plain = msgspec.json.encode(msgspec.structs.replace(plan, hash="", rehearsal=None), order="deterministic")
     return f"sha256:{hashlib.sha256(plain).hexdigest()}"

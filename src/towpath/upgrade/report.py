@@ -10,7 +10,7 @@ from towpath.probe.levels import Level
 from towpath.upgrade.conduct import Seen
 from towpath.upgrade.evidence import GateSeen, PathSeen
 from towpath.upgrade.journal import ENDED, Event, Journal, Mode, Record
-from towpath.upgrade.plan import CheckSeen, Plan
+from towpath.upgrade.plan import CheckSeen, Plan, Rehearsal
 
 SCHEMA = "towpath.dev/upgrade-report/v1"
 Phase = Literal["replacing", "gates", "mending", "rolling back", "paused", "evicting"]
@@ -75,6 +75,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     pauses: tuple[Span, ...]
     checks: tuple[CheckSeen, ...]
     skipped: tuple[int, ...]
+    rehearsal: Rehearsal | None
     records: tuple[Record, ...]
 
     @property
@@ -121,6 +122,7 @@ def report(plan: Plan, journal: Journal, seen: Seen | None, now: float) -> Repor
         pauses=_pauses(journal, begin, end),
         checks=plan.checks,
         skipped=plan.skipped,
+        rehearsal=plan.rehearsal,
         records=records,
     )
 

@@ -69,6 +69,7 @@ def page(found: Report) -> str:
         svg.PATTERNS,
         *(_gates(node) for node in found.nodes if node.gates),
         _checks(found),
+        _rehearsal(found),
         _journal(found),
         _WORDS,
         f"<p>Plan {escape(found.plan)}. Made by <code>towpath upgrade report</code> from the journal in the "
@@ -142,6 +143,29 @@ def _checks(found: Report) -> str:
     skipped = len(found.skipped)
     said = f"<p>{skipped} of them were skipped by whoever made the plan.</p>" if skipped else ""
     return f"<h2>What was checked before</h2>{said}{table(rows, words=True)}"
+
+
+def _rehearsal(found: Report) -> str:
+    """Whether it was tried in a twin first, and how that went."""
+    seen = found.rehearsal
+    if seen is None:
+        return "<h2>Rehearsal</h2><p>It was not rehearsed in a twin before.</p>"
+    how = (
+        "and came to its end"
+        if seen.mode == "done"
+        else f"and did not come to its end ({seen.mode}): {seen.why}"
+    )
+    told = (
+        *(f"not as in the cluster: {note}" for note in seen.notes),
+        *(f"differs: {one}" for one in seen.differs),
+    )
+    items = "".join(f"<li>{escape(one)}</li>" for one in told)
+    return (
+        f"<h2>Rehearsal</h2><p>Carried out before in a twin made of {escape(seen.source)} "
+        f"({seen.nodes} nodes, {seen.pods} pods), {escape(seen.taken)}, {escape(how)}, "
+        f"in {_duration(seen.seconds)}.</p>"
+        f"{f'<ul>{items}</ul>' if items else ''}"
+    )
 
 
 def _journal(found: Report) -> str:

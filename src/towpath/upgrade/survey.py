@@ -9,6 +9,7 @@ from towpath.backup.saving import identity
 from towpath.backup.sections import GROUPS
 from towpath.inventory import cluster, components
 from towpath.inventory.cluster import Inventory
+from towpath.inventory.pods import holds_addresses, pod_state
 from towpath.kube.client import Client
 from towpath.kube.discovery import listable
 from towpath.kube.errors import Forbidden, NotFound
@@ -80,6 +81,7 @@ async def survey(client: Client, now: datetime, progress: Callable[[str], None])
         objects=await _counts(client, reader),
         snapshot=await _snapshot(client),
         left_out=tuple(reader.left_out),
+        pods=tuple(pod_state(raw) for raw in pods if holds_addresses(raw)),
     )
 
 
