@@ -22,6 +22,8 @@ from towpath.probe.objects import LABEL
 pytestmark = pytest.mark.e2e
 
 TOWPATH = (sys.executable, "-m", "towpath")
+# A machine too busy to measure on says so ("unknown"), and is asked again.
+_ATTEMPTS = 3
 ROLLED = """
 set -e
 roll() {
@@ -39,11 +41,14 @@ def test_agents_are_restarted_and_change_version_and_nothing_is_lost(cluster: In
     older = older_image(print)
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda machine: machine.import_images((older,)), cluster.real.machines.values()))
-    with tempfile.TemporaryDirectory() as folder:
-        rolled = Path(folder, "rolled")
-        rolled.mkdir()
-        result = probed(cluster, Path(folder), FOLDER=str(rolled), OLDER=older.reference)
-        agents = [json.loads((rolled / f"{number}.json").read_text())["items"] for number in range(3)]
+    for _ in range(_ATTEMPTS):
+        with tempfile.TemporaryDirectory() as folder:
+            rolled = Path(folder, "rolled")
+            rolled.mkdir()
+            result = probed(cluster, Path(folder), FOLDER=str(rolled), OLDER=older.reference)
+            agents = [json.loads((rolled / f"{number}.json").read_text())["items"] for number in range(3)]
+        if result["judgement"]["level"] != "unknown":
+            break
 
     nodes = len(cluster.real.machines)
     images = [{image_of(pod) for pod in met} for met in agents]
