@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-e2e e2e bench-cni bench-fabric bench-lab bench-policy bench-kube bench-restart soak-chaos
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-e2e e2e bench-cni bench-fabric bench-lab bench-policy bench-kube bench-restart bench-upgrade soak-chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench-fabric: bootstrap-test ## throughput across nodes against a hand-made flan
 
 bench-restart: bootstrap-test ## what pods notice of restarts, crashes, version changes and damage; report in build/ (ONLY=restart,link ROUNDS=3)
 	@$(PY) -m bench.restart $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-upgrade: bootstrap-test ## a conducted upgrade of ten nodes under probes; preflight and twin of large clusters
+	@$(PY) -m bench.upgrade
 
 bench-lab: bootstrap-test ## time to a Ready lab, agent's memory
 	@$(PY) -m bench.lab

@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from lab_objects import Kubectl, deployment, eventually, get
+from lab_objects import TOWPATH, Kubectl, deployment, eventually, get
 from lab_upgrade import AFTER, BEFORE, DAEMONSET, NEW, OLD, QUICK, SKIP, Upgrade, flannels, stand_in, strategy
 
 from towpath.catalogue import load
@@ -19,6 +19,7 @@ from towpath.kube.client import Client
 from towpath.kube.config import from_files
 from towpath.lab import helm
 from towpath.lab.client import LabClient
+from towpath.upgrade.node_plans import frozen_arguments
 
 pytestmark = pytest.mark.lab
 
@@ -215,3 +216,49 @@ def closed_now() -> str:
     from datetime import UTC, datetime, timedelta
 
     return (datetime.now(UTC) + timedelta(days=3)).strftime("%a 12:00-13:00 UTC")
+
+
+async def test_nodes_are_upgraded_only_while_the_network_is_held_back(
+    upgrade: Upgrade, kubectl: Kubectl, lab: LabClient
+) -> None:
+    """What the servers' plan asks is asked by the real kubectl; unfreezing is refused while it would roll."""
+    async with helm_controller(lab, kubectl):
+        ask = frozen_arguments(("rke2-canal",))
+        with pytest.raises(AssertionError):
+            await asyncio.to_thread(kubectl, *[w.replace("=10s", "=1s") for w in ask])
+        assert (await asyncio.to_thread(upgrade.run, "freeze"))[0] == 0
+        await asyncio.to_thread(kubectl, *ask)
+        newer = json.dumps(helm.chart(load.builtin(), NEW))
+        await asyncio.to_thread(kubectl, "apply", "-f", "-", stdin=newer)
+        code, told = await asyncio.to_thread(upgrade.run, "unfreeze")
+        assert (code, "TP7405" in told) == (7, True), told
+        older = json.dumps(helm.chart(load.builtin(), OLD))
+        await asyncio.to_thread(kubectl, "apply", "-f", "-", stdin=older)
+        before = pods_of(kubectl)
+        assert (await asyncio.to_thread(upgrade.run, "unfreeze"))[0] == 0
+        assert not frozen(kubectl) and pods_of(kubectl) == before
+
+
+def test_several_clusters_at_once(lab: LabClient, tmp_path: Path) -> None:
+    """Two contexts of one lab, and one that leads nowhere: each has its answer, the worst counts."""
+    import yaml
+
+    raw = yaml.safe_load(Path(lab.kubeconfig).read_text())
+    (context,) = raw["contexts"]
+    nowhere = {"name": "nowhere", "cluster": {"server": "https://127.0.0.1:1"}}
+    raw["clusters"].append(nowhere)
+    raw["contexts"] += [
+        {"name": "again", "context": context["context"]},
+        {"name": "nowhere", "context": {**context["context"], "cluster": "nowhere"}},
+    ]
+    file = tmp_path / "config"
+    file.write_text(yaml.safe_dump(raw))
+    names = f"{context['name']},again"
+    command = [*TOWPATH, "verify", "--kubeconfig", str(file), "-o", "json", "--contexts"]
+    done = subprocess.run([*command, names], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0 and set(json.loads(done.stdout)) == set(names.split(",")), done.stderr
+    done = subprocess.run(
+        [*command, "again,nowhere"], capture_output=True, text=True, check=False, timeout=120
+    )
+    told = json.loads(done.stdout)
+    assert done.returncode == 7 and "error" in told["nowhere"] and "rollout" in told["again"]

@@ -15,6 +15,7 @@ from towpath.cli.exit import FINDING, INCONCLUSIVE, USAGE, CliError
 from towpath.cli.nodes import NodeOptions, node_options, read
 from towpath.cli.output import emit, formats_option, mark, progress, progress_done
 from towpath.cli.releases import catalogue_of, catalogue_option, release_of
+from towpath.cli.several import contexts_option
 from towpath.inventory.cluster import Inventory
 from towpath.kube.client import Client
 from towpath.preflight.checks import PREFLIGHT
@@ -30,6 +31,7 @@ _SIGNS = {
 
 
 @click.command()
+@contexts_option
 @click.option("--to", "target", required=True, metavar="RELEASE", help="The RKE2 release to upgrade to.")
 @click.option(
     "--from", "source", default="", metavar="RELEASE", help="What runs (default: what the nodes say)."

@@ -16,6 +16,7 @@ from towpath.catalogue import load
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import GATE_FAILED, PRECONDITION, ROLLED_BACK, USAGE, CliError
 from towpath.cli.output import emit, mark, output_option, table
+from towpath.cli.upgrade_nodes import freeze, plans, unfreeze
 from towpath.cli.upgrade_plan import misfit_text, plan, read_plan
 from towpath.cli.upgrade_rehearse import rehearse
 from towpath.cli.upgrade_report import gather, report
@@ -328,4 +329,7 @@ def _screen(now: dict[str, Any]) -> str:
 
 command.add_command(plan)
 command.add_command(rehearse)
+command.add_command(freeze)
+command.add_command(unfreeze)
+command.add_command(plans)
 command.add_command(report)

@@ -14,6 +14,7 @@ from towpath.cli import policy_live, verify_rollout
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE, CliError
 from towpath.cli.output import emit, mark, output_option, progress, progress_done, table
+from towpath.cli.several import contexts_option
 from towpath.kube import config
 from towpath.kube.client import Client
 from towpath.kube.kinds import NODES, PODS
@@ -161,6 +162,7 @@ def as_data(kernels: list[NodeVerdict], verdicts: tuple[matrix.Verdict, ...] | N
 
 
 @click.command()
+@contexts_option
 @cluster_options
 @click.option(
     "--expect", default="", metavar="RELEASE", help="Every node must run this RKE2 release's images."
