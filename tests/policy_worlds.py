@@ -21,6 +21,7 @@ from towpath.policy.ir import (
     TCP,
     UDP,
     UDPLITE,
+    Aspect,
     Endpoint,
     Icmp,
     NamedPort,
@@ -247,3 +248,37 @@ def worlds(draw: st.DrawFn) -> World:
             for number in range(draw(st.integers(0, 2)))
         ),
     )
+
+
+_ASPECTS: tuple[Aspect, ...] = ("local", "forwarded", "forwarded", "untracked", "pre-dnat")
+
+
+@st.composite
+def hosted_worlds(draw: st.DrawFn) -> World:
+    """``worlds`` with policies for host endpoints of every kind, and two host endpoints at least."""
+    sparse = draw(worlds())
+    lists = st.lists(rules(), max_size=3)
+    policies = tuple(
+        Policy(
+            kind="Policy",
+            name=f"p{number}",
+            tier=draw(st.sampled_from(("default", "default", "first", "last"))),
+            order=draw(st.sampled_from((1.0, 2.0))),
+            selector=draw(st.one_of(st.just(All()), st.just(All()), selectors)),
+            ingress=draw(st.one_of(st.none(), *[lists.map(lambda found: numbered("ingress", found))] * 2)),
+            egress=draw(st.one_of(st.none(), *[lists.map(lambda found: numbered("egress", found))] * 2)),
+            apply_on_forward=kind != "local",
+            do_not_track=kind == "untracked",
+            pre_dnat=kind == "pre-dnat",
+        )
+        for number, kind in enumerate(draw(st.lists(st.sampled_from(_ASPECTS), min_size=1, max_size=4)))
+    )
+    hosts = tuple(
+        Endpoint(
+            name=f"HostEndpoint/{name}",
+            labels={"app": name, KIND: "hostendpoint"},
+            unmatched=draw(st.sampled_from(("allow", "deny"))),
+        )
+        for name in ("a", "b")
+    )
+    return replace(sparse, policies=policies, endpoints=(*sparse.endpoints, *hosts))

@@ -430,3 +430,62 @@ async def test_what_may_not_be_read_is_a_note() -> None:
     await server.down()
     assert [raw["kind"] for raw in raws] == ["Pod"]
     assert len(notes) == 1 and "nodes are left out" in notes[0]
+
+
+HOST_YAML = """\
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: n1, labels: {role: host}}
+spec: {node: n1, interfaceName: eth0, expectedIPs: [192.0.2.1]}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: fence}
+spec:
+  selector: role == 'host'
+  applyOnForward: true
+  ingress:
+  - {action: Allow, protocol: TCP, destination: {ports: [443]}}
+"""
+SETTINGS_YAML = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: towpath-config, namespace: kube-system}
+data:
+  agent.yaml: |
+    failsafe_inbound: "tcp:2222"
+"""
+
+
+def test_what_passes_a_nodes_host_endpoint_is_explained(tmp_path: Path) -> None:
+    pods, hosts = tmp_path / "pods.yml", tmp_path / "hosts.yml"
+    pods.write_text(PODS_YAML.replace("spec: {}", "spec: {nodeName: n1}"))
+    hosts.write_text(HOST_YAML)
+    files = ("-f", pods, "-f", hosts)
+    denied = policy("explain", "203.0.113.1", "shop/web", "--port", "80", *files)
+    assert denied.exit_code == 3
+    assert (
+        "ingress of HostEndpoint/n1, passing through: denied by the default of tier default" in denied.stdout
+    )
+    assert "add a rule to spec.ingress of GlobalNetworkPolicy/fence" in denied.stdout
+    assert policy("explain", "203.0.113.1", "shop/web", "--port", "443", *files).exit_code == 0
+
+
+def test_failsafe_ports_are_those_of_the_agents_settings(tmp_path: Path) -> None:
+    pods, hosts, settings = (tmp_path / name for name in ("pods.yml", "hosts.yml", "settings.yml"))
+    pods.write_text(PODS_YAML)
+    hosts.write_text(HOST_YAML)
+    settings.write_text(SETTINGS_YAML)
+    files = ("-f", pods, "-f", hosts)
+
+    def reaches(port: int, *more: str | Path) -> bool:
+        return policy("explain", "203.0.113.1", "node/n1", "--port", str(port), *files, *more).exit_code == 0
+
+    assert (reaches(22), reaches(2222)) == (True, False)
+    assert (reaches(22, "-f", settings), reaches(2222, "-f", settings)) == (False, True)
+    changed = policy("diff", pods, settings, *files)
+    assert changed.exit_code == 3, "what is safe changes"
+    settings.write_text(SETTINGS_YAML.replace("tcp:2222", "tcp:none"))
+    refused = policy("explain", "203.0.113.1", "node/n1", *files, "-f", settings)
+    assert isinstance(refused.exception, CliError)
+    assert "agent.yaml of ConfigMap towpath-config: failsafe_inbound: " in str(refused.exception)

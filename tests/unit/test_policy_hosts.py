@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from policy_compiled import EVERY_ADDRESS, several_flows
 from policy_interpreter import applied, check, judged_at, table_of
-from policy_worlds import flow, host, nets, pod, policy, rules, selectors, worlds
+from policy_worlds import flow, host, hosted_worlds, nets, pod, policy
 from towpath.model.nft import NftTable
 from towpath.model.policy import (
     HOST_FORWARD_IN,
@@ -29,14 +29,13 @@ from towpath.policy.ir import (
     Endpoint,
     NamedPort,
     Peer,
-    Policy,
     Ports,
     Rule,
     Tier,
     World,
 )
 from towpath.policy.matrix import matrix
-from towpath.policy.selector import All, equal
+from towpath.policy.selector import equal
 
 PLACES: dict[str, tuple[Aspect, Direction]] = {
     HOST_IN: ("local", "ingress"),
@@ -88,38 +87,6 @@ def assert_same(world: World, table: NftTable, hosts: dict[str, str], tried: lis
                     assert all(map(str.startswith, prefixes, logged))
 
 
-@st.composite
-def hosted_worlds(draw: st.DrawFn) -> World:
-    """``worlds`` with policies for host endpoints of every kind, and two host endpoints at least."""
-    sparse = draw(worlds())
-    lists = st.lists(rules(), max_size=3).map(tuple)
-    policies = tuple(
-        Policy(
-            kind="Policy",
-            name=f"p{number}",
-            tier=draw(st.sampled_from(("default", "default", "first", "last"))),
-            order=draw(st.sampled_from((1.0, 2.0))),
-            selector=draw(st.one_of(st.just(All()), st.just(All()), selectors)),
-            ingress=draw(st.one_of(st.none(), lists, lists)),
-            egress=draw(st.one_of(st.none(), lists, lists)),
-            apply_on_forward=kind != "local",
-            do_not_track=kind == "untracked",
-            pre_dnat=kind == "pre-dnat",
-        )
-        for number, kind in enumerate(draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4)))
-    )
-    hosts = tuple(
-        Endpoint(
-            name=f"HostEndpoint/{name}",
-            labels={"app": name, KIND: "hostendpoint"},
-            unmatched=draw(st.sampled_from(("allow", "deny"))),
-        )
-        for name in ("a", "b")
-    )
-    return replace(sparse, policies=policies, endpoints=(*sparse.endpoints, *hosts))
-
-
-KINDS: tuple[Aspect, ...] = ("local", "forwarded", "forwarded", "untracked", "pre-dnat")
 HOSTS = {"eth0": "HostEndpoint/a", "*": "HostEndpoint/b"}
 
 

@@ -27,8 +27,8 @@ from policy_manifests import (
     world,
 )
 from policy_nca import COMMON, Analyzer
+from towpath.model.failsafe import INBOUND, OUTBOUND
 from towpath.policy.connections import NOTHING, Connections, everything, part
-from towpath.policy.evaluate import FAILSAFES
 from towpath.policy.matrix import matrix
 from towpath.policy.verdicts import united
 
@@ -43,11 +43,7 @@ SEARCH = settings(
 
 # Which the analyzer does not know of.
 FAILSAFE = united(
-    [
-        part(protocol, everything(protocol), ((port, port),))
-        for ports in FAILSAFES.values()
-        for protocol, port in sorted(ports)
-    ]
+    [part(one.protocol, everything(one.protocol), ((one.port, one.port),)) for one in (*INBOUND, *OUTBOUND)]
 )
 
 

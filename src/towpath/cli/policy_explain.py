@@ -75,6 +75,7 @@ def _kind_of(explanation: Explanation) -> object:
             (
                 side.endpoint,
                 side.direction,
+                side.passing,
                 side.verdict,
                 tuple((s.policy, s.path, s.outcome) for s in side.steps),
             )
@@ -183,6 +184,7 @@ def _side(
     data = {
         "endpoint": side.endpoint,
         "direction": side.direction,
+        "passing": side.passing,
         "allowed": verdict.allowed,
         "text": verdict.text,
         "tier": verdict.tier,
@@ -237,7 +239,8 @@ def _verdict(allowed: bool) -> str:
 def _side_lines(side: dict[str, Any]) -> list[str]:
     where = f" ({side['where']})" if side["where"] else ""
     sign = mark("✓", "ok") if side["allowed"] else mark("✗", "error")
-    lines = [f"{sign} {side['direction']} of {side['endpoint']}: {side['text']}{where}"]
+    what = f"{side['direction']} of {side['endpoint']}{', passing through' if side['passing'] else ''}"
+    lines = [f"{sign} {what}: {side['text']}{where}"]
     aside = [number for number, step in enumerate(side["steps"]) if step["outcome"] in _ASIDE]
     hidden = set(aside[SHOWN_ASIDE:])
     rows = [_row(step) for number, step in enumerate(side["steps"]) if number not in hidden]

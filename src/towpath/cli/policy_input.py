@@ -15,6 +15,7 @@ import yaml
 
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import USAGE, CliError
+from towpath.cli.policy_failsafes import SETTINGS, are_settings, failsafes_in
 from towpath.policy.calico_order import CALICO_3_31, CALICO_3_32, CalicoEra
 from towpath.policy.ir import KIND
 from towpath.policy.world import Assembled, ObjectKey, assemble, is_namespaced, key_of, unpacked
@@ -100,7 +101,7 @@ class Input(msgspec.Struct, frozen=True):
         raws, notes = self.cluster.run(gather)
         for note in notes:
             click.echo(f"towpath: {note}", err=True)
-        keyed = ((key_of(raw), raw) for raw in raws)
+        keyed = ((SETTINGS if are_settings(raw) else key_of(raw), raw) for raw in raws)
         return {key: Sourced(raw, Origin()) for key, raw in keyed if key is not None}
 
     def read(self, names: Iterable[str]) -> Objects:
@@ -114,6 +115,9 @@ class Input(msgspec.Struct, frozen=True):
 
     def _add(self, found: Objects, sourced: Sourced) -> None:
         """As the API server would complete it: a namespace, a service account."""
+        if are_settings(sourced.raw):
+            found[SETTINGS] = sourced
+            return
         key = key_of(sourced.raw)
         if key is None:
             return
@@ -131,7 +135,8 @@ class Input(msgspec.Struct, frozen=True):
         """The objects as a world. Pods of files that never ran get addresses to be judged by."""
         objects = _with_addresses(objects)
         raws = (sourced.raw for sourced in objects.values())
-        return Asked(assemble(raws, staged=staged, era=self.era), objects)
+        failsafes = failsafes_in(objects[SETTINGS].raw if SETTINGS in objects else None)
+        return Asked(assemble(raws, staged=staged, era=self.era, failsafes=failsafes), objects)
 
 
 def input_options(command: Callable[..., Any]) -> Callable[..., Any]:

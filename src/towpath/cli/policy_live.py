@@ -3,9 +3,10 @@
 import asyncio
 
 from towpath.agent.policy_kinds import shown
+from towpath.cli.policy_failsafes import SETTINGS
 from towpath.kube.client import Client
 from towpath.kube.errors import Forbidden, NotFound
-from towpath.kube.kinds import Kind, Raw
+from towpath.kube.kinds import CONFIG_MAPS, Kind, Raw
 
 _CORE = {"pods": "Pod", "namespaces": "Namespace", "nodes": "Node", "serviceaccounts": "ServiceAccount"}
 
@@ -16,7 +17,20 @@ async def gather(client: Client) -> tuple[list[Raw], list[str]]:
     kinds += [(kind, resource.kind) for resource, kind in (await shown(client)).items()]
     notes: list[str] = []
     lists = await asyncio.gather(*(_list(client, kind, name, notes) for kind, name in kinds))
-    return [raw for each in lists for raw in each], notes
+    settings = await _settings(client, notes)
+    return [raw for each in (*lists, settings) for raw in each], notes
+
+
+async def _settings(client: Client, notes: list[str]) -> list[Raw]:
+    """The agents', for their failsafe ports."""
+    try:
+        found = await client.get(CONFIG_MAPS, SETTINGS.name, SETTINGS.namespace)
+    except NotFound:
+        return []
+    except Forbidden as refused:
+        notes.append(f"failsafe ports are taken to be the default ones: {refused}")
+        return []
+    return [{**found, "apiVersion": "v1", "kind": SETTINGS.kind}]
 
 
 async def _list(client: Client, kind: Kind[Raw], name: str, notes: list[str]) -> list[Raw]:

@@ -76,6 +76,7 @@ def pod_endpoint(
         labels=labels,
         addresses=addresses_of(addresses),
         ports=_named_ports((*(pod.spec.containers or ()), *(pod.spec.init_containers or ()))),
+        node=intern(pod.spec.node_name),
     )
 
 

@@ -5,13 +5,13 @@ destination side by the ingress of those that have its destination address. An a
 and a node's, is judged by the other side only; an endpoint always reaches itself. Where several endpoints
 share an address, all must allow.
 
+What is forwarded to or from pods of a node that has host endpoints must be let through by those it passes
+(``passage``) as well. Their own connections are asked about by failsafe ports, then by policies before
+tracking and before DNAT, then by the normal ones.
+
 Not seen here, since no flow's addresses tell it: replies and what is related to an allowed flow (accepted),
 a node's own traffic to its pods (accepted), address translation (a flow is given as it is after DNAT, a
-hairpin through a service with the masqueraded source). Of host endpoints, what is
-asked about their own connections: failsafe ports as they are by default, then policies before tracking and
-before DNAT, then the normal ones. ``apply_on_forward`` is not asked about what passes through a host, nor is
-it known that a node's own pods need not ask its host endpoint: no flow tells which way it takes. The agent
-does both (``host_policies``), and ``walk`` answers for any aspect.
+hairpin through a service with the masqueraded source).
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,6 @@ from typing import Literal
 
 import msgspec
 
-from towpath.model.failsafe import INBOUND, OUTBOUND
 from towpath.model.net import Addr, Family
 from towpath.policy.ir import (
     ICMP,
@@ -39,21 +38,17 @@ from towpath.policy.ir import (
     World,
     ordered_tiers,
 )
+from towpath.policy.passage import End, Passage, host_nodes, passages, seen_from
 from towpath.policy.selector import Selector
 
 DYNAMIC_PORT = 49152  # the first port that clients are given (RFC 6335 §6)
 
 Side = Literal["source", "destination"]
-# At a host endpoint, in this order; what passes through it is not between its own addresses and others.
+# What a host endpoint asks about its own connections, in this order.
 HOST_ASPECTS: dict[Direction, tuple[Aspect, ...]] = {
     "ingress": ("untracked", "pre-dnat", "local"),
     "egress": ("untracked", "local"),
 }
-FAILSAFES: dict[Direction, frozenset[tuple[int, int]]] = {
-    "ingress": frozenset((one.protocol, one.port) for one in INBOUND),
-    "egress": frozenset((one.protocol, one.port) for one in OUTBOUND),
-}
-"""Protocols and ports, as the agents have them unless they are configured otherwise."""
 _UNDECIDED: tuple[Aspect, ...] = ("untracked", "pre-dnat")
 
 
@@ -116,33 +111,82 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def verdict(world: World, flow: Flow) -> bool:
-    """Whether the flow is allowed by both sides."""
-    sources, destinations = judged(world, flow.source), judged(world, flow.destination)
+    """Whether the flow is allowed by both sides, and by all it passes."""
+    sources, destinations = asked(world, flow)
     if flow.source == flow.destination or any(endpoint in destinations for endpoint in sources):
         return True
-    return all(allows(world, endpoint, "egress", flow) for endpoint in sources) and all(
-        allows(world, endpoint, "ingress", flow) for endpoint in destinations
+    return (
+        all(allows(world, endpoint, "egress", flow) for endpoint in sources)
+        and all(allows(world, endpoint, "ingress", flow) for endpoint in destinations)
+        and all(allows(world, *passage[:2], flow, passage.aspects) for passage in passing(world, flow))
     )
 
 
-def allows(world: World, endpoint: Endpoint, direction: Direction, flow: Flow) -> bool:
-    """Whether this endpoint lets the flow begin, or end, at it."""
-    return next(s for s in through(world, endpoint, direction, flow) if isinstance(s, Decision)).allowed
+def asked(world: World, flow: Flow) -> tuple[list[Endpoint], list[Endpoint]]:
+    """Whose egress and whose ingress. Between a node with host endpoints and its own pods: only these pods'
+    egress.
+    """
+    sources, destinations = judged(world, flow.source), judged(world, flow.destination)
+    for node in host_nodes(world):
+        source, destination = _seen(world, node, flow)
+        if source == "own" and destination == "here":
+            sources = [one for one in sources if one.node != node]
+            destinations = [one for one in destinations if one.node != node]
+        elif source == "here" and destination == "own":
+            destinations = [one for one in destinations if one.node != node]
+    return sources, destinations
+
+
+def _seen(world: World, node: str, flow: Flow) -> tuple[End, End]:
+    source, destination = endpoints_at(world, flow.source), endpoints_at(world, flow.destination)
+    return seen_from(node, source), seen_from(node, destination)
+
+
+def passing(world: World, flow: Flow) -> Iterator[Passage]:
+    """The host endpoints that the flow passes, and where they ask. Of an endpoint and itself: none."""
+    for node in host_nodes(world):
+        yield from passages(world, node, *_seen(world, node, flow))
+
+
+def allows(
+    world: World, endpoint: Endpoint, direction: Direction, flow: Flow, aspects: tuple[Aspect, ...] = ()
+) -> bool:
+    """Whether this endpoint lets the flow begin, or end, at it, or pass it, asked in these ``aspects``."""
+    steps = through(world, endpoint, direction, flow, aspects)
+    return next(step for step in steps if isinstance(step, Decision)).allowed
 
 
 def through(
-    world: World, endpoint: Endpoint, direction: Direction, flow: Flow
+    world: World, endpoint: Endpoint, direction: Direction, flow: Flow, aspects: tuple[Aspect, ...] = ()
 ) -> Iterator[Looked | Decision]:
-    """``walk``, at a host endpoint through failsafes and all aspects that concern its own connections."""
+    """``walk``, at a host endpoint through failsafes and all aspects that concern its own connections, or
+    through these ``aspects`` of what passes. That is not asked about by policies before tracking and before
+    DNAT if it is for a failsafe port.
+    """
     if endpoint.labels.get(KIND) != "hostendpoint":
         yield from walk(world, endpoint, direction, flow)
         return
-    if (flow.protocol, flow.destination_port) in FAILSAFES[direction]:
+    safe = _is_failsafe(world, direction, flow)
+    if safe and not aspects:
         yield Decision(allowed=True, failsafe=True)
-    for aspect in HOST_ASPECTS[direction]:
+    for aspect in aspects or HOST_ASPECTS[direction]:
+        if safe and aspects and aspect in _UNDECIDED:
+            continue
         for step in walk(world, endpoint, direction, flow, aspect):
             if step.why != "aspect" if isinstance(step, Looked) else step.final:
                 yield step
+    if aspects and aspects[-1] in _UNDECIDED:
+        yield Decision(allowed=True)  # nobody else is asked
+
+
+def _is_failsafe(world: World, direction: Direction, flow: Flow) -> bool:
+    inward = direction == "ingress"
+    far = flow.source if inward else flow.destination
+    return any(
+        (one.protocol, one.port) == (flow.protocol, flow.destination_port)
+        and any(far in net for net in one.nets)
+        for one in (world.failsafes.inbound if inward else world.failsafes.outbound)
+    )
 
 
 def judge(world: World, endpoint: Endpoint, direction: Direction, flow: Flow) -> bool:

@@ -10,8 +10,29 @@ import msgspec
 
 from towpath.model.net import Addr
 from towpath.policy.connections import protocol_text
-from towpath.policy.evaluate import Decision, Flow, Looked, Side, Unmet, endpoints_at, judged, through
-from towpath.policy.ir import KIND, PORT_PROTOCOLS, Direction, Endpoint, Icmp, Ports, ServiceRef, World
+from towpath.policy.evaluate import (
+    Decision,
+    Flow,
+    Looked,
+    Side,
+    Unmet,
+    asked,
+    endpoints_at,
+    judged,
+    passing,
+    through,
+)
+from towpath.policy.ir import (
+    KIND,
+    PORT_PROTOCOLS,
+    Aspect,
+    Direction,
+    Endpoint,
+    Icmp,
+    Ports,
+    ServiceRef,
+    World,
+)
 from towpath.policy.selector import All, And, Has, In, Not, Or, Text
 from towpath.policy.selector_text import selector_text
 
@@ -62,10 +83,13 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SideExplained(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint's judgement. ``edits`` are all needed; there are none if the flow is allowed."""
+    """One endpoint's judgement. ``edits`` are all needed; there are none if the flow is allowed. ``passing``:
+    of a host endpoint, about what its node forwards.
+    """
 
     endpoint: str
     direction: Direction
+    passing: bool = False
     steps: tuple[Step, ...]
     verdict: Verdict
     edits: tuple[Edit, ...]
@@ -87,20 +111,19 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 def explain(world: World, flow: Flow) -> Explanation:
     """The verdict of ``evaluate.verdict``, with its reasons."""
-    sources, destinations = judged(world, flow.source), judged(world, flow.destination)
-    notes: list[str] = []
+    sources, destinations = asked(world, flow)
     if flow.source == flow.destination or any(endpoint in destinations for endpoint in sources):
-        notes.append("an endpoint always reaches itself")
-        sources, destinations = [], []
-    else:
-        notes += [_not_judged(world, flow, "source")] if not sources else []
-        notes += [_not_judged(world, flow, "destination")] if not destinations else []
+        notes = ("an endpoint always reaches itself",)
+        return Explanation(flow=flow_text(world, flow), allowed=True, notes=notes, sides=())
+    told: list[str] = [] if sources else [_not_judged(world, flow, "source")]
+    told += [] if destinations else [_not_judged(world, flow, "destination")]
     sides = [_side(world, endpoint, "egress", flow) for endpoint in sources]
+    sides += [_side(world, *passage[:2], flow, passage.aspects) for passage in passing(world, flow)]
     sides += [_side(world, endpoint, "ingress", flow) for endpoint in destinations]
     return Explanation(
         flow=flow_text(world, flow),
         allowed=all(side.verdict.allowed for side in sides),
-        notes=tuple(notes),
+        notes=tuple(told),
         sides=tuple(sides),
     )
 
@@ -114,12 +137,14 @@ def flow_text(world: World, flow: Flow) -> str:
     return f"{ends} type {flow.icmp_type} code {flow.icmp_code}" if what.startswith("icmp") else ends
 
 
-def _side(world: World, endpoint: Endpoint, direction: Direction, flow: Flow) -> SideExplained:
+def _side(
+    world: World, endpoint: Endpoint, direction: Direction, flow: Flow, aspects: tuple[Aspect, ...] = ()
+) -> SideExplained:
     looked: list[Looked] = []
     decisions: list[Decision] = []
     steps: tuple[Step, ...] = ()
     edits: list[Edit] = []
-    for step in through(world, endpoint, direction, flow):
+    for step in through(world, endpoint, direction, flow, aspects):
         if isinstance(step, Looked):
             looked.append(step)
             continue
@@ -133,8 +158,9 @@ def _side(world: World, endpoint: Endpoint, direction: Direction, flow: Flow) ->
     return SideExplained(
         endpoint=endpoint.name,
         direction=direction,
+        passing=bool(aspects),
         steps=steps,
-        verdict=_verdict(endpoint, direction, decisions[0], steps),
+        verdict=_verdict(endpoint, direction, decisions[0], steps, passing=bool(aspects)),
         edits=tuple(dict.fromkeys(edits)),
     )
 
@@ -159,7 +185,7 @@ def _step(world: World, endpoint: Endpoint, flow: Flow, looked: Looked) -> Step:
 
 
 def _verdict(
-    endpoint: Endpoint, direction: Direction, decision: Decision, steps: tuple[Step, ...]
+    endpoint: Endpoint, direction: Direction, decision: Decision, steps: tuple[Step, ...], *, passing: bool
 ) -> Verdict:
     word = "allowed" if decision.allowed else "denied"
     policy, rule, tier = decision.policy, decision.rule, decision.tier
@@ -174,7 +200,9 @@ def _verdict(
         applied = ", ".join(map(str, decision.applied))
         text = f"{word} by the default of tier {tier.name}: no rule of {applied} matches"
         return Verdict(allowed=decision.allowed, tier=tier.name, text=text)
-    if not any(step.path for step in steps):
+    if passing:
+        text = f"{word}: no policy decides about what passes {endpoint.name}"
+    elif not any(step.path for step in steps):
         text = f"{word}: no policy applies to the {direction} of {endpoint.name}"
     else:
         kind = "a pod" if endpoint.labels.get(KIND) == "pod" else "a host endpoint"
@@ -220,10 +248,14 @@ def _nearest(decision: Decision, looked: list[Looked]) -> Looked | None:
 
 
 def _not_judged(world: World, flow: Flow, side: Side) -> str:
-    nodes = ", ".join(node.name for node in endpoints_at(world, _address(flow, side)))
+    address = _address(flow, side)
+    if spared := judged(world, address):
+        names = ", ".join(endpoint.name for endpoint in spared)
+        return f"{names} is not asked as the {side}: a node and its own pods reach each other"
+    nodes = ", ".join(node.name for node in endpoints_at(world, address))
     if nodes:
         return f"{nodes} is a node: policies do not apply to it as the {side}"
-    return f"{_address(flow, side)} belongs to no endpoint: no policy applies to it as the {side}"
+    return f"{address} belongs to no endpoint: no policy applies to it as the {side}"
 
 
 def _address(flow: Flow, side: Side) -> Addr:

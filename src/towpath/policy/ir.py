@@ -32,6 +32,7 @@ from typing import Literal
 
 import msgspec
 
+from towpath.model.failsafe import DEFAULT_FAILSAFES, Failsafes
 from towpath.model.net import Addr, Net
 from towpath.policy.selector import All, Selector, conjunction, equal, one_of
 
@@ -225,12 +226,15 @@ BUILTIN_TIERS = (DEFAULT_TIER, ANP_TIER, BANP_TIER, KUBE_ADMIN_TIER, KUBE_BASELI
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a verdict depends on. ``tiers`` beyond the built-in ones, or in their stead (by name)."""
+    """Everything a verdict depends on. ``tiers`` beyond the built-in ones, or in their stead (by name).
+    ``failsafes``: of all nodes' host endpoints.
+    """
 
     tiers: tuple[Tier, ...] = ()
     policies: tuple[Policy, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     network_sets: tuple[NetworkSet, ...] = ()
+    failsafes: Failsafes = DEFAULT_FAILSAFES
 
 
 def pods_only(selector: Selector) -> Selector:

@@ -161,6 +161,9 @@ def _nets(world: World) -> Iterator[Net]:
             for peer in (rule.source, rule.destination):
                 yield from peer.nets or ()
                 yield from peer.not_nets
+    if any(endpoint.labels.get(KIND) == "hostendpoint" for endpoint in world.endpoints):
+        for failsafe in (*world.failsafes.inbound, *world.failsafes.outbound):
+            yield from failsafe.nets
 
 
 def _remainders(nets: Iterable[Net], addresses: Iterable[Addr]) -> list[Place]:

@@ -6,15 +6,19 @@ tier by pass, and what is allowed. Sets that come to the same state are one agai
 as there are different answers, however many rules.
 """
 
-from collections.abc import Iterator
-from functools import lru_cache
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import lru_cache, reduce
+from itertools import product
 from operator import and_, or_, sub
 from typing import NamedTuple
 
+from towpath.model.net import Net
 from towpath.policy.boxes import Box, boxes
 from towpath.policy.connections import ALL, NOTHING, Connections, everything, part
-from towpath.policy.evaluate import FAILSAFES, HOST_ASPECTS
-from towpath.policy.ir import TCP, Action, Aspect, Default, Direction, World, ordered_tiers
+from towpath.policy.evaluate import HOST_ASPECTS
+from towpath.policy.ir import TCP, Action, Aspect, Default, Direction, Endpoint, Policy, World, ordered_tiers
+from towpath.policy.passage import ENDS, End, host_nodes, passages, seen_from
 from towpath.policy.places import Places, ones, refined
 from towpath.policy.selection import Selection
 from towpath.policy.verdicts import united
@@ -45,11 +49,14 @@ class _Terms(NamedTuple):
     connections: Connections
 
 
+_Rules = tuple[tuple[Action, tuple[_Terms, ...]], ...]
+
+
 class _Policy(NamedTuple):
     """``selected``: of each layer of judged places."""
 
     selected: tuple[int, ...]
-    rules: tuple[tuple[Action, tuple[_Terms, ...]], ...]
+    rules: _Rules
 
 
 _Tiers = list[tuple[Default, list[_Policy]]]
@@ -65,8 +72,8 @@ class _Gate(NamedTuple):
 def rows(world: World, places: Places) -> Rows:
     """All that the world allows: every source place is in one row."""
     selection = Selection(world, places)
-    egress = [list(layer) for layer in _gates(world, places, selection, "egress")]
-    ingress = [list(layer) for layer in _gates(world, places, selection, "ingress")]
+    egress = [*_gates(world, places, selection, "egress"), *_passages(world, places, selection, "egress")]
+    ingress = [*_gates(world, places, selection, "ingress"), *_passages(world, places, selection, "ingress")]
     cuts = {gate.places for layer in egress for gate in layer}
     cuts.update(peers for layer in ingress for gate in layer for peers in gate.row.values())
     sources = refined(places.families.values(), cuts)
@@ -109,35 +116,133 @@ def _both(row: Row, other: Row) -> Row:
 def _gates(world: World, places: Places, selection: Selection, direction: Direction) -> Iterator[list[_Gate]]:
     """Of each layer, gates that together hold every place. One that is not judged is open."""
     tiers = _tiers(world, places, selection, direction)
+    at_home = list(_at_home(world, places, direction))
     for layer, judged in enumerate(selection.layers):
         gates = [_Gate(places.everywhere & ~judged, {ALL: places.everywhere})]
         cuts = [policy.selected[layer] for _, policies in tiers for policy in policies]
-        kinds = (places.families[4], selection.denying[layer], selection.hosts[layer])
-        safe = _failsafe(direction)
-        for group in refined([judged], (*kinds, *cuts)):
+        cuts += [own for own, _ in at_home]
+        for group in refined([judged], (places.families[4], selection.denying[layer], *cuts)):
             applying = [
                 (default, [policy for policy in policies if policy.selected[layer] & group])
                 for default, policies in tiers
             ]
-            open_to_all = safe if group & selection.hosts[layer] else NOTHING
-            gates += _answered(group, applying, places, selection.denying[layer], open_to_all)
+            free = reduce(or_, (far for own, far in at_home if own & group), 0)
+            answered = _answered(group, applying, places, selection.denying[layer])
+            gates += (_Gate(gate.places, _only(gate.row, ~free, places)) for gate in answered)
         yield gates
 
 
-def _failsafe(direction: Direction) -> Connections:
-    """What host endpoints' policies are not asked about."""
-    every, several = everything(TCP), sorted(FAILSAFES[direction])
-    return united([part(protocol, every, ((port, port),)) for protocol, port in several])
+def _at_home(world: World, places: Places, direction: Direction) -> Iterator[tuple[int, int]]:
+    """Of nodes with host endpoints, and their own pods, who is not asked about whom (``evaluate.asked``)."""
+    for node in host_nodes(world):
+        ends = _ends(world, places, node)
+        yield ends["own"], ends["here"]
+        if direction == "ingress":
+            yield ends["here"], ends["own"]
+
+
+def _passages(
+    world: World, places: Places, selection: Selection, direction: Direction
+) -> Iterator[list[_Gate]]:
+    """As ``_gates``, of host endpoints that flows pass: a layer for each, and for each two kinds of ends."""
+    safe = _failsafes(world, places, direction)
+    for node in host_nodes(world):
+        ends = _ends(world, places, node)
+        for source, destination in product(ENDS, ENDS):
+            for passage in passages(world, node, source, destination):
+                if passage.direction != direction or not (ends[source] and ends[destination]):
+                    continue
+                own, far = (ends[destination], ends[source])[:: 1 if direction == "ingress" else -1]
+                tiers: _Tiers = []
+                for aspect in passage.aspects:
+                    tiers += _tiers_of(passage.endpoint, aspect, world, places, selection, direction, safe)
+                if not any(policies for _, policies in tiers):
+                    continue
+                gates = [_Gate(places.everywhere & ~own, {ALL: places.everywhere})]
+                for group in refined([own], [places.families[4]]):
+                    answered = _answered(group, tiers, places, 0)
+                    gates += (_Gate(gate.places, _only(gate.row, far, places)) for gate in answered)
+                yield gates
+
+
+def _ends(world: World, places: Places, node: str) -> dict[End, int]:
+    """All places by what they are to a node."""
+    at: dict[int, list[Endpoint]] = {}
+    for endpoint in world.endpoints:
+        for address in endpoint.addresses:
+            at.setdefault(places.at(address), []).append(endpoint)
+    found = dict.fromkeys(ENDS, 0)
+    for number in range(len(places.places)):
+        found[seen_from(node, at.get(number, ()))] |= 1 << number
+    return found
+
+
+def _only(row: Row, far: int, places: Places) -> Row:
+    """The row for these peers; all others are not asked about."""
+    if places.everywhere & ~far == 0:
+        return row
+    found = {connections: at & far for connections, at in row.items() if at & far}
+    found[ALL] = found.get(ALL, 0) | places.everywhere & ~far
+    return found
 
 
 def _tiers(world: World, places: Places, selection: Selection, direction: Direction) -> _Tiers:
-    """For host endpoints those of policies before tracking, and before DNAT, come first, and decide no more
-    than their rules do.
+    """At host endpoints failsafes come first, then policies before tracking, and before DNAT, which decide
+    no more than their rules do.
     """
-    found: _Tiers = []
+    every = places.everywhere
+    safe = tuple(_Terms(every, at, open_) for at, open_ in _failsafes(world, places, direction))
+    found: _Tiers = [("pass", [_Policy(tuple(selection.hosts), (("allow", safe),))])]
     for aspect in HOST_ASPECTS[direction]:
         found += _tiers_in(aspect, world, places, selection, direction)
     return found
+
+
+def _failsafes(world: World, places: Places, direction: Direction) -> list[tuple[int, Connections]]:
+    """What host endpoints' policies are not asked about: the places at the other end, and connections."""
+    of = world.failsafes
+    every, by_nets = everything(TCP), defaultdict[tuple[Net, ...], list[Connections]](list)
+    for one in of.inbound if direction == "ingress" else of.outbound:
+        by_nets[one.nets].append(part(one.protocol, every, ((one.port, one.port),)))
+    return [(reduce(or_, map(places.inside, nets), 0), united(open_)) for nets, open_ in by_nets.items()]
+
+
+def _tiers_of(
+    endpoint: Endpoint,
+    aspect: Aspect,
+    world: World,
+    places: Places,
+    selection: Selection,
+    direction: Direction,
+    safe: list[tuple[int, Connections]],
+) -> _Tiers:
+    """Of what passes a host endpoint. Before tracking and DNAT nobody is asked about failsafes."""
+    found: _Tiers = []
+    for tier in ordered_tiers(world):
+        policies = []
+        for policy in sorted((p for p in world.policies if p.tier == tier.name), key=lambda p: p.sort_key):
+            if aspect in policy.aspects and policy.selector.matches(endpoint.labels):
+                seen = _seen(policy, direction, places, selection)
+                if seen is not None and aspect != "forwarded":
+                    seen = tuple((action, tuple(_unsafe(terms, safe))) for action, terms in seen)
+                policies += [_Policy((), seen)] if seen is not None else []
+        found.append((tier.default if aspect == "forwarded" else "pass", policies))
+    return found
+
+
+def _unsafe(terms: Iterable[_Terms], safe: list[tuple[int, Connections]]) -> Iterator[_Terms]:
+    """Less failsafes."""
+    for at, open_ in safe:
+        terms = [
+            one
+            for term in terms
+            for one in (
+                term._replace(peers=term.peers & ~at),
+                term._replace(peers=term.peers & at, connections=term.connections - open_),
+            )
+            if one.peers and one.connections
+        ]
+    yield from terms
 
 
 def _tiers_in(
@@ -148,16 +253,23 @@ def _tiers_in(
     for tier in ordered_tiers(world):
         policies = []
         for policy in sorted((p for p in world.policies if p.tier == tier.name), key=lambda p: p.sort_key):
-            rules = policy.rules(direction)
-            if rules is not None and aspect in policy.aspects:
+            seen = _seen(policy, direction, places, selection) if aspect in policy.aspects else None
+            if seen is not None:
                 selected = tuple(selection.own(policy.selector, n) & at for n, at in enumerate(judged))
-                seen = tuple(
-                    (rule.action, tuple(_terms(box, direction) for box in boxes(rule, places, selection)))
-                    for rule in rules
-                )
                 policies.append(_Policy(selected, seen))
         found.append((tier.default if aspect == "local" else "pass", policies))
     return found
+
+
+def _seen(policy: Policy, direction: Direction, places: Places, selection: Selection) -> _Rules | None:
+    """The rules, as the judged side sees them; None if the policy is silent of the direction."""
+    rules = policy.rules(direction)
+    if rules is None:
+        return None
+    return tuple(
+        (rule.action, tuple(_terms(box, direction) for box in boxes(rule, places, selection)))
+        for rule in rules
+    )
 
 
 def _terms(box: Box, direction: Direction) -> _Terms:
@@ -166,11 +278,9 @@ def _terms(box: Box, direction: Direction) -> _Terms:
     return _Terms(box.sources, box.destinations, box.connections)
 
 
-def _answered(
-    group: int, tiers: _Tiers, places: Places, denying: int, open_to_all: Connections
-) -> Iterator[_Gate]:
+def _answered(group: int, tiers: _Tiers, places: Places, denying: int) -> Iterator[_Gate]:
     """Places with the same policies, further apart where a rule asks of their own side."""
-    first = _State(ALL - open_to_all, NOTHING, open_to_all)
+    first = _State(ALL, NOTHING, NOTHING)
     rules = [rule for _, policies in tiers for policy in policies for rule in policy.rules]
     for gate in refined([group], {terms.own for _, seen in rules for terms in seen}):
         states = {first: next(f for f in places.families.values() if f & gate)}

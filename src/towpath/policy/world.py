@@ -12,6 +12,7 @@ import msgspec
 from towpath.api.core import Namespace, Node, Pod, ServiceAccount
 from towpath.api.meta import ObjectMeta
 from towpath.api.slices import EndpointSlice
+from towpath.model.failsafe import DEFAULT_FAILSAFES, Failsafes
 from towpath.model.finding import Finding
 from towpath.policy import convert_networking
 from towpath.policy.calico_order import CALICO_3_32, NETWORK_POLICY, CalicoEra, ranked
@@ -149,15 +150,21 @@ def unpacked(raw: Raw) -> Iterator[tuple[str, Raw]]:
                 yield f"items[{number}].{path}".rstrip("."), inner
 
 
-def assemble(objects: Iterable[Raw], *, staged: bool = False, era: CalicoEra = CALICO_3_32) -> Assembled:
-    """Never raises. ``staged``: Calico's staged policies are in force."""
+def assemble(
+    objects: Iterable[Raw],
+    *,
+    staged: bool = False,
+    era: CalicoEra = CALICO_3_32,
+    failsafes: Failsafes = DEFAULT_FAILSAFES,
+) -> Assembled:
+    """Never raises. ``staged``: Calico's staged policies are in force. ``failsafes`` as agents have them."""
     kept: dict[ObjectKey, Raw] = {}
     for each in objects:
         for _, raw in unpacked(each):
             key = key_of(raw)
             if key is not None:
                 kept[key] = raw
-    building = _Building(era)
+    building = _Building(era, failsafes)
     enforced = building.with_staged(kept) if staged else {k: (k, raw) for k, raw in kept.items()}
     return building.assembled({key: pair for key, pair in enforced.items() if key.kind not in STAGED_KINDS})
 
@@ -168,8 +175,9 @@ _Enforced = dict[ObjectKey, tuple[ObjectKey, Raw]]  # what is in force, the key 
 class _Building:
     """What has been found so far."""
 
-    def __init__(self, era: CalicoEra) -> None:
+    def __init__(self, era: CalicoEra, failsafes: Failsafes) -> None:
         self._era = era
+        self._failsafes = failsafes
         self._findings: list[Finding] = []
 
     def with_staged(self, kept: Mapping[ObjectKey, Raw]) -> _Enforced:
@@ -216,6 +224,7 @@ class _Building:
                 policies=tuple(resolve(policy, known) for policy in policies),
                 endpoints=tuple(endpoints),
                 network_sets=tuple(networks for part in parts for networks in part.network_sets),
+                failsafes=self._failsafes,
             ),
             findings=tuple(dict.fromkeys(self._findings)),
             objects={_name(key, raw): raw for key, (_, raw) in enforced.items()},
