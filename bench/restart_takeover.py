@@ -34,7 +34,8 @@ from towpath.probe.strips import Parts
 TESTS = Path(__file__).parents[1] / "tests"
 MODULE = (sys.executable, "-m", "towpath.probe")
 ECHO, DNS, CLOSED, HOST_PORT, BEHIND_IT = 7001, 7053, 7009, 8080, 80
-_SETUP_WITHIN = 180.0  # seconds, the last move included
+_PATIENCE = 120  # seconds that a move waits for others
+_SETUP_WITHIN = 300.0  # seconds, the last move included
 LISTENS = (f"{ECHO}/TCP", f"{ECHO}/UDP", f"{DNS}/DNS")
 CONTROL = "control"
 MOVES = ("takeover", "handback")
@@ -163,9 +164,12 @@ async def turns(world: Any, times: int, until: float, windows: list[Window]) -> 
     for number in range(times):
         for name, move in zip(MOVES, (taken_over, handed_back), strict=True):
             begin = time.time_ns()
-            status, _, said = await move(world)
+            try:
+                status, _, said = await move(world, f"--patience={_PATIENCE}")
+            except (AssertionError, OSError, subprocess.SubprocessError) as failed:
+                return f"{name} {number + 1}: {failed}"
             if status:
-                return f"{name} {number + 1}: exit {status}: {said}"
+                return f"{name} {number + 1}: exit {status}: {said.splitlines()[-1]}"
             await asyncio.sleep(0.5)
             windows.append(Window(name, begin, time.time_ns()))
         say(f"over and back {number + 1}/{times}")

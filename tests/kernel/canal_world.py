@@ -160,7 +160,7 @@ class CanalNode(AgentNode):
         for process in self.daemons.values():
             process.terminate()
         for process in self.daemons.values():
-            process.wait(20)
+            process.wait(120)  # what is under way, and the rules: more than a hundred programs in all
         self.daemons = {}
 
     def said(self) -> str:

@@ -82,13 +82,13 @@ def lab_with_pods(name: str, *options: str) -> Iterator[tuple[LabClient, Kubectl
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=180,
         ).stdout
 
     try:
         nodes = len(client.call("inspect")["nodes"])
         kubectl("apply", "-f", "-", stdin=deployment("echo", nodes))
-        kubectl("rollout", "status", "deployment/echo", "--timeout=30s")
+        kubectl("rollout", "status", "deployment/echo", "--timeout=120s")
         yield client, kubectl, get(kubectl, "pods", "-l", "app=echo")["items"]
     finally:
         client.call("down")

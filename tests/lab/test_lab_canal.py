@@ -19,11 +19,11 @@ PATCH = {"spec": {"template": {"spec": {"affinity": without_taken()}}}}
 def test_a_node_goes_over_and_back_as_the_guide_has_it() -> None:
     with lab_with_pods("migrated", "--nodes", "2", "--cni", "canal") as (client, kubectl, before):
         assert wires(client) == ["10-canal.conflist"]
-        eventually(lambda: not failures(client, before), 20)
+        eventually(lambda: not failures(client, before), 60)
         kubectl("patch", "ds", NAME, "-n", "kube-system", "--type", "merge", "-p", json.dumps(PATCH))
-        kubectl("rollout", "status", "-n", "kube-system", f"ds/{NAME}", "--timeout=60s")
+        kubectl("rollout", "status", "-n", "kube-system", f"ds/{NAME}", "--timeout=120s")
         kubectl("label", "node", "n1", "towpath.dev/network=takeover")
-        eventually(lambda: networks(kubectl, "n1") == {NAME, "towpath"}, 30)
+        eventually(lambda: networks(kubectl, "n1") == {NAME, "towpath"}, 120)
 
         said = migrate(client, "takeover")
         assert "this node and its pods are Towpath's" in said
@@ -32,17 +32,17 @@ def test_a_node_goes_over_and_back_as_the_guide_has_it() -> None:
         assert wires(client) == ["10-towpath.conflist"]
         assert_same(client, kubectl, before)
         kubectl("apply", "-f", "-", stdin=deployment("more", 2))
-        kubectl("rollout", "status", "deployment/more", "--timeout=30s")
+        kubectl("rollout", "status", "deployment/more", "--timeout=120s")
         assert_same(client, kubectl, before)
 
         said = migrate(client, "handback")
         assert "this node and its pods are Canal's" in said
         assert wires(client) == ["10-canal.conflist"]
         assert "inet towpath\n" not in on(client, "n1", "nft", "list", "tables")
-        eventually(lambda: networks(kubectl, "n1") == {NAME}, 30)
+        eventually(lambda: networks(kubectl, "n1") == {NAME}, 120)
         assert_same(client, kubectl, before)
         kubectl("scale", "deployment/more", "--replicas=4")
-        kubectl("rollout", "status", "deployment/more", "--timeout=30s")
+        kubectl("rollout", "status", "deployment/more", "--timeout=120s")
         assert_same(client, kubectl, before)
 
 
@@ -54,12 +54,12 @@ def test_the_guide_says_the_same() -> None:
 
 def migrate(client: LabClient, direction: str) -> str:
     """What the guide's Job does, on n1."""
-    command = ("towpath", "node", direction, "--config", "/etc/towpath/agent.yaml", "--patience", "60")
+    command = ("towpath", "node", direction, "--config", "/etc/towpath/agent.yaml", "--patience", "180")
     return on(client, "n1", *command)
 
 
 def on(client: LabClient, node: str, *command: str) -> str:
-    return towpath("exec", "--name", client.name, node, "--", *command, timeout=180).stdout
+    return towpath("exec", "--name", client.name, node, "--", *command, timeout=400).stdout
 
 
 def wires(client: LabClient) -> list[str]:
@@ -85,4 +85,4 @@ def assert_same(client: LabClient, kubectl: Kubectl, before: list[dict[str, Any]
     assert len(set(addresses)) == len(addresses) == 2 * len(pods)
     assert failures(client, before) == []
     # Canal's own pods answer on IPv6 once duplicate address detection on their links has ended.
-    eventually(lambda: not failures(client, pods), 20)
+    eventually(lambda: not failures(client, pods), 60)
