@@ -104,6 +104,16 @@ async def test_one_writes_and_renews(server: FakeApiServer, world: World) -> Non
     assert (event["count"], event["lastTimestamp"]) == (2, "1970-01-01T00:47:20Z")
 
 
+async def test_what_only_one_node_finds_that_node_writes(server: FakeApiServer, world: World) -> None:
+    last = world.agents[2]
+    here = Finding(code="TP5045", object="HostEndpoint/h", message="of node n1", fix="correct it")
+    world.findings = [Read(SOURCE, RAW, (), (here,))]
+    await world.after(0, [last])
+    assert written(server) == [], "it may not have seen all addresses yet"
+    await world.after(15, [last])
+    assert [event["reason"] for event in written(server)] == ["TP5045"]
+
+
 async def test_the_next_writes_if_the_first_does_not(server: FakeApiServer, world: World) -> None:
     others = world.agents[1:]
     await world.after(0, others)

@@ -12,6 +12,7 @@ import pytest
 from policy_told import Told
 from towpath.api.core import Namespace, Node, Pod, ServiceAccount
 from towpath.api.slices import EndpointSlice
+from towpath.model.finding import Finding
 from towpath.model.net import Addr
 from towpath.policy.objects import Objects
 from towpath.policy.sources import SOURCES, Source, source_of
@@ -229,3 +230,15 @@ def test_every_kind_is_read_by_its_own_reader(source: Source) -> None:
 def test_cluster_network_policies_are_read_in_the_newest_version_that_is_served() -> None:
     # network-policy-api 0.3 stores v1beta1 and serves v1alpha2 beside it.
     assert source_of("policy.networking.k8s.io", "clusternetworkpolicies").versions == ("v1beta1", "v1alpha2")
+
+
+def test_what_only_this_node_finds_is_told_with_the_host_endpoint(objects: Objects) -> None:
+    hosts = source_of("crd.projectcalico.org", "hostendpoints")
+    for name in ("h", "other"):
+        spec = {"node": "n1", "expectedIPs": ["192.0.2.1"]}
+        raw = {"apiVersion": "crd.projectcalico.org/v1", "metadata": {"name": name}, "spec": spec}
+        objects.policy(hosts, ("", name), raw)
+    here = Finding(code="TP5045", object="HostEndpoint/h", message="stands nowhere", fix="correct it")
+    found = {read.reference()["name"]: read for read in objects.read([here])}
+    assert (found["h"].here, found["other"].here) == ((here,), ())
+    assert found["h"].findings == ()

@@ -118,7 +118,7 @@ class Policies:
 
     def read(self) -> Iterable[Read]:
         """All objects, with what there is to say about each."""
-        return self._objects.read()
+        return self._objects.read(self._placed.findings)
 
     def judge(self) -> Engine | None:
         """The policies, to be asked about single packets; None while not everything is known."""

@@ -2,9 +2,9 @@
 
 Every node has the same findings, and one of them writes: nodes are ranked by a hash for each Event
 (rendezvous hashing), the first writes at once, the next two only after a while, in case it did not. The
-Event's name comes from what it says, so that whoever comes too late finds it there. While a finding stands
-its Event is renewed before the API server forgets it. What is refused is logged and tried again later;
-nothing depends on it.
+Event's name comes from what it says, so that whoever comes too late finds it there. What only one node can
+find (where a host endpoint stands) that node writes. While a finding stands its Event is renewed before the
+API server forgets it. What is refused is logged and tried again later; nothing depends on it.
 """
 
 import asyncio
@@ -65,16 +65,23 @@ class PolicyEvents:
 
     async def write(self) -> None:
         """What is due, one after the other."""
-        found = (Reported(one, finding) for one in self._read() for finding in one.findings)
-        standing = {event_name(one): one for one in found}
+        standing: dict[str, Reported] = {}
+        own: set[str] = set()
+        for read in self._read():
+            standing.update((event_name(one), one) for one in (Reported(read, f) for f in read.findings))
+            here = {event_name(one): one for one in (Reported(read, finding) for finding in read.here)}
+            standing.update(here)
+            own.update(here)
         for gone in self._known.keys() - standing.keys():
             del self._known[gone]
         if not standing:
             return
         nodes = writers(self._nodes())
         for name, one in standing.items():
-            rank = rank_of(self._node, name, nodes)
-            known = self._known.setdefault(name, _Event(self._monotonic() + rank * NEXT_AFTER))
+            rank = 0 if name in own else rank_of(self._node, name, nodes)
+            # An agent that has just begun may not have seen all addresses of its node.
+            wait = NEXT_AFTER if name in own else rank * NEXT_AFTER
+            known = self._known.setdefault(name, _Event(self._monotonic() + wait))
             if rank < WRITERS and known.due <= self._monotonic():
                 await self._write(name, one, known, first=rank == 0)
                 await asyncio.sleep(_PACE)

@@ -29,7 +29,8 @@ from towpath.policy.ir import Direction
 
 log = get_logger("towpath.revocation")
 
-_AT_ONCE = 50  # flows judged, or cut, before others have their turn
+_AT_ONCE = 50  # flows judged, or cut, before others have their turn, if that takes no longer than:
+_TURN = 0.003  # seconds
 _REST = 0.2  # seconds between two looks: changes come in swarms
 _AGAIN = 1.0
 _LEAST, _MOST = 10, 86400  # seconds that a flow stays cut
@@ -161,13 +162,19 @@ class Revocation:
     async def _search(self, addresses: set[Addr]) -> None:
         loop = asyncio.get_running_loop()
         tracked = await loop.run_in_executor(self._thread, self._table.flows, addresses)
-        told = 0
-        for start in range(0, len(tracked), _AT_ONCE):
+        told = judged = 0
+        while judged < len(tracked):
             view = self._view()
             if view is None:
                 return
-            part = tracked[start : start + _AT_ONCE]
-            doomed = [(one, why) for one in part if (why := self._denied(view, one.flow)) is not None]
+            doomed: list[tuple[Tracked, Denial]] = []
+            until = self._clock() + _TURN
+            for one in tracked[judged : judged + _AT_ONCE]:
+                if (why := self._denied(view, one.flow)) is not None:
+                    doomed.append((one, why))
+                judged += 1
+                if self._clock() > until:
+                    break
             if doomed:
                 await self._end([one for one, _ in doomed])
             for one, why in doomed[: max(0, _TOLD - told)]:

@@ -139,10 +139,17 @@ class Objects:
         """Where policies are stricter than what was written."""
         return [finding for converted in self._converted.values() for finding in converted.findings]
 
-    def read(self) -> Iterator[Read]:
-        """All objects, with what there is to say about each."""
+    def read(self, here: Iterable[Finding] = ()) -> Iterator[Read]:
+        """All objects, with what there is to say about each; ``here``: what only this node has to say of
+        host endpoints.
+        """
+        of_host: dict[str, tuple[Finding, ...]] = {}
+        for finding in here:
+            of_host[finding.object] = (*of_host.get(finding.object, ()), finding)
         for (source, key), converted in self._converted.items():
-            yield Read(source, self._raw[source, key], converted.findings)
+            names = [endpoint.name for endpoint in converted.endpoints] if of_host else []
+            own = tuple(finding for name in names for finding in of_host.get(name, ()))
+            yield Read(source, self._raw[source, key], converted.findings, own)
 
     # Telling.
 

@@ -10,11 +10,12 @@ from towpath.policy.sources import Resource
 
 
 class Read(msgspec.Struct, frozen=True):
-    """``raw`` is the object as it was read."""
+    """``raw`` is the object as it was read. ``here``: findings that no other node has."""
 
     resource: Resource
     raw: Mapping[str, Any]
     findings: tuple[Finding, ...]
+    here: tuple[Finding, ...] = ()
 
     def reference(self) -> dict[str, str]:
         """A ``v1.ObjectReference``; what is no text in the object is left out."""
