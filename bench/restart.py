@@ -279,9 +279,9 @@ def main() -> int:
 
 
 def write_report(measured: Measured) -> None:
-    """The page, with a mark for each fault. The comparison with flannel is left out: it is not Towpath's."""
+    """The page, with a mark for each fault, but for the last two: an older kernel's flush, and flannel."""
     probing = measured.probing
-    own = [window for window in measured.windows if window.fault != FLANNEL]
+    own = [window for window in measured.windows if window.fault not in (UNOWNED, FLANNEL)]
     last = max((window.end for window in own), default=measured.ended)
     marks = [
         Mark(at_ms=(window.begin - probing.begun) / 1e6, what=window.fault)
