@@ -26,7 +26,10 @@ class Upgrade:
         self._lab, self.file = lab, folder / "plan.json"
 
     def command(self, verb: str, *arguments: str) -> list[str]:
+        # Probes and looks at nodes have tests of their own (test_lab_upgrade_measured.py).
         quick = ("--churn", "0.2") if verb == "plan" else ()
+        if verb == "plan" and not {"--probes", "--read-nodes"} & set(arguments):
+            quick = (*quick, "--no-probes")
         return [*TOWPATH, "upgrade", verb, "--kubeconfig", self._lab.kubeconfig, *quick, *arguments]
 
     def run(self, verb: str, *arguments: str) -> tuple[int, str]:

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from towpath.catalogue import load
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import GATE_FAILED, PRECONDITION, ROLLED_BACK, USAGE, CliError
 from towpath.cli.output import emit, mark, output_option, table
+from towpath.cli.upgrade_measure import measured, start_probes
 from towpath.cli.upgrade_nodes import freeze, plans, unfreeze
 from towpath.cli.upgrade_plan import misfit_text, plan, read_plan
 from towpath.cli.upgrade_rehearse import rehearse
@@ -66,11 +68,14 @@ def _conducted(options: ClusterOptions, begin: Callable[[Client, Logbook], Await
         logbook = Logbook(client)
         identity = f"{socket.gethostname()}-{os.getpid()}"
 
-        async def judged(made: Plan, node: str, soak: float) -> Verdict:
-            return await judge(client, made, node, soak, patterns)
-
-        async with alone(client, identity):
+        async with alone(client, identity), AsyncExitStack() as stack:
             await begin(client, logbook)
+            probes = await start_probes(client, options, logbook, stack, _tell)
+
+            async def judged(made: Plan, node: str, soak: float) -> Verdict:
+                more = measured(client, made, logbook, node, probes)
+                return await judge(client, made, node, soak, patterns, more)
+
             return await Conductor(client, logbook, judged, _tell).run()
 
     try:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import msgspec
@@ -14,6 +15,7 @@ from towpath.cli.nodes import NodeOptions, node_options, read
 from towpath.cli.output import mark, progress, progress_done, table
 from towpath.cli.preflight import running
 from towpath.cli.releases import catalogue_of, catalogue_option
+from towpath.cli.upgrade_measure import Wanted, measure_options, planned
 from towpath.cli.verify_rollout import expected_images
 from towpath.inventory.cluster import Inventory
 from towpath.inventory.components import Component
@@ -25,7 +27,7 @@ from towpath.preflight.situation import Answer, Situation, run
 from towpath.upgrade import managers
 from towpath.upgrade import plan as plans
 from towpath.upgrade.charts import HELM_CHARTS
-from towpath.upgrade.plan import ChartPlan, CheckSeen, Gates, Plan, PlanError
+from towpath.upgrade.plan import ChartPlan, CheckSeen, Gates, Measure, Plan, PlanError
 from towpath.upgrade.survey import SYSTEM, survey
 from towpath.upgrade.window import Window, WindowError
 
@@ -43,6 +45,17 @@ def read_plan(file: Path) -> Plan:
 async def misfit_text(client: Client, made: Plan) -> str:
     """In what the cluster is no longer the plan's; empty if it is. Raises ApiError."""
     return "; ".join(plans.misfits(made, await survey(client, datetime.now(UTC), progress)))
+
+
+class _Gathered(NamedTuple):
+    """What a plan is made from."""
+
+    found: Inventory
+    part: Component
+    raw: Raw
+    tags: dict[str, str]
+    owners: tuple[Finding, ...]
+    measure: tuple[Measure | None, str]
 
 
 @click.command()
@@ -70,6 +83,7 @@ async def misfit_text(client: Client, made: Plan) -> str:
 @click.option("--managed-elsewhere", is_flag=True, help="Argo CD or Flux owns it, and its syncing is paused.")
 @catalogue_option
 @node_options(default=None)
+@measure_options
 @cluster_options
 def plan(
     target: str,
@@ -85,6 +99,7 @@ def plan(
     managed_elsewhere: bool,
     catalogue: Path | None,
     nodes: NodeOptions,
+    measures: Wanted,
     kubeconfig: str,
     context: str,
 ) -> None:
@@ -95,16 +110,17 @@ def plan(
     now, options = datetime.now(UTC), ClusterOptions(kubeconfig, context)
     _window(window)
 
-    async def work(client: Client) -> tuple[Inventory, Component, Raw, dict[str, str], tuple[Finding, ...]]:
+    async def work(client: Client) -> _Gathered:
         tags = expected_images(target)
         found = await survey(client, now, progress)
         part = _chosen(found, tags, daemonset)
         if target_release(target, catalogue) is not None:
             found = await read(client, found, options, nodes)
         raw = await client.get(DAEMONSETS, part.name, part.namespace)
-        return found, part, raw, tags, await _owners(client, raw, found)
+        measure = await planned(client, options, nodes, part, measures)
+        return _Gathered(found, part, raw, tags, await _owners(client, raw, found), measure)
 
-    found, part, raw, tags, owners = options.run(work)
+    found, part, raw, tags, owners, (measure, unmeasured) = options.run(work)
     progress_done()
     if owners and not managed_elsewhere:
         raise CliError("\n".join(map(str, owners)))
@@ -123,14 +139,19 @@ def plan(
             evict=evict or "",
             chart=_chart(found, raw, catalogue_of(catalogue), target),
             managers=tuple(f"{one.object} {one.message}" for one in owners),
+            measure=measure,
+            unmeasured=unmeasured,
         )
     )
+    _write(file, made)
+    click.echo(f"{screen(made)}\n\ntowpath upgrade rehearse {file}; towpath upgrade apply {file}")
+
+
+def _write(file: Path, made: Plan) -> None:
     try:
         file.write_bytes(plans.dump(made))
     except OSError as e:
         raise CliError(f"{file} cannot be written: {e.strerror}") from e
-    click.echo(screen(made))
-    click.echo(f"\ntowpath upgrade rehearse {file}; towpath upgrade apply {file}")
 
 
 def _chosen(found: Inventory, tags: dict[str, str], name: str) -> Component:
@@ -237,6 +258,7 @@ def screen(made: Plan) -> str:
         "",
         f"gates: ready within {gates.ready_within:.0f} s, a new pod gets an address, no trouble in the log, "
         f"well for {gates.soak:.0f} s ({gates.canary_soak:.0f} s on the first)",
+        *_measures(made),
         "a node that does not pass gets its old version back, and the upgrade stands still",
     ]
     if made.window:
@@ -251,3 +273,16 @@ def screen(made: Plan) -> str:
     if made.skipped:
         lines.append(mark(f"skipped checks: {', '.join(map(str, made.skipped))}", "warning"))
     return "\n".join(lines)
+
+
+def _measures(made: Plan) -> list[str]:
+    """What is looked at beside that, and what is not."""
+    lines, measure = [], made.measure
+    if measure is not None and measure.read:
+        lines.append(f"each node is looked at after its turn, its rules for {measure.churn:.0f} s")
+    if measure is not None and measure.probes:
+        budget = f", at most {measure.budget_ms:.0f} ms" if measure.level == "H2" else ""
+        lines.append(f"probes run all the time; a node's turn may cost {measure.level}{budget}")
+    if made.unmeasured:
+        lines.append(mark(f"not measured: {made.unmeasured}", "warning"))
+    return lines

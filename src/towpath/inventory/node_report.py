@@ -6,6 +6,7 @@
 import msgspec
 
 SCHEMA = 1
+UNSEEN = "?"  # the target of a rule that could not be read
 
 
 class Listener(msgspec.Struct, frozen=True, order=True):

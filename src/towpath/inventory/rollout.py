@@ -79,6 +79,7 @@ def _counts(part: Component) -> list[Finding]:
                 object=part.object,
                 message="no node is meant to run it",
                 fix="look at its node selector and tolerations",
+                severity="warning",
             )
         )
     return found

@@ -41,4 +41,9 @@ CONDUCT: dict[str, Code] = {
         "It is misspelt, or its time zone is not known here.",
         "Write it as `Sat 22:00-04:00 UTC` or `Mon-Fri 01:00-05:00 Europe/Berlin`.",
     ),
+    "TP7408": Code(
+        "Probes cannot run",
+        "Their pods do not become ready, or nothing they ask is answered even before anything was done.",
+        "Look at the pods in the namespaces towpath-probe-…; a plan with --no-probes does without them.",
+    ),
 }

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 
-from towpath.inventory.node_report import Postrouting, Rules
+from towpath.inventory.node_report import UNSEEN, Postrouting, Rules
 from towpath.migrate.iptables import Table, closed
 from towpath.migrate.ownership import owned
 from towpath.node_reader.listing import Key, is_iptables
@@ -24,12 +24,19 @@ def legacy(saved: Mapping[int, Mapping[str, Table]], network: str) -> tuple[list
     return [one for one in rules if one.total], translating
 
 
-def nft(tables: Mapping[Key, Table], network: str) -> tuple[list[Rules], list[Postrouting]]:
-    """Of nftables' listing: iptables-nft's tables, flannel's own, and Towpath's."""
+def nft(
+    tables: Mapping[Key, Table], saved: Mapping[int, Mapping[str, Table]], network: str
+) -> tuple[list[Rules], list[Postrouting]]:
+    """Of nftables' listing: iptables-nft's tables, flannel's own, and Towpath's.
+
+    ``saved``: iptables-nft's as its own program shows them, by family; what libnftables shows of them lacks
+    some targets.
+    """
     rules: list[Rules] = []
     translating: list[Postrouting] = []
     for family, name in _FAMILIES.items():
-        of = {key[1]: table for key, table in tables.items() if key[0] == name and is_iptables(key)}
+        seen = {key[1]: table for key, table in tables.items() if key[0] == name and is_iptables(key)}
+        of = saved.get(family) or seen
         rules.append(_rules("nft", family, of, network))
         translating += _iptables("iptables-nft", family, of)
     for key, table in tables.items():
@@ -68,7 +75,7 @@ def _iptables(place: str, family: int, tables: Mapping[str, Table]) -> Iterator[
         place=place,
         family=family,
         hooks=hook.count(_FLANNEL),
-        rules=tuple((rule.target, rule.bare) for rule in table.of(_FLANNEL)),
+        rules=tuple((rule.target or UNSEEN, rule.bare) for rule in table.of(_FLANNEL)),
         behind=tuple(hook[:first]),
     )
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -55,11 +55,14 @@ class Reader:
     def report(self, *, churn: float, keep: bool) -> NodeReport:
         """Look at everything; for ``churn`` seconds at the rules; ``keep``: with all that a backup wants."""
         host, kernel = self._host, os.uname().release
+        # First: what is judged afterwards is what stays, and not what was so for a moment.
+        churned = self._churn(churn) if churn > 0 else None
         state = self._try("the kernel's network", self._observe) or NetState()
         listed = self._try("nftables", self._listing) or ""
         saved = self._legacy()
         network, config, text = self._config()
-        rules, translating = firewall.nft(listing.tables(listed), network)
+        tables = listing.tables(listed)
+        rules, translating = firewall.nft(tables, self._iptables_nft(tables), network)
         legacy_rules, legacy_translating = firewall.legacy(
             {family: parse_save(said) for family, said in saved.items()}, network
         )
@@ -82,7 +85,7 @@ class Reader:
             config=config,
             config_text=text,
             free_mb=host.free(_FOLDERS),
-            churn=self._churn(churn) if churn > 0 else None,
+            churn=churned,
             kept=self._keep(state, listed, saved) if keep else None,
             problems=tuple(self._problems),
         )
@@ -138,6 +141,16 @@ class Reader:
                 )
             else:
                 found[family] = said
+        return found
+
+    def _iptables_nft(self, listed: Mapping[listing.Key, Table]) -> dict[int, dict[str, Table]]:
+        """iptables-nft's tables by its own program, where there are any and it can be found."""
+        found = {}
+        for family, name in ((4, "ip"), (6, "ip6")):
+            if any(listing.is_iptables(key) and key[0] == name for key in listed):
+                said = self._host.run(f"{name}tables-nft-save")
+                if said is not None:
+                    found[family] = parse_save(said)
         return found
 
     def _config(self) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 
 from towpath.inventory.cluster import NodeState
-from towpath.inventory.node_report import NodeReport, Postrouting
+from towpath.inventory.node_report import UNSEEN, NodeReport, Postrouting
 from towpath.model.finding import Finding
 from towpath.preflight.situation import Untold, finding
 
@@ -153,6 +153,8 @@ def masquerade(node: NodeState, at: NodeReport) -> Iterator[Finding]:
     for family in sorted({ip_network(cidr).version for cidr in node.pod_cidrs}):
         found = [one for one in at.postrouting if one.family == family]
         if not any(_in_force(one) for one in found):
+            if unseen := [one.place for one in found if any(target == UNSEEN for target, _ in one.rules)]:
+                raise Untold(f"{node.facts.name}: rules of {unseen[0]} cannot be read without its program")
             where = "; ".join(f"{one.place}: {_lacking(one)}" for one in found) or "there is no such chain"
             yield finding(
                 "TP7330",

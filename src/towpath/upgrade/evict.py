@@ -7,6 +7,7 @@ import msgspec
 from towpath.kube.client import Client
 from towpath.kube.errors import Conflict, NotFound, TooManyRequests
 from towpath.kube.kinds import NODES, PODS, Kind, Raw
+from towpath.probe.objects import LABEL
 
 _EVICTIONS: Kind[Raw] = PODS.raw()
 _ASK_EVERY = 1.0
@@ -23,8 +24,8 @@ async def cordon(client: Client, node: str, *, on: bool) -> None:
 async def drain(client: Client, node: str, within: float) -> str:
     """Evict what may live elsewhere, and wait until it is gone. Empty, or why some stay. Raises ApiError.
 
-    Pods of DaemonSets, static pods and finished ones stay. A disruption budget that forbids an eviction
-    is asked again until ``within`` seconds are over. A pod that nobody would make anew is not evicted.
+    Pods of DaemonSets, static pods, finished ones and probes stay. A disruption budget that forbids an
+    eviction is asked again until ``within`` seconds are over. A pod that nobody would make anew stays too.
     """
     deadline = asyncio.get_running_loop().time() + within
     while True:
@@ -46,6 +47,8 @@ def _evictable(pod: Raw) -> bool:
         return False
     if "kubernetes.io/config.mirror" in (meta.get("annotations") or {}):
         return False
+    if LABEL in (meta.get("labels") or {}):
+        return False  # the upgrade's own probes measure what the node's turn costs
     return not any(owner.get("kind") == "DaemonSet" for owner in meta.get("ownerReferences") or ())
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -31,13 +32,23 @@ class Verdict(NamedTuple):
 
 
 async def judge(
-    client: Client, plan: Plan, node: str, soak: float, patterns: tuple[LogPattern, ...]
+    client: Client,
+    plan: Plan,
+    node: str,
+    soak: float,
+    patterns: tuple[LogPattern, ...],
+    more: Sequence[tuple[str, Callable[[], Awaitable[Verdict]]]] = (),
 ) -> Verdict:
-    """All gates of a node, one after the other. A server without an answer makes it untold, not failed."""
-    asked = [("stays well", partial(_stays, client, plan, node, soak))]
+    """All gates of a node, one after the other. A server without an answer makes it untold, not failed.
+
+    ``more``: gates that need more than the API.
+    """
+    asked: list[tuple[str, Callable[[], Awaitable[Verdict]]]] = [
+        ("stays well", partial(_stays, client, plan, node, soak))
+    ]
     if plan.gates.sandbox:
         asked.append(("a new pod gets an address", partial(_sandbox, client, plan, node)))
-    asked.append(("nothing bad in the log", partial(_logs, client, plan, node, patterns)))
+    asked += [("nothing bad in the log", partial(_logs, client, plan, node, patterns)), *more]
     seen: list[GateSeen] = []
     for name, ask in asked:
         began = asyncio.get_running_loop().time()

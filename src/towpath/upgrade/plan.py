@@ -31,6 +31,23 @@ class Gates(msgspec.Struct, frozen=True):
     drain_within: float = 300.0
 
 
+class Measure(msgspec.Struct, frozen=True, kw_only=True):
+    """How nodes are looked at and probed during the roll; ``image`` has towpath in it.
+
+    ``read``: each node after its turn, its rules for ``churn`` seconds. ``probes``: all the time, each
+    node's turn against ``level`` (H0, H1, H2) with H2's ``budget_ms``; ``slower`` stretches their periods.
+    """
+
+    image: str
+    python: tuple[str, ...]
+    read: bool = True
+    churn: float = 10.0
+    probes: bool = True
+    level: str = "H1"
+    budget_ms: float = 1000.0
+    slower: float = 5.0
+
+
 class CheckSeen(msgspec.Struct, frozen=True):
     """A preflight check as it was answered when the plan was made; ``told``: its findings, in words."""
 
@@ -85,7 +102,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ``cluster`` is the UID of kube-system. ``checks``: preflight's answers when it was made; ``skipped`` those
     left out. ``window``: as ``window.Window`` reads it, empty for always. ``evict``: what is done with the
     pods of a node before its turn. ``managers``: who else would undo what is done, and was told not to.
-    ``hash`` is over everything else but ``rehearsal``, which names the hash it belongs to.
+    ``measure``: what is looked at beside readiness; ``unmeasured``: why that is not all there is. ``hash`` is
+    over everything else but ``rehearsal``, which names the hash it belongs to.
     """
 
     schema: int = SCHEMA
@@ -106,6 +124,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     chart: ChartPlan | None = None
     managers: tuple[str, ...] = ()
     rehearsal: Rehearsal | None = None
+    measure: Measure | None = None
+    unmeasured: str = ""
     hash: str = ""
 
     @property

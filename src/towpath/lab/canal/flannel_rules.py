@@ -1,5 +1,6 @@
 """flanneld v0.26.4's rules for one family, in iptables' words and in nftables'. Pure."""
 
+MASQUERADING = 6  # rules of FLANNEL-POSTRTG
 _MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 _COMMENT = '-m comment --comment "flanneld masq"'
 _FORWARD = '-m comment --comment "flanneld forward"'

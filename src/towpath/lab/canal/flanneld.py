@@ -75,10 +75,13 @@ def own_mac(annotation: str) -> str:
 
 
 class Flanneld:
-    """One node's. ``backend`` how its rules are made."""
+    """One node's. ``backend`` how its rules are made; ``rewrites``: every five seconds, as 0.24.3 does
+    (flannel#1913)."""
 
-    def __init__(self, node: str, conf: dict[str, Any], backend: rules.Backend) -> None:
-        self._node, self._backend = node, backend
+    def __init__(
+        self, node: str, conf: dict[str, Any], backend: rules.Backend, *, rewrites: bool = False
+    ) -> None:
+        self._node, self._backend, self._rewrites = node, backend, rewrites
         self._networks = {4: conf["Network"]} if conf.get("EnableIPv4", True) else {}
         if conf.get("EnableIPv6"):
             self._networks[6] = conf["IPv6Network"]
@@ -119,7 +122,8 @@ class Flanneld:
         if time.monotonic() - self._ruled > _RESYNC_SECONDS:
             self._ruled = time.monotonic()
             for family, network in self._networks.items():
-                rules.flannel(self._backend, family, network, self._subnets[family])
+                if self._rewrites or not rules.has_flannel(self._backend, family):
+                    rules.flannel(self._backend, family, network, self._subnets[family])
 
     async def _register(self, client: Client, own: Raw) -> None:
         notes = own["metadata"].get("annotations") or {}
@@ -221,7 +225,7 @@ async def _main(given: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     conf = json.loads(given.net_conf if given.net_conf.startswith("{") else Path(given.net_conf).read_text())
     async with Client(config.load(given.kubeconfig), user_agent="flanneld") as client:
-        await Flanneld(given.node, conf, given.backend).run(client, stop)
+        await Flanneld(given.node, conf, given.backend, rewrites=given.rewrites).run(client, stop)
 
 
 def main() -> None:
@@ -230,4 +234,5 @@ def main() -> None:
     for name in ("--node", "--net-conf", "--kubeconfig"):
         parser.add_argument(name, required=True)
     parser.add_argument("--backend", choices=("nft", "legacy", "nftables"), default="nft")
+    parser.add_argument("--rewrites", action="store_true")
     asyncio.run(_main(parser.parse_args()))

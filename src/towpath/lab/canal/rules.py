@@ -54,6 +54,15 @@ def flannel(backend: Backend, family: int, network: str, subnet: str, *, forward
         _ensure(program, table, chain, rule, "-A")
 
 
+def has_flannel(backend: Backend, family: int) -> bool:
+    """Whether all of flanneld's rules are there: it looks every five seconds, and writes what is missing."""
+    if backend == "nftables":
+        ip, name = ("ip", "flannel-ipv4") if family == 4 else ("ip6", "flannel-ipv6")
+        return _run(["nft", "list", "table", ip, name], "", check=False) == 0
+    saved = _output([f"{_program(backend, family)}-save"])
+    return saved.count("-A FLANNEL-POSTRTG ") == flannel_rules.MASQUERADING and "-j FLANNEL-POSTRTG" in saved
+
+
 def remove_flannel(backend: Backend, family: int) -> None:
     """What flanneld up to 0.26 does a second after SIGTERM (flannel#2237). FLANNEL-FWD stays: it looks for it
     in the wrong table.
