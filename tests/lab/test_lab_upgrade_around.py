@@ -262,3 +262,37 @@ def test_several_clusters_at_once(lab: LabClient, tmp_path: Path) -> None:
     )
     told = json.loads(done.stdout)
     assert done.returncode == 7 and "error" in told["nowhere"] and "rollout" in told["again"]
+
+
+def test_watched_afterwards(upgrade: Upgrade, kubectl: Kubectl, tmp_path: Path) -> None:
+    """Against the baseline: nothing is worse, then a kind has vanished."""
+    kubectl("apply", "-f", "-", stdin=json.dumps(vanishing()))
+    kubectl("wait", "--for=condition=Established", "crd/vanishings.crd.projectcalico.org")
+    baseline = str(tmp_path / "before.json")
+    try:
+        quiet = ("--probe-seconds", "0", "--every", "1s")
+        code, told = upgrade.run("watch", "--save", baseline, *quiet)
+        assert (code, "pods of the network ready" in told) == (0, True), told
+        code, told = upgrade.run("watch", "--for", "1s", "--baseline", baseline, *quiet)
+        assert (code, "nothing is worse" in told) == (0, True), told
+    finally:
+        kubectl("delete", "crd", "vanishings.crd.projectcalico.org")
+    eventually(lambda: "vanishings" not in kubectl("get", "crd", "-o", "name"))
+    code, told = upgrade.run("watch", "--for", "1s", "--baseline", baseline, *quiet)
+    assert (code, "TP7609 vanishings.crd.projectcalico.org" in told) == (3, True), told
+    code, told = upgrade.run("watch", "--for", "1s", "--baseline", str(upgrade.file))
+    assert code == 2, told
+
+
+def vanishing() -> dict[str, Any]:
+    """A kind of Calico's, as rke2#10168 lost it two days after an upgrade."""
+    made = helm.definition()
+    names = {
+        "kind": "Vanishing",
+        "listKind": "VanishingList",
+        "plural": "vanishings",
+        "singular": "vanishing",
+    }
+    made["metadata"]["name"] = "vanishings.crd.projectcalico.org"
+    made["spec"] |= {"group": "crd.projectcalico.org", "names": names}
+    return made

@@ -23,6 +23,7 @@ from towpath.cli.upgrade_plan import misfit_text, plan, read_plan
 from towpath.cli.upgrade_rehearse import rehearse
 from towpath.cli.upgrade_report import gather, report
 from towpath.cli.upgrade_report import write as write_report
+from towpath.cli.upgrade_watch import watch
 from towpath.kube.client import Client
 from towpath.upgrade.actions import Note, Wait
 from towpath.upgrade.announce import announce
@@ -334,6 +335,7 @@ def _screen(now: dict[str, Any]) -> str:
 
 command.add_command(plan)
 command.add_command(rehearse)
+command.add_command(watch)
 command.add_command(freeze)
 command.add_command(unfreeze)
 command.add_command(plans)

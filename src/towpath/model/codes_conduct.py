@@ -45,5 +45,49 @@ CONDUCT: dict[str, Code] = {
         "Probes cannot run",
         "Their pods do not become ready, or nothing they ask is answered even before anything was done.",
         "Look at the pods in the namespaces towpath-probe-…; a plan with --no-probes does without them.",
+    "TP7601": Code(
+        "A container of the pod network was started again after the upgrade",
+        "It ended by itself, was killed for its memory, or did not answer its liveness probe.",
+        "Read its log before the restart: kubectl logs -p.",
+    ),
+    "TP7602": Code(
+        "A node has no network pod that is ready",
+        "After the upgrade it was, at the last look it is not.",
+        "kubectl describe the pod; look at the node.",
+    ),
+    "TP7603": Code(
+        "A log says what is known to mean trouble",
+        "The line matches one of the catalogue's patterns; the message tells what it means.",
+        "Do what the message says; `towpath upgrade rollback` if it concerns all nodes.",
+    ),
+    "TP7604": Code(
+        "Traffic is lost after the upgrade",
+        "Probes got no answer although nothing is being done.",
+        "`towpath probe --html` shows where and when.",
+    ),
+    "TP7605": Code(
+        "A denied question was answered after the upgrade",
+        "A port that a NetworkPolicy closes was open: policies are not enforced on some node.",
+        "`towpath policy explain` tells which rule should have denied it; roll back if it stays so.",
+    ),
+    "TP7606": Code(
+        "Answers take longer than before the upgrade",
+        "The 99.9th percentile is more than twice what it was.",
+        "See whether the nodes are busier than they were; compare with `towpath probe`.",
+    ),
+    "TP7607": Code(
+        "A network pod holds much more memory than before",
+        "It leaks, or the new version needs more.",
+        "Watch whether it grows on, and report it.",
+    ),
+    "TP7608": Code(
+        "A network pod uses much more of the processor than before",
+        "Often it writes rules anew all the time (flannel#1913).",
+        "`towpath verify` looks for rules that change; read the log.",
+    ),
+    "TP7609": Code(
+        "Custom resources of the network have vanished",
+        "A definition was deleted with all its objects, or most objects of a kind (rke2#10168).",
+        "Find out who did it; `towpath restore` brings back what the backup holds.",
     ),
 }

@@ -1,0 +1,69 @@
+"""What is worse than before is a finding, what is not is none."""
+
+import pytest
+import yaml
+from msgspec.structs import replace
+
+from towpath.upgrade.looking import _CPU, _MEMORY, load, quantity
+from towpath.upgrade.watch_job import manifests
+from towpath.upgrade.watching import PodSeen, Sample, Traffic, findings
+
+POD = PodSeen(node="n1", name="kube-system/p", ready=True, restarts=1, memory_mb=100, cpu_milli=100)
+TRAFFIC = Traffic(level="H0", sent=1000, lost=0, gap_ms=0, opened=0, p999_ms=4)
+BEFORE = Sample(at=1, pods=(POD,), objects={"ipamblocks.x": 4, "tiers.x": 1}, traffic=TRAFFIC)
+
+
+def pods(**changed: object) -> Sample:
+    return replace(BEFORE, pods=(replace(POD, **changed),))
+
+
+def traffic(**changed: object) -> Sample:
+    return replace(BEFORE, traffic=replace(TRAFFIC, **changed))
+
+
+@pytest.mark.parametrize(
+    ("now", "codes"),
+    [
+        (BEFORE, []),
+        (pods(restarts=2), ["TP7601"]),
+        (pods(name="kube-system/q", restarts=0), []),
+        (pods(ready=False, why="c crashes"), ["TP7602"]),
+        (replace(BEFORE, pods=()), ["TP7602"]),
+        (pods(lines=(("Unauthorized", "the token was not renewed"),)), ["TP7603"]),
+        (traffic(lost=3, level="H1"), ["TP7604"]),
+        (traffic(lost=3, level="unknown"), []),
+        (traffic(opened=1, level="disruptive"), ["TP7605"]),
+        (traffic(p999_ms=8), []),
+        (traffic(p999_ms=9.5), ["TP7606"]),
+        (pods(memory_mb=140), []),
+        (pods(memory_mb=151), ["TP7607"]),
+        (pods(cpu_milli=201), ["TP7608"]),
+        (replace(BEFORE, objects={"ipamblocks.x": 4}), ["TP7609"]),
+        (replace(BEFORE, objects={"ipamblocks.x": 1, "tiers.x": 1}), ["TP7609"]),
+        (replace(BEFORE, objects={"ipamblocks.x": 3, "tiers.x": 1}), []),
+        (replace(BEFORE, traffic=None), []),
+    ],
+)
+def test_what_is_worse(now: Sample, codes: list[str]) -> None:
+    assert [one.code for one in findings(BEFORE, now)] == codes
+
+
+def test_a_baseline_is_a_file() -> None:
+    import msgspec
+
+    assert load(msgspec.json.encode(BEFORE)) == BEFORE
+
+
+def test_quantities() -> None:
+    assert [quantity(text, _MEMORY) for text in ("2048Ki", "3Mi", "odd", "5Zi")] == [2.0, 3.0, 0.0, 0.0]
+    assert [quantity(text, _CPU) for text in ("2500000n", "12m", "1")] == [2.5, 12.0, 1000.0]
+
+
+def test_the_job_reads_and_does_nothing_else() -> None:
+    made = list(yaml.safe_load_all(manifests("registry/towpath:v1", 172800, 600)))
+    assert [one["kind"] for one in made] == ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"]
+    assert {verb for rule in made[1]["rules"] for verb in rule["verbs"]} == {"get", "list"}
+    pod = made[3]["spec"]["template"]["spec"]
+    assert pod["hostNetwork"] and pod["containers"][0]["command"][-6:] == [
+        "--for", "172800s", "--every", "600s", "--probe-seconds", "0",
+    ]  # fmt: skip
