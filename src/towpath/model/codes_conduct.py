@@ -45,6 +45,7 @@ CONDUCT: dict[str, Code] = {
         "Probes cannot run",
         "Their pods do not become ready, or nothing they ask is answered even before anything was done.",
         "Look at the pods in the namespaces towpath-probe-…; a plan with --no-probes does without them.",
+    ),
     "TP7601": Code(
         "A container of the pod network was started again after the upgrade",
         "It ended by itself, was killed for its memory, or did not answer its liveness probe.",
