@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # How long an example takes is the machine's affair, and no verdict on what is tested.
-settings.register_profile("towpath", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_IGNORED = (HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile("towpath", deadline=None, suppress_health_check=_IGNORED)
 settings.load_profile("towpath")
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
