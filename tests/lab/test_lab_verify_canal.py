@@ -63,9 +63,10 @@ def test_one_stale_node_is_enough(lab: LabClient, kubectl: Kubectl) -> None:
         in told
     )
     assert "on n1" not in told and "on n2" not in told
+    assert verify(lab, "--expect", OLD, "--read-nodes", "--churn", "0.2")[0] == 3
 
     roll(kubectl, pods["n3"])
-    code, told = verify(lab, "--expect", NEW)
+    code, told = verify(lab, "--expect", NEW, "--read-nodes", "--churn", "0.2")
     assert code == 0, told
 
 

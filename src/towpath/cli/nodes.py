@@ -7,14 +7,18 @@ from typing import Any, NamedTuple, TypeVar, cast
 import click
 import msgspec
 
+from towpath.cli.beside import lab_of
 from towpath.cli.cluster import ClusterOptions
 from towpath.cli.exit import PRECONDITION, CliError
 from towpath.cli.output import progress
-from towpath.cli.verify import lab_of
-from towpath.inventory.cluster import Inventory
+from towpath.inventory.cluster import Inventory, node_state
+from towpath.inventory.components import node_facts
 from towpath.kube.client import Client
+from towpath.kube.kinds import NODES
+from towpath.model.finding import Finding
+from towpath.preflight.kernel_checks import of_nodes
 from towpath.probe.cluster import ProbeFailed, image_for
-from towpath.upgrade.node_reading import Reading, with_reports
+from towpath.upgrade.node_reading import Reading, read_nodes, with_reports
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,6 +83,20 @@ async def read(client: Client, found: Inventory, options: ClusterOptions, nodes:
             raise
         return _unread(found, str(nothing))
     return await with_reports(client, found, reading, progress)
+
+
+async def look_at_nodes(
+    client: Client, options: ClusterOptions, nodes: NodeOptions
+) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """What is wrong on the nodes themselves, and what cannot be told."""
+    raws = (await client.list(NODES.raw())).items
+    reading = await reading_for(client, options, nodes)
+    answers = await read_nodes(client, [raw["metadata"]["name"] for raw in raws], reading, progress)
+    states = []
+    for raw in raws:
+        state, answer = node_state(raw, node_facts(raw), 0), answers[raw["metadata"]["name"]]
+        states.append(msgspec.structs.replace(state, report=answer.report, unread=answer.why))
+    return of_nodes(states)
 
 
 def _unread(found: Inventory, why: str) -> Inventory:

@@ -15,10 +15,10 @@ from typing import Any
 import click
 import msgspec
 
+from towpath.cli.beside import lab_of
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE, INTERRUPTED, PRECONDITION, USAGE, CliError
 from towpath.cli.output import progress, progress_done
-from towpath.cli.verify import lab_of
 from towpath.kube.client import Client
 from towpath.probe import cluster
 from towpath.probe.cluster import ProbeFailed

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import click
 
+from towpath.cli.beside import lab_of
 from towpath.cli.cluster import ClusterOptions
 from towpath.cli.exit import USAGE, CliError
 from towpath.cli.nodes import NodeOptions, reading_for
-from towpath.cli.verify import lab_of
 from towpath.inventory.components import Component
 from towpath.kube.client import Client
 from towpath.lab.outside import OutsideHost

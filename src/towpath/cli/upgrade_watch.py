@@ -11,12 +11,12 @@ import click
 import msgspec
 
 from towpath.catalogue import load as catalogues
+from towpath.cli.beside import lab_of
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, USAGE, CliError
 from towpath.cli.output import mark, progress_done
 from towpath.cli.probe import Options as ProbeOptions
 from towpath.cli.probe import measure
-from towpath.cli.verify import lab_of
 from towpath.kube.client import Client
 from towpath.kube.errors import Malformed, Unreachable
 from towpath.model.finding import Finding

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,17 +10,18 @@ import msgspec
 from towpath.api.core import Node, Pod
 from towpath.api.report import VERIFY, agent_report
 from towpath.cli import policy_live, verify_rollout
+from towpath.cli.beside import lab_of
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE, CliError
+from towpath.cli.nodes import NodeOptions, look_at_nodes, node_options
 from towpath.cli.output import emit, mark, output_option, progress, progress_done, table
 from towpath.cli.several import contexts_option
-from towpath.kube import config
 from towpath.kube.client import Client
 from towpath.kube.kinds import NODES, PODS
 from towpath.lab import matrix
 from towpath.lab.client import LabClient
 from towpath.lab.matrix_policy import by_policy
-from towpath.lab.rundir import CONTROL, LabError
+from towpath.lab.rundir import LabError
 from towpath.policy.ir import World
 from towpath.policy.world import assemble
 
@@ -62,12 +62,6 @@ async def compare_kernels(client: Client) -> list[NodeVerdict]:
     progress_done()
     names = sorted(node.metadata.name for node in nodes)
     return [verdicts.get(name) or NodeVerdict(name, "silent") for name in names]
-
-
-def lab_of(kubeconfig: str, context: str) -> LabClient | None:
-    """The lab this kubeconfig belongs to: its control socket lies beside it."""
-    source = Path(config.load(kubeconfig, context).source.split(",")[0])
-    return LabClient(source.parent.name) if (source.parent / CONTROL).exists() else None
 
 
 def reach(lab: LabClient, nodes: list[Node], pods: list[Pod], world: World) -> tuple[matrix.Verdict, ...]:
@@ -163,39 +157,48 @@ def as_data(kernels: list[NodeVerdict], verdicts: tuple[matrix.Verdict, ...] | N
 
 @click.command()
 @contexts_option
+@node_options(default=False)
 @cluster_options
 @click.option(
     "--expect", default="", metavar="RELEASE", help="Every node must run this RKE2 release's images."
 )
 @output_option
 @click.pass_context
-def command(ctx: click.Context, kubeconfig: str, context: str, expect: str, output: str) -> None:
+def command(
+    ctx: click.Context, nodes: NodeOptions, kubeconfig: str, context: str, expect: str, output: str
+) -> None:
     """What runs on every node, the kernel against desired state, who reaches whom.
 
     On any cluster: the network's DaemonSets, and the images that run, not those that merely lie there. Where
     Towpath's agents run, they compare their kernels as well; in a lab, every pair of pods is tried, and what
     policies deny must not get through.
 
-    Exit code 3 when something differs or cannot be reached, 6 when an agent gave no answer.
+    With --read-nodes a short-lived pod on every node reads its rules, tunnels, leases, programs and sysctls,
+    and looks for --churn seconds whether the rules are rewritten: on Canal as on Towpath.
+
+    Exit code 3 when something differs or cannot be reached, 6 when an agent gave no answer
+    or a node cannot be read.
     """
 
     async def gather(
         client: Client,
     ) -> tuple[verify_rollout.Rollout, list[NodeVerdict], list[Node], list[Pod], World]:
         rollout = await verify_rollout.gather(client, expect)
+        if nodes.wanted:
+            rollout = rollout.with_findings(*await look_at_nodes(client, options, nodes))
         kernels = await compare_kernels(client) if rollout.has_agents else []
-        nodes, pods = (await client.list(NODES)).items, (await client.list(PODS)).items
+        those, pods = (await client.list(NODES)).items, (await client.list(PODS)).items
         world = assemble((await policy_live.gather(client))[0]).world if lab else World()
-        return rollout, kernels, nodes, pods, world
+        return rollout, kernels, those, pods, world
 
-    lab = lab_of(kubeconfig, context)
-    rollout, kernels, nodes, pods, world = ClusterOptions(kubeconfig, context).run(gather)
-    verdicts = reach(lab, nodes, pods, world) if lab else None
+    lab, options = lab_of(kubeconfig, context), ClusterOptions(kubeconfig, context)
+    rollout, kernels, those, pods, world = options.run(gather)
+    verdicts = reach(lab, those, pods, world) if lab else None
     data = {"rollout": verify_rollout.as_data(rollout), **as_data(kernels, verdicts)}
     emit(data, output, lambda: f"{verify_rollout.screen(rollout)}\n\n{screen(kernels, verdicts)}")
     if any(k.state == "differs" for k in kernels) or any(v.why for v in verdicts or ()):
         ctx.exit(FINDING)
     if any(finding.severity == "error" for finding in rollout.findings):
         ctx.exit(FINDING)
-    if not rollout.parts or any(k.state == "silent" for k in kernels):
+    if not rollout.parts or rollout.untold or any(k.state == "silent" for k in kernels):
         ctx.exit(INCONCLUSIVE)

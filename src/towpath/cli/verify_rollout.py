@@ -24,6 +24,11 @@ class Rollout(NamedTuple):
     parts: tuple[Component, ...]
     nodes: tuple[NodeFacts, ...]
     findings: tuple[Finding, ...]
+    untold: tuple[str, ...] = ()
+
+    def with_findings(self, more: tuple[Finding, ...], untold: tuple[str, ...]) -> "Rollout":
+        """What was found on the nodes beside it."""
+        return self._replace(findings=(*self.findings, *more), untold=(*self.untold, *untold))
 
     @property
     def has_agents(self) -> bool:
@@ -79,6 +84,7 @@ def screen(found: Rollout) -> str:
     ]
     lines.append(table(["NODE", "KUBELET", *(name.upper() for name in names)], body))
     lines += [f"{mark('✗', 'error')} {finding}" for finding in found.findings]
+    lines += [f"{mark('?', 'warning')} cannot tell: {why}" for why in found.untold]
     return "\n".join(lines)
 
 
@@ -119,6 +125,7 @@ def as_data(found: Rollout) -> dict[str, Any]:
             for node in found.nodes
         ],
         "findings": [msgspec.to_builtins(finding) for finding in found.findings],
+        "untold": list(found.untold),
     }
 
 

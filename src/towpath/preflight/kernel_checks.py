@@ -25,6 +25,19 @@ def read_nodes(nodes: Sequence[NodeState]) -> Sequence[NodeState]:
     return nodes
 
 
+def of_nodes(nodes: Sequence[NodeState]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """All that is wrong with nodes that were looked at, and what cannot be told."""
+    found: list[Finding] = []
+    untold = [f"{node.facts.name}: {node.unread or 'not read'}" for node in nodes if node.report is None]
+    for node in nodes:
+        for judge in (*(judge for _, _, judge in JUDGES), leases):
+            try:
+                found += judge(node, node.report) if node.report is not None else ()
+            except Untold as why:
+                untold.append(str(why))
+    return (*found, *tunnel_judges.ends(nodes), *tunnel_judges.shape(nodes)), tuple(untold)
+
+
 def _each(judge: Judge) -> Callable[[Situation], Iterator[Finding]]:
     def run(at: Situation) -> Iterator[Finding]:
         for node in read_nodes(at.inventory.nodes):

@@ -1,0 +1,13 @@
+"""The lab that a kubeconfig belongs to, if it is one's."""
+
+from pathlib import Path
+
+from towpath.kube import config
+from towpath.lab.client import LabClient
+from towpath.lab.rundir import CONTROL
+
+
+def lab_of(kubeconfig: str, context: str) -> LabClient | None:
+    """The lab this kubeconfig belongs to: its control socket lies beside it."""
+    source = Path(config.load(kubeconfig, context).source.split(",")[0])
+    return LabClient(source.parent.name) if (source.parent / CONTROL).exists() else None
