@@ -82,7 +82,7 @@ async def connect(path: Path) -> socket.socket:
 async def read_all(sock: socket.socket) -> bytes:
     data = b""
     try:
-        while part := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1 << 16), 5):
+        while part := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1 << 16), 60):
             data += part
     except ConnectionResetError:
         pass  # the server closed before it had read everything
