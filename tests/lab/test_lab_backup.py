@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from lab_objects import TOWPATH, Kubectl, eventually, get
+from msgspec.structs import replace
 
+from towpath.backup.archive import pack, unpack
 from towpath.lab.client import LabClient
 
 pytestmark = pytest.mark.lab
@@ -102,16 +104,32 @@ def test_parts_and_other_clusters(lab: LabClient, kubectl: Kubectl, tmp_path: Pa
     assert not get(kubectl, PLURAL)["items"]
 
     stranger = tmp_path / "stranger.tgz"
-    from msgspec.structs import replace
-
-    from towpath.backup.archive import pack, unpack
-
     known = unpack(file.read_bytes())
     stranger.write_bytes(pack(replace(known, manifest=replace(known.manifest, cluster="another"))))
     code, told = towpath(lab, "restore", str(stranger))
     assert (code, "is not of this cluster" in told) == (7, True), told
     assert towpath(lab, "restore", str(stranger), "--other-cluster")[0] == 0
     eventually(lambda: get(kubectl, PLURAL)["items"])
+
+
+def test_what_nodes_hold_is_kept_and_never_brought_back(
+    lab: LabClient, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    file = tmp_path / "nodes.tgz"
+    code, told = towpath(lab, "backup", str(file), "--read-nodes")
+    assert code == 0, told
+    states = {
+        one.object["metadata"]["name"]: one.object["report"]["kept"]
+        for one in unpack(file.read_bytes()).objects
+        if one.entry.section == "node-state"
+    }
+    assert set(states) == {node["metadata"]["name"] for node in get(kubectl, "nodes")["items"]}
+    for kept in states.values():
+        assert "table inet towpath" in kept["nft"]
+        assert any("flannel.1" in route for route in kept["routes"])
+        assert kept["fdb"]
+    code, told = towpath(lab, "restore", str(file), "--only", "node-state")
+    assert (code, "nothing in the archive is 'node-state'" in told) == (2, True), told
 
 
 def test_a_full_disk_leaves_no_half_archive(lab: LabClient) -> None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from towpath.backup.archive import Saved
 from towpath.backup.objects import clean, difference, name_of
-from towpath.backup.sections import FOR_TWINS
+from towpath.backup.sections import NEVER_BACK
 
 Raw = dict[str, Any]
 Key = tuple[str, str, str, str]  # group, plural, namespace, name
@@ -62,7 +62,7 @@ def chosen(saved: Iterable[Saved], only: tuple[str, ...], namespace: str) -> lis
 
     ``namespace`` empty: of all. Raises ValueError naming what matches nothing.
     """
-    everything = [one for one in saved if one.entry.section != FOR_TWINS]
+    everything = [one for one in saved if one.entry.section not in NEVER_BACK]
     by_choice = {choice: [one for one in everything if _matches(one, choice)] for choice in only}
     for choice, matching in by_choice.items():
         if not matching:

@@ -1,7 +1,7 @@
 """Reads from the API server what an archive holds, and says what moved meanwhile."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -10,7 +10,8 @@ import msgspec
 from towpath import __version__
 from towpath.backup.archive import SCHEMA, Archive, Entry, Manifest, Saved, entry
 from towpath.backup.objects import clean, name_of
-from towpath.backup.sections import FOR_TWINS, GROUPS, belongs, section
+from towpath.backup.sections import FOR_TWINS, GROUPS, NODE_STATE, belongs, section
+from towpath.inventory.node_report import NodeReport
 from towpath.kube.client import Client
 from towpath.kube.discovery import listable
 from towpath.kube.errors import Forbidden, NotFound
@@ -73,9 +74,12 @@ async def read(client: Client, progress: Progress) -> Read:
 
 
 async def save(
-    client: Client, progress: Progress, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    client: Client,
+    progress: Progress,
+    nodes: Mapping[str, NodeReport] | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Archive:
-    """The archive of a cluster.
+    """The archive of a cluster, with what its ``nodes`` hold if they were looked at.
 
     The API has no transaction over several kinds: each list is of one moment, the lists are not. So all is
     read twice, and what differs between the two is named in ``moved``; what counts is the second.
@@ -94,6 +98,7 @@ async def save(
         for kind, raws in second.lists.items()
         for raw in raws
     ]
+    objects += [node_state(node, report) for node, report in (nodes or {}).items()]
     manifest = Manifest(
         schema=SCHEMA,
         towpath=__version__,
@@ -105,6 +110,12 @@ async def save(
         left_out=second.left_out,
     )
     return Archive(manifest, tuple(sorted(objects, key=lambda one: one.entry.path)))
+
+
+def node_state(node: str, report: NodeReport) -> Saved:
+    """What a node held, as a document of the archive."""
+    raw: Raw = {"kind": "NodeReport", "metadata": {"name": node}, "report": msgspec.to_builtins(report)}
+    return entry(NODE_STATE, "", "", "nodereports", raw, namespaced=False)
 
 
 def _entries(objects: list[Saved]) -> tuple[Entry, ...]:

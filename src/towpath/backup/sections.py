@@ -16,8 +16,11 @@ SECTIONS = {
     "namespaces": "namespaces, with the labels that policies select by",
     "nodes": "annotations and pod CIDRs of nodes",
     "pods": "pods with their labels, ports, nodes and addresses, for twins",
+    "node-state": "what every node held: rules, routes, tunnels, leases, configurations, versions",
 }
-FOR_TWINS = "pods"  # never written back: who owns a pod makes it anew
+FOR_TWINS, NODE_STATE = "pods", "node-state"
+# Who owns a pod makes it anew; what a node holds is made of what it is told.
+NEVER_BACK = frozenset({FOR_TWINS, NODE_STATE})
 # What comes back unless something else is asked for. Addresses that were given out since would be
 # given out again if blocks came back; nodes and namespaces belong to the cluster.
 BY_DEFAULT = ("definitions", "policies", "networks")

@@ -11,28 +11,42 @@ from towpath.backup.saving import save
 from towpath.backup.sections import SECTIONS
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, CliError
+from towpath.cli.nodes import NodeOptions, node_options, reports_of
 from towpath.cli.output import mark, progress, progress_done, table
+from towpath.kube.client import Client
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
+@node_options(default=False, churn=0.0)
 @cluster_options
 @click.pass_context
-def command(ctx: click.Context, file: Path, force: bool, kubeconfig: str, context: str) -> None:
+def command(
+    ctx: click.Context, file: Path, force: bool, nodes: NodeOptions, kubeconfig: str, context: str
+) -> None:
     """Save what the pod network was told (policies, networks, charts, settings) in the archive FILE.
 
+    With --read-nodes also what every node holds: rules, routes, tunnels, leases, configurations, versions.
     Kubernetes has no snapshot over several kinds: everything is read twice, and what changed between the two
-    is named. Exit code 3 when a kind could not be read.
+    is named. Exit code 3 when a kind, or a node, could not be read.
     """
     if file.exists() and not force:
         raise CliError(f"{file} is there already; name another file, or use --force")
-    archive = ClusterOptions(kubeconfig, context).run(lambda client: save(client, progress))
+    options = ClusterOptions(kubeconfig, context)
+
+    async def work(client: Client) -> tuple[Archive, dict[str, str]]:
+        reports, unread = await reports_of(client, options, nodes) if nodes.wanted else ({}, {})
+        return await save(client, progress, reports), unread
+
+    archive, unread = options.run(work)
     progress_done()
     _write(file, pack(archive))
     click.echo(summary(archive))
+    for node, why in unread.items():
+        click.echo(f"{mark('✗', 'error')} node {node} was not looked at: {why}")
     click.echo(f"\n{len(archive.objects)} objects of {archive.manifest.server} in {file}")
-    if archive.manifest.left_out:
+    if archive.manifest.left_out or unread:
         ctx.exit(FINDING)
 
 

@@ -13,6 +13,7 @@ from towpath.cli.exit import PRECONDITION, CliError
 from towpath.cli.output import progress
 from towpath.inventory.cluster import Inventory, node_state
 from towpath.inventory.components import node_facts
+from towpath.inventory.node_report import NodeReport
 from towpath.kube.client import Client
 from towpath.kube.kinds import NODES
 from towpath.model.finding import Finding
@@ -97,6 +98,17 @@ async def look_at_nodes(
         state, answer = node_state(raw, node_facts(raw), 0), answers[raw["metadata"]["name"]]
         states.append(msgspec.structs.replace(state, report=answer.report, unread=answer.why))
     return of_nodes(states)
+
+
+async def reports_of(
+    client: Client, options: ClusterOptions, nodes: NodeOptions
+) -> tuple[dict[str, NodeReport], dict[str, str]]:
+    """What every node holds, with all that a backup wants; and which could not be read, and why."""
+    names = [node.metadata.name for node in (await client.list(NODES)).items]
+    reading = await reading_for(client, options, nodes, keep=True)
+    answers = await read_nodes(client, names, reading, progress)
+    reports = {name: answer.report for name, answer in answers.items() if answer.report is not None}
+    return reports, {name: answer.why for name, answer in answers.items() if answer.report is None}
 
 
 def _unread(found: Inventory, why: str) -> Inventory:

@@ -9,7 +9,7 @@ from towpath.backup.archive import Archive, ArchiveError, unpack
 from towpath.backup.bringing import Outcome, bring_back, planned, same_cluster
 from towpath.backup.objects import name_of
 from towpath.backup.restoring import Step, chosen
-from towpath.backup.sections import BY_DEFAULT, FOR_TWINS, SECTIONS
+from towpath.backup.sections import BY_DEFAULT, NEVER_BACK, SECTIONS
 from towpath.cli.backup import summary
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, USAGE, CliError
@@ -84,7 +84,7 @@ def _read(file: Path) -> Archive:
 
 def _there(archive: Archive, sections: Iterable[str]) -> list[str]:
     """Of some sections those that the archive has anything of."""
-    found = {one.entry.section for one in archive.objects} - {FOR_TWINS}
+    found = {one.entry.section for one in archive.objects} - NEVER_BACK
     return [name for name in sections if name in found]
 
 
