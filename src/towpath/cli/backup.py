@@ -41,7 +41,7 @@ def command(
 
     archive, unread = options.run(work)
     progress_done()
-    _write(file, pack(archive))
+    write_whole(file, pack(archive))
     click.echo(summary(archive))
     for node, why in unread.items():
         click.echo(f"{mark('✗', 'error')} node {node} was not looked at: {why}")
@@ -65,8 +65,8 @@ def summary(archive: Archive) -> str:
     return "\n".join(lines)
 
 
-def _write(file: Path, data: bytes) -> None:
-    """Whole or not at all, and readable by its owner only: configurations may hold secrets."""
+def write_whole(file: Path, data: bytes) -> None:
+    """Whole or not at all, and for its owner's eyes: configurations may hold secrets. Raises CliError."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:

@@ -21,6 +21,7 @@ VERBS = {
     "upgrade": "a new version of the pod network, node by node, with gates and a way back",
     "backup": "save what the pod network was told: policies, networks, charts, settings",
     "restore": "bring back what a backup holds, all or parts of it",
+    "sysdump": "one archive for a bug report: inventory, objects, logs and Events, secrets removed",
     "probe": "what the pod network loses while something is done to it, on any cluster",
     "policy": "what policies allow and why, what is wrong with them, what a change would change",
     "explain": "what a finding's code means and what to do",
