@@ -23,8 +23,13 @@ N1, N2 = "172.16.0.1", "172.16.0.2"
 
 @st.composite
 def routed_worlds(draw: st.DrawFn) -> World:
-    """``hosted_worlds`` with pods on nodes, whose host endpoints stand somewhere."""
+    """``hosted_worlds`` with pods on nodes, whose host endpoints stand somewhere.
+
+    No pod has another's address, or a node's: which of the two a packet is from, nobody could tell.
+    """
     drawn = draw(hosted_worlds())
+    taken = {a for one in drawn.endpoints if one.labels[KIND] == "pod" for a in one.addresses}
+    left = set(taken)
     interfaces = {"HostEndpoint/a": st.sampled_from(("eth0", "", "eth0")), "HostEndpoint/b": st.just("*")}
     endpoints: list[Endpoint] = []
     for one in drawn.endpoints:
@@ -36,6 +41,9 @@ def routed_worlds(draw: st.DrawFn) -> World:
             one = replace(one, node=draw(NODES))
         elif one.labels[KIND] == "node":
             one = replace(one, name=f"Node/{draw(NODES)}{'' if not endpoints else len(endpoints)}")
+        free = left if one.labels[KIND] == "pod" else {*one.addresses} - taken
+        one = replace(one, addresses=tuple(a for a in one.addresses if a in free))
+        left.difference_update(one.addresses)
         endpoints.append(one)
     safe = Failsafes(inbound=(Failsafe(TCP, 22), Failsafe(TCP, 80, nets("10.0.0.0/30"))), outbound=())
     return replace(drawn, endpoints=tuple(endpoints), failsafes=draw(st.sampled_from((Failsafes(), safe))))

@@ -19,10 +19,10 @@ from installed import Installed
 
 from towpath.probe.objects import LABEL
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 TOWPATH = (sys.executable, "-m", "towpath")
-# A machine too busy to measure on says so ("unknown"), and is asked again.
+# On a machine too busy to measure on ("unknown") what seems lost may be late: it is looked at again.
 _ATTEMPTS = 3
 ROLLED = """
 set -e
@@ -47,7 +47,7 @@ def test_agents_are_restarted_and_change_version_and_nothing_is_lost(cluster: In
             rolled.mkdir()
             result = probed(cluster, Path(folder), FOLDER=str(rolled), OLDER=older.reference)
             agents = [json.loads((rolled / f"{number}.json").read_text())["items"] for number in range(3)]
-        if result["judgement"]["level"] != "unknown":
+        if result["judgement"]["level"] != "unknown" or not result["total"]["lost"]:
             break
 
     nodes = len(cluster.real.machines)
