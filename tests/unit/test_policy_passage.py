@@ -1,6 +1,6 @@
 """What a node forwards, and its host endpoints' say in it: oracle, matrix and explanation agree."""
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +14,7 @@ from towpath.policy.ir import KIND, TCP, Direction, Endpoint, Peer, Policy, Rule
 from towpath.policy.matrix import diff, matrix
 from towpath.policy.selector import equal
 
+Address = IPv4Address | IPv6Address
 EVERY_ADDRESS = tuple(map(ip_address, (*ADDRESSES, *OUTSIDE)))
 NODES = st.sampled_from(("n1", "n1", "n2", ""))
 ALLOW, DENY = Rule(action="allow", path="spec.ingress[0]"), Rule(action="deny", path="spec.ingress[0]")
@@ -25,11 +26,10 @@ N1, N2 = "172.16.0.1", "172.16.0.2"
 def routed_worlds(draw: st.DrawFn) -> World:
     """``hosted_worlds`` with pods on nodes, whose host endpoints stand somewhere.
 
-    No pod has another's address, or a node's: which of the two a packet is from, nobody could tell.
+    An address is one pod's or one node's: which of two a packet is from, nobody could tell.
     """
     drawn = draw(hosted_worlds())
-    taken = {a for one in drawn.endpoints if one.labels[KIND] == "pod" for a in one.addresses}
-    left = set(taken)
+    owners: dict[Address, str] = {}
     interfaces = {"HostEndpoint/a": st.sampled_from(("eth0", "", "eth0")), "HostEndpoint/b": st.just("*")}
     endpoints: list[Endpoint] = []
     for one in drawn.endpoints:
@@ -41,10 +41,9 @@ def routed_worlds(draw: st.DrawFn) -> World:
             one = replace(one, node=draw(NODES))
         elif one.labels[KIND] == "node":
             one = replace(one, name=f"Node/{draw(NODES)}{'' if not endpoints else len(endpoints)}")
-        free = left if one.labels[KIND] == "pod" else {*one.addresses} - taken
-        one = replace(one, addresses=tuple(a for a in one.addresses if a in free))
-        left.difference_update(one.addresses)
-        endpoints.append(one)
+        owner = one.name if one.labels[KIND] == "pod" else one.node or one.name.removeprefix("Node/")
+        own = tuple(a for a in one.addresses if owners.setdefault(a, owner) == owner)
+        endpoints.append(replace(one, addresses=own))
     safe = Failsafes(inbound=(Failsafe(TCP, 22), Failsafe(TCP, 80, nets("10.0.0.0/30"))), outbound=())
     return replace(drawn, endpoints=tuple(endpoints), failsafes=draw(st.sampled_from((Failsafes(), safe))))
 
