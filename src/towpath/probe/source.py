@@ -1,6 +1,7 @@
 """Where a prober's lines come from: a pod's log, or (in a lab) a process in a namespace."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from towpath.kube.errors import ApiError, NotFound
 from towpath.kube.kinds import PODS
 from towpath.probe.plan import Plan
 
-_AGAIN = 0.3
+_AGAIN, _SILENT = 0.3, 15.0
 _FINISHED = ("Succeeded", "Failed")
 
 
@@ -46,8 +47,9 @@ class Outside(Protocol):
 class PodLog:
     """A prober in a pod, read through the API (``pods/log?follow``).
 
-    A stream that breaks (the API server restarts) is opened again from the log's beginning: what comes twice
-    is recognised by its slot numbers.
+    A stream that breaks (the API server restarts), or in which nothing comes though a prober always has
+    something to say (kubelets miss the first line of a log they begin to follow too early), is opened again
+    from the log's beginning: what comes twice is recognised by its slot numbers.
     """
 
     def __init__(self, client: Client, namespace: str, pod: str) -> None:
@@ -60,17 +62,23 @@ class PodLog:
         while True:
             rest = b""
             try:
-                async for piece in self._client.stream(self._path, query={"follow": "true"}):
-                    *complete, rest = (rest + piece).split(b"\n")
-                    for line in complete:
-                        yield line
-                        if b'"is":"ended"' in line:
-                            return
+                stream = self._client.stream(self._path, query={"follow": "true"})
+                async with contextlib.aclosing(stream) as pieces:
+                    while True:
+                        async with asyncio.timeout(_SILENT):
+                            piece = await anext(pieces, b"")
+                        if not piece:
+                            break
+                        *complete, rest = (rest + piece).split(b"\n")
+                        for line in complete:
+                            yield line
+                            if b'"is":"ended"' in line:
+                                return
                 if (await self._client.get(PODS, self.name, self._namespace)).status.phase in _FINISHED:
                     return
             except NotFound:
                 return
-            except ApiError:
+            except (ApiError, TimeoutError):
                 pass  # not started yet, or the API server is away
             await asyncio.sleep(_AGAIN)
 

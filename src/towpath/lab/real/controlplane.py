@@ -80,6 +80,12 @@ class ControlPlane:
         """Stop the API server (without ``grace`` it is killed); connections are refused from then on."""
         self._api.stop(grace)
 
+    def restart_controllers(self) -> None:
+        """Begin kube-controller-manager and kube-scheduler anew."""
+        for daemon in (self._controllers, self._scheduler):
+            daemon.stop(5.0)
+        self.tend()
+
     def tend(self) -> None:
         """Start what does not run and should: all but an API server that ``stop_api`` stopped."""
         starters: list[tuple[Daemon, Callable[[], list[str]]]] = [
