@@ -10,7 +10,7 @@ import pytest
 from towpath.kernel import conntrack
 from towpath.kernel.conntrack import Conntrack
 
-MINE, OTHER, SERVICE, MINE6 = "127.0.0.7", "127.0.0.8", "127.0.0.9", "fd00:7::7"
+MINE, OTHER, SERVICE, MINE6, OTHER6 = "127.0.0.7", "127.0.0.8", "127.0.0.9", "fd00:7::7", "fd00:7::8"
 
 
 def send(source: str, target: str, family: socket.AddressFamily = socket.AF_INET) -> None:
@@ -37,16 +37,20 @@ def flows() -> Iterator[None]:
             }}
         }}"""
     subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
-    subprocess.run(["ip", "address", "replace", f"{MINE6}/128", "dev", "lo", "nodad"], check=True)
+    for address in (MINE6, OTHER6):
+        subprocess.run(["ip", "address", "replace", f"{address}/128", "dev", "lo", "nodad"], check=True)
     subprocess.run(["conntrack", "-F"], capture_output=True, check=True)
     send(MINE, OTHER)
     send(OTHER, MINE)
     send(OTHER, SERVICE)
     send(OTHER, OTHER)
     send(MINE6, "::1", socket.AF_INET6)
+    send(OTHER6, MINE6, socket.AF_INET6)
+    send(OTHER6, OTHER6, socket.AF_INET6)
     yield
     subprocess.run(["nft", "delete table inet towpath_conntrack_test"], check=True)
-    subprocess.run(["ip", "address", "delete", f"{MINE6}/128", "dev", "lo"], check=True)
+    for address in (MINE6, OTHER6):
+        subprocess.run(["ip", "address", "delete", f"{address}/128", "dev", "lo"], check=True)
 
 
 @pytest.mark.parametrize("few", [4096, 0], ids=["one walk", "a walk for each side"])
@@ -54,12 +58,13 @@ def test_flows_of_an_address_are_forgotten_and_no_others(
     flows: None, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conntrack, "FEW", few)
-    assert len(listed()) == 5
+    assert len(listed()) == 7
     table = Conntrack()
     assert table.entries() >= 5
     table.forget([ip_address(MINE), ip_address(MINE6)])
-    (left,) = listed()
+    left, left6 = listed()
     assert left.count(f"src={OTHER} dst={OTHER}") == 2
+    assert left6.count(f"src={OTHER6} dst={OTHER6}") == 2
     table.forget([ip_address(MINE)])
     table.close()
 
@@ -70,8 +75,8 @@ def test_flows_towards_a_port_of_the_node_are_forgotten_and_no_others(
 ) -> None:
     monkeypatch.setattr(conntrack, "FEW", few)
     table = Conntrack()
-    here = {ip_address(OTHER), ip_address("::1")}
-    assert table.forget_ports({(socket.IPPROTO_UDP, 9), (socket.IPPROTO_TCP, 9)}, here.__contains__) == 3
-    assert all(f"dst={MINE}" in line or f"dst={SERVICE}" in line for line in listed())
+    here = {ip_address(OTHER), ip_address("::1"), ip_address(OTHER6)}
+    assert table.forget_ports({(socket.IPPROTO_UDP, 9), (socket.IPPROTO_TCP, 9)}, here.__contains__) == 4
+    assert all(any(f"dst={to} " in line for to in (MINE, SERVICE, MINE6)) for line in listed())
     assert table.forget_ports({(socket.IPPROTO_UDP, 9)}, here.__contains__) == 0
     table.close()

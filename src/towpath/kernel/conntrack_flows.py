@@ -9,9 +9,9 @@ from socket import AF_INET, AF_INET6
 from typing import NamedTuple
 
 from towpath.desired.revocation import Flow
-from towpath.kernel.conntrack import CT_GET, NFGEN, deletion, filters
+from towpath.kernel.conntrack import CT_GET, NFGEN, deletion, entries_of
 from towpath.kernel.netlink import Message, NetlinkSocket
-from towpath.kernel.wire import address, attributes, family, unpack_head
+from towpath.kernel.wire import address, attributes, unpack_head
 from towpath.model.net import Addr
 
 _NETLINK_NETFILTER = 12
@@ -50,9 +50,8 @@ class FlowTable:
         payloads: dict[bytes, None] = {}
         if len(addresses) <= _SINGLE:
             for one in addresses:
-                for body in filters(one, ("original source", "reply source")):
-                    found = self._sock.dump(CT_GET, NFGEN.pack(family(one), 0, 0) + body)
-                    payloads.update(dict.fromkeys(found))
+                found = entries_of(self._sock, one, ("original source", "reply source"))
+                payloads.update(dict.fromkeys(found))
         else:
             packed = {one.packed for one in addresses}
             whole = self._sock.dump(CT_GET, NFGEN.pack(0, 0, 0), lambda payload: _concerns(payload, packed))
