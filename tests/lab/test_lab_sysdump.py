@@ -35,3 +35,7 @@ def test_a_sysdump_holds_what_a_report_needs(lab: LabClient, kubectl: Kubectl, t
     again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert again.returncode == 7
     assert "is there already" in again.stderr
+    command[-1] = str(tmp_path / "none" / "x.tgz")
+    nowhere = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert nowhere.returncode == 7
+    assert "there is no folder" in nowhere.stderr

@@ -1,7 +1,5 @@
 """``towpath backup FILE``."""
 
-import contextlib
-import os
 from pathlib import Path
 
 import click
@@ -9,8 +7,9 @@ import click
 from towpath.backup.archive import Archive, pack
 from towpath.backup.saving import save
 from towpath.backup.sections import SECTIONS
+from towpath.cli.archive_file import refuse_unwritable, write_whole
 from towpath.cli.cluster import ClusterOptions, cluster_options
-from towpath.cli.exit import FINDING, CliError
+from towpath.cli.exit import FINDING
 from towpath.cli.nodes import NodeOptions, node_options, reports_of
 from towpath.cli.output import mark, progress, progress_done, table
 from towpath.kube.client import Client
@@ -31,8 +30,7 @@ def command(
     Kubernetes has no snapshot over several kinds: everything is read twice, and what changed between the two
     is named. Exit code 3 when a kind, or a node, could not be read.
     """
-    if file.exists() and not force:
-        raise CliError(f"{file} is there already; name another file, or use --force")
+    refuse_unwritable(file, force=force)
     options = ClusterOptions(kubeconfig, context)
 
     async def work(client: Client) -> tuple[Archive, dict[str, str]]:
@@ -63,18 +61,3 @@ def summary(archive: Archive) -> str:
         )
     lines += [f"{mark('✗', 'error')} left out: {why}" for why in archive.manifest.left_out]
     return "\n".join(lines)
-
-
-def write_whole(file: Path, data: bytes) -> None:
-    """Whole or not at all, and for its owner's eyes: configurations may hold secrets. Raises CliError."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(file)
-    except OSError as e:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise CliError(f"{file} cannot be written: {e.strerror}") from e

@@ -7,9 +7,9 @@ import click
 
 from towpath import __version__
 from towpath.backup.saving import save
-from towpath.cli.backup import write_whole
+from towpath.cli.archive_file import refuse_unwritable, write_whole
 from towpath.cli.cluster import ClusterOptions, cluster_options
-from towpath.cli.exit import FINDING, CliError
+from towpath.cli.exit import FINDING
 from towpath.cli.nodes import NodeOptions, node_options, read
 from towpath.cli.output import mark, progress, progress_done
 from towpath.kube.client import Client
@@ -32,8 +32,7 @@ def command(
     It reads only (and sends a pod to every node that reads there, unless --no-read-nodes). Its README says
     what is in it and what could not be read; exit code 3 in that case.
     """
-    if file.exists() and not force:
-        raise CliError(f"{file} is there already; name another file, or use --force")
+    refuse_unwritable(file, force=force)
     taken = datetime.now(UTC)
     options = ClusterOptions(kubeconfig, context)
 

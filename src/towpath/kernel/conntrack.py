@@ -133,10 +133,9 @@ class Conntrack:
         ``protocol`` an IP protocol number, 0 for all. ``sides`` where the address is looked for; the kernel
         walks its whole table for each (4 ms at 262144 buckets).
         """
+        told = [(payload[:4], attributes(payload, 4)) for payload in entries_of(self._sock, addr, sides)]
         doomed = [
-            deletion(payload[:4], found)
-            for payload in entries_of(self._sock, addr, sides)
-            if (found := attributes(payload, 4)) and protocol in (0, _protocol(found[_TUPLE_ORIG]))
+            deletion(head, found) for head, found in told if protocol in (0, _protocol(found[_TUPLE_ORIG]))
         ]
         if doomed:
             self._sock.request(doomed)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from towpath.catalogue.model import Release
 from towpath.inventory.cluster import NodeState
+from towpath.inventory.node_report import NodeReport
 from towpath.model.finding import Finding
 from towpath.preflight import tunnel_judges
 from towpath.preflight.kernel_judges import JUDGES, Judge, leases
@@ -15,14 +16,15 @@ _NEW_PROBE = 2026080601  # build of the chart from which on flanneld answers for
 _BUILD = re.compile(r"-build(\d+)$")
 
 
-def read_nodes(nodes: Sequence[NodeState]) -> Sequence[NodeState]:
-    """All of them. Raises Untold when one was not looked at."""
-    without = [node for node in nodes if node.report is None]
-    if without:
+def looked_at(nodes: Sequence[NodeState]) -> list[tuple[NodeState, NodeReport]]:
+    """All of them, with their reports. Raises Untold when one was not looked at."""
+    found = [(node, node.report) for node in nodes if node.report is not None]
+    if len(found) < len(nodes):
+        without = [node for node in nodes if node.report is None]
         why = next((f": {node.unread}" for node in without if node.unread), "")
         some = ", ".join(node.facts.name for node in without[:5])
         raise Untold(f"nobody has looked at {len(without)} of {len(nodes)} nodes ({some}){why}")
-    return nodes
+    return found
 
 
 def of_nodes(nodes: Sequence[NodeState]) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
@@ -40,19 +42,17 @@ def of_nodes(nodes: Sequence[NodeState]) -> tuple[tuple[Finding, ...], tuple[str
 
 def _each(judge: Judge) -> Callable[[Situation], Iterator[Finding]]:
     def run(at: Situation) -> Iterator[Finding]:
-        for node in read_nodes(at.inventory.nodes):
-            assert node.report is not None  # noqa: S101 (read_nodes)
-            yield from judge(node, node.report)
+        for node, report in looked_at(at.inventory.nodes):
+            yield from judge(node, report)
 
     return run
 
 
 def _ports(at: Situation) -> Iterator[Finding]:
     """12: the ports that the target's programs open on the host are theirs, or nobody's."""
-    for node in read_nodes(at.inventory.nodes):
-        assert node.report is not None  # noqa: S101 (read_nodes)
+    for node, report in looked_at(at.inventory.nodes):
         for (protocol, port), whose in host_ports(at.target).items():
-            for one in node.report.listeners:
+            for one in report.listeners:
                 new = (protocol, port) == ("tcp", 8081)
                 stranger = one.program not in whose and (one.program or new)
                 if (one.protocol, one.port) == (protocol, port) and stranger:
@@ -81,11 +81,11 @@ def _leases(at: Situation) -> Iterator[Finding]:
 
 def _ends(at: Situation) -> Iterator[Finding]:
     yield from tunnels(at)
-    yield from tunnel_judges.ends(read_nodes(at.inventory.nodes))
+    yield from tunnel_judges.ends([node for node, _ in looked_at(at.inventory.nodes)])
 
 
 def _shape(at: Situation) -> Iterator[Finding]:
-    yield from tunnel_judges.shape(read_nodes(at.inventory.nodes))
+    yield from tunnel_judges.shape([node for node, _ in looked_at(at.inventory.nodes)])
 
 
 KERNEL_CHECKS = (
