@@ -78,7 +78,10 @@ async def test_a_third_node_comes_moves_and_goes_on_both_sides(mixed: World) -> 
 async def test_either_side_restarts_and_keeps_what_peers_know(mixed: World) -> None:
     notes = mixed.notes("n1"), mixed.notes("n2")
     links = mixed.n1.links()["flannel.1"], mixed.n2.links()["flannel.1"]
-    await asyncio.to_thread(mixed.n1.stop)
+    agent = mixed.n1.process
+    assert agent is not None
+    agent.terminate()  # whoever keeps it running begins it anew
+    await asyncio.to_thread(agent.wait, 20)
     mixed.n2.stop_canal()
     await asyncio.sleep(0.5)
     mixed.n2.start_canal()
