@@ -23,7 +23,7 @@ from towpath.upgrade.node_plans import frozen_arguments
 
 pytestmark = pytest.mark.lab
 
-HELM_SKIP = [word for number in (1, 2, 3, 5, 8, 26) for word in ("--skip", str(number))]
+HELM_SKIP = [word for number in (1, 2, 3, 4, 5, 8, 26) for word in ("--skip", str(number))]
 
 
 @pytest.fixture

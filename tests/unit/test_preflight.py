@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import tarfile
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,90 +13,39 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 import node_reports as reports
-from towpath.catalogue import load
-from towpath.catalogue.compare import compare
+from preflight_worlds import (
+    FROM,
+    KNOWN,
+    NOW,
+    RIGHTS,
+    TO,
+    answers,
+    changed_node,
+    codes,
+    definitions,
+    facts,
+    flannel,
+    reported,
+    sound,
+    tunnel,
+)
 from towpath.cli.main import cli
 from towpath.inventory.cluster import (
     HelmChart,
     HelmJob,
     HelmRelease,
     Inventory,
-    NodeState,
     chart_version,
     helm_chart,
     helm_job,
     helm_release,
-    node_state,
     pods_by_node,
 )
-from towpath.inventory.components import components, node_facts
 from towpath.inventory.images import Image
 from towpath.inventory.node_report import Churn, Leases, Listener
-from towpath.lab import canal
+from towpath.inventory.rights import Rule, rules_of
 from towpath.preflight.checks import PREFLIGHT
-from towpath.preflight.situation import Answer, Situation, run
-
-KNOWN = load.builtin()
-FROM, TO = "v1.32.5+rke2r1", "v1.32.6+rke2r1"
-NOW = datetime(2026, 11, 27, 9, tzinfo=UTC)
-
-
-def node(number: int, release: str = FROM) -> NodeState:
-    of = KNOWN.release(TO)
-    raw = {
-        "metadata": {
-            "name": f"n{number}",
-            "labels": {"node-role.kubernetes.io/control-plane": "true"} if number == 1 else {},
-            "annotations": {
-                "flannel.alpha.coreos.com/kube-subnet-manager": "true",
-                "flannel.alpha.coreos.com/public-ip": f"192.0.2.{number}",
-                "flannel.alpha.coreos.com/backend-data": f'{{"VNI":1,"VtepMAC":"02:00:00:00:00:0{number}"}}',
-            },
-        },
-        "spec": {"podCIDRs": [f"10.42.{number}.0/24"]},
-        "status": {
-            "conditions": [{"type": "Ready", "status": "True"}],
-            "nodeInfo": {"kubeletVersion": release},
-            "images": [
-                {"names": [f"docker.io/{canal.image(of, name)}"]} for name in set(canal.CONTAINERS.values())
-            ],
-        },
-    }
-    return replace(node_state(raw, node_facts(raw), 12), report=reports.sound(number))
-
-
-def sound() -> Inventory:
-    daemonset = canal.daemonset(KNOWN.release(FROM))
-    daemonset["metadata"] |= {"uid": "ds", "generation": 1}
-    daemonset["status"] = {
-        "observedGeneration": 1,
-        "desiredNumberScheduled": 3,
-        "updatedNumberScheduled": 3,
-        "numberReady": 3,
-    }
-    return Inventory(
-        taken="2026-11-27T09:00:00Z",
-        server=FROM,
-        cluster="uid",
-        nodes=tuple(map(node, (1, 2, 3))),
-        components=components([daemonset], []),
-        charts=(HelmChart("rke2-canal", KNOWN.release(FROM).charts["rke2-canal"], "abort", frozen=False),),
-        configs={"rke2-canal": "flannel:\n  iface: eth1\n"},
-        releases=(HelmRelease("rke2-canal", 1, "superseded"), HelmRelease("rke2-canal", 2, "deployed")),
-        jobs=(HelmJob("rke2-canal", "n1", "Succeeded"),),
-        objects={"globalnetworkpolicies.crd.projectcalico.org": 3},
-        snapshot="2026-11-27T00:00:03Z",
-    )
-
-
-def answers(inventory: Inventory, source: str = FROM, target: str = TO, *skip: int) -> dict[int, Answer]:
-    begun, to = KNOWN.release(source), KNOWN.release(target)
-    at = Situation(inventory, KNOWN, begun, to, compare(KNOWN, begun, to), NOW)
-    return {answer.check.number: answer for answer in run(PREFLIGHT, at, frozenset(skip))}
-
-
-def codes(answer: Answer) -> list[str]:
-    return [finding.code for finding in answer.findings]
+from towpath.preflight.situation import Situation, run
 
 
 def test_a_cluster_in_order_passes() -> None:
@@ -106,24 +53,20 @@ def test_a_cluster_in_order_passes() -> None:
     assert {n: codes(a) for n, a in found.items() if a.state != "ok"} == {26: ["TP7017"] * 3}
 
 
-def changed_node(number: int, change: Callable[[NodeState], NodeState]) -> Inventory:
-    base = sound()
-    return replace(base, nodes=tuple(change(n) if n.facts.name == f"n{number}" else n for n in base.nodes))
-
-
-def facts(**changes: Any) -> Callable[[NodeState], NodeState]:
-    return lambda state: replace(state, facts=replace(state.facts, **changes))
-
-
-def flannel(**changes: str) -> Callable[[NodeState], NodeState]:
-    return lambda s: replace(s, flannel={**s.flannel, **{k.replace("_", "-"): v for k, v in changes.items()}})
-
-
 @pytest.mark.parametrize(
     ("number", "inventory", "found"),
     [
         (1, changed_node(2, facts(release="v1.28.15+rke2r1")), ["TP7301"]),
         (1, changed_node(2, facts(release="v1.33.1+rke2r1")), ["TP7301"]),
+        (4, replace(sound(), rights={"DaemonSet/kube-system/rke2-canal": RIGHTS[1:]}), ["TP7340"]),
+        (4, replace(sound(), rights={"DaemonSet/kube-system/rke2-canal": ()}), ["TP7340"] * 4),
+        (
+            4,
+            replace(
+                sound(), objects={k: n for k, n in sound().objects.items() if not k.startswith("ippools")}
+            ),
+            ["TP7341"],
+        ),
         (6, replace(sound(), configs={"rke2-canal": "a: ["}), ["TP7306"]),
         (
             6,
@@ -163,20 +106,6 @@ def test_what_each_check_finds(number: int, inventory: Inventory, found: list[st
     # What a node says wrongly of its tunnel is not what it and its peers have either.
     follows = {"TP7332", "TP7333"}
     assert [code for code in codes(answers(inventory)[number]) if code not in follows] == found
-
-
-def reported(**changes: Any) -> Inventory:
-    """The second node says something else."""
-
-    def change(state: NodeState) -> NodeState:
-        assert state.report is not None
-        return replace(state, report=replace(state.report, **changes))
-
-    return changed_node(2, change)
-
-
-def tunnel(**changes: Any) -> Inventory:
-    return reported(tunnels=(replace(reports.sound(2).tunnels[0], **changes),))
 
 
 SOUND_RULES = reports.sound(2).rules
@@ -266,6 +195,57 @@ def test_checks_of_the_way() -> None:
     found = answers(with_objects, "v1.33.11+rke2r1", "v1.33.12+rke2r1")[3]
     assert [(f.code, f.object) for f in found.findings] == [("TP7015", f"CustomResourceDefinition/{dropped}")]
     assert "2 object(s)" in found.findings[0].message
+
+
+def test_new_images_on_the_definitions_and_rights_of_an_older_chart() -> None:
+    """rke2-charts#1022: Calico 3.32 where the chart of 3.31 was."""
+    old = replace(sound(), objects=definitions("v1.33.11+rke2r1"))
+    found = answers(old, "v1.33.11+rke2r1", "v1.33.12+rke2r1")[4].findings
+    assert [(one.code, one.object.partition("/")[2]) for one in found] == [
+        ("TP7341", "clusternetworkpolicies.policy.networking.k8s.io"),
+        ("TP7340", "kube-system/rke2-canal"),
+        ("TP7340", "kube-system/rke2-canal"),
+    ]
+    assert "update caliconodestatuses.crd.projectcalico.org/status" in found[-1].message
+
+
+def test_rights_that_nobody_can_tell() -> None:
+    for unknown in (replace(sound(), rights={}), replace(sound(), objects={})):
+        assert answers(unknown)[4].state == "untold"
+
+
+def test_rights_by_roles_and_their_bindings() -> None:
+    def role(name: str, **rule: list[str]) -> dict[str, Any]:
+        return {"metadata": {"name": name}, "rules": [rule]}
+
+    def binding(name: str, *subjects: dict[str, str]) -> dict[str, Any]:
+        return {"roleRef": {"name": name}, "subjects": list(subjects)}
+
+    roles = [
+        role("mine", apiGroups=[""], resources=["pods", "pods/status"], verbs=["get"]),
+        role("all", apiGroups=["*"], resources=["*"], verbs=["list"]),
+        role("others", apiGroups=[""], resources=["secrets"], verbs=["get"]),
+        role("urls", nonResourceURLs=["/healthz"], verbs=["get"]),
+    ]
+    canal = {"kind": "ServiceAccount", "namespace": "kube-system", "name": "canal"}
+    group = {"kind": "Group", "name": "system:serviceaccounts:kube-system"}
+    bindings = [
+        binding("mine", canal),
+        binding("all", group),
+        binding("urls", canal),
+        binding("others", {**canal, "namespace": "default"}),
+        {"roleRef": {"name": "others"}},
+    ]
+    rules = rules_of("kube-system", "canal", bindings, roles)
+    assert [rule.resources for rule in rules] == [("pods", "pods/status"), ("*",)]
+
+    def may(verb: str, group: str, resource: str) -> bool:
+        return any(rule.allows(verb, group, resource) for rule in rules)
+
+    assert may("get", "", "pods/status") and may("list", "a.b", "c")
+    assert not may("update", "", "pods/status") and not may("get", "", "secrets")
+    assert not Rule(("",), ("pods",), ("*",)).allows("get", "", "pods/status")
+    assert Rule(("",), ("*/status",), ("*",)).allows("get", "", "pods/status")
 
 
 def test_a_frozen_chart_may_stand_on_servers_of_two_releases() -> None:

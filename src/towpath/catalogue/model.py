@@ -82,11 +82,25 @@ class LogPattern(msgspec.Struct, frozen=True):
     issue: str = ""
 
 
+class Need(msgspec.Struct, frozen=True):
+    """What versions of a component ask of the API. ``rights`` of its service account: verb and resource each
+
+    (``list tiers.crd.projectcalico.org``, ``update pods/status``). ``issue`` shows what is without it.
+    """
+
+    id: str
+    issue: str
+    component: str
+    versions: str
+    rights: tuple[str, ...]
+
+
 class Known(msgspec.Struct, frozen=True):
     """What was written down by hand."""
 
     story: tuple[Story, ...] = ()
     log: tuple[LogPattern, ...] = ()
+    need: tuple[Need, ...] = ()
 
 
 class Catalogue(msgspec.Struct, frozen=True, dict=True):
@@ -136,5 +150,7 @@ class Catalogue(msgspec.Struct, frozen=True, dict=True):
                 VersionSet(story.versions)
                 VersionSet(story.before)
                 VersionSet(story.crossing)
+            for need in self.known.need:
+                VersionSet(need.versions)
         except ValueError as odd:
             raise CatalogueError(f"the catalogue cannot be read: {odd}") from odd

@@ -74,6 +74,9 @@ class _Gathered(NamedTuple):
 @click.option(
     "--ready-within", default=180.0, show_default=True, help="Seconds until a new pod must be ready."
 )
+@click.option(
+    "--sandbox-within", default=60.0, show_default=True, help="Seconds until a new pod has an address."
+)
 @click.option("--window", default="", metavar="TEXT", help="Begin nodes only then: 'Sat 22:00-04:00 UTC'.")
 @click.option(
     "--cordon", "evict", flag_value="cordon", help="Keep new pods away from a node during its turn."
@@ -93,6 +96,7 @@ def plan(
     soak: float,
     canary_soak: float,
     ready_within: float,
+    sandbox_within: float,
     window: str,
     evict: str | None,
     drain_within: float,
@@ -125,7 +129,7 @@ def plan(
     if owners and not managed_elsewhere:
         raise CliError("\n".join(map(str, owners)))
     checks = _refuse(found, target, skip, catalogue, now)
-    gates = Gates(ready_within, soak, canary_soak, drain_within=drain_within)
+    gates = Gates(ready_within, soak, canary_soak, drain_within=drain_within, sandbox_within=sandbox_within)
     strategy = raw["spec"].get("updateStrategy") or {"type": "RollingUpdate"}
     try:
         made = plans.make(found, part, strategy, target, tags, gates, tuple(sorted(skip)))

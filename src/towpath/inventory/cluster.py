@@ -16,6 +16,7 @@ import yaml
 from towpath.inventory.components import Component, NodeFacts
 from towpath.inventory.node_report import NodeReport
 from towpath.inventory.pods import PodState
+from towpath.inventory.rights import Rule
 
 Raw = dict[str, Any]
 
@@ -71,7 +72,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """``objects``: of each custom resource definition of the network, how many there are.
 
     ``snapshot``: when etcd was last saved (RFC 3339), empty for never, None where that cannot be told.
-    ``configs``: HelmChartConfig by name to its values. ``left_out``: what could not be read, and why.
+    ``configs``: HelmChartConfig by name to its values. ``rights``: a component's object to the rules of its
+    service account; empty when roles could not be read. ``left_out``: what could not be read, and why.
     """
 
     taken: str
@@ -88,6 +90,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: str | None = None
     left_out: tuple[str, ...] = ()
     pods: tuple[PodState, ...] = ()
+    rights: dict[str, tuple[Rule, ...]] = {}
 
     @property
     def node_releases(self) -> dict[str, list[str]]:

@@ -54,7 +54,7 @@ class Component(msgspec.Struct, frozen=True):
     """A DaemonSet of the network, as its controller sees it and as its pods are.
 
     ``wanted``: container to image of the template. ``observed``: the controller has seen the latest template.
-    ``strategy``: RollingUpdate or OnDelete.
+    ``strategy``: RollingUpdate or OnDelete. ``account``: the service account of its pods.
     """
 
     namespace: str
@@ -66,6 +66,7 @@ class Component(msgspec.Struct, frozen=True):
     updated: int
     ready: int
     pods: tuple[NetworkPod, ...]
+    account: str = "default"
 
     @property
     def object(self) -> str:
@@ -152,6 +153,7 @@ def _component(raw: Raw, wanted: dict[str, Image], pods: list[Raw]) -> Component
         updated=status.get("updatedNumberScheduled") or 0,
         ready=status.get("numberReady", 0),
         pods=tuple(sorted((_pod(pod, wanted, generation) for pod in pods), key=lambda pod: pod.node)),
+        account=raw["spec"]["template"]["spec"].get("serviceAccountName") or "default",
     )
 
 

@@ -284,4 +284,15 @@ UPGRADE: dict[str, Code] = {
         "The runtime makes no pod until there is one.",
         "Look at the log of the container that installs it.",
     ),
+    "TP7340": Code(
+        "The service account of the network lacks a right that the new images need",
+        "Rights come with the chart, images may come without it: pinned in a HelmChartConfig, or rolled "
+        "while the chart is frozen. The programs are Ready then, and cannot read or write what they must.",
+        "Apply the ClusterRoles of the target's chart first: they only add rights.",
+    ),
+    "TP7341": Code(
+        "A custom resource that the new images need is not defined",
+        "Definitions come with the chart, images may come without it; or somebody, or a chart, deleted it.",
+        "Apply the definitions of the target's chart first; look in a backup for objects that it had.",
+    ),
 }

@@ -4,7 +4,11 @@ from towpath.preflight.helm_checks import HELM_CHECKS
 from towpath.preflight.kernel_checks import KERNEL_CHECKS
 from towpath.preflight.node_checks import NODE_CHECKS
 from towpath.preflight.release_checks import RELEASE_CHECKS
+from towpath.preflight.rights_checks import RIGHTS_CHECKS
 
 PREFLIGHT = tuple(
-    sorted((*RELEASE_CHECKS, *HELM_CHECKS, *NODE_CHECKS, *KERNEL_CHECKS), key=lambda check: check.number)
+    sorted(
+        (*RELEASE_CHECKS, *RIGHTS_CHECKS, *HELM_CHECKS, *NODE_CHECKS, *KERNEL_CHECKS),
+        key=lambda check: check.number,
+    )
 )

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from towpath.upgrade.evidence import GateSeen, PathSeen, State
 from towpath.upgrade.plan import Plan
 
 _PODS: Kind[Raw] = PODS.raw()
-_SANDBOX_WITHIN = 60.0
+_LEFTOVER_WITHIN = 60.0
 _ASK_EVERY = 0.5
 _LOG_LINES = 2000
 
@@ -133,18 +133,18 @@ async def _sandbox(client: Client, plan: Plan, node: str) -> Verdict:
 
 
 async def _addressed(client: Client, plan: Plan, name: str) -> Verdict:
-    deadline = asyncio.get_running_loop().time() + _SANDBOX_WITHIN
+    deadline = asyncio.get_running_loop().time() + plan.gates.sandbox_within
     while asyncio.get_running_loop().time() < deadline:
         raw = await client.get(_PODS, name, plan.namespace)
         if address := (raw.get("status") or {}).get("podIP"):
             return Verdict("pass", f"{address}, and it went away again")
         await asyncio.sleep(_ASK_EVERY)
-    return Verdict("fail", f"a new pod ({name}) has no address after {_SANDBOX_WITHIN:.0f} s")
+    return Verdict("fail", f"a new pod ({name}) has no address after {plan.gates.sandbox_within:g} s")
 
 
 async def _gone(client: Client, plan: Plan, name: str) -> None:
     """One that a killed conductor left behind."""
-    deadline = asyncio.get_running_loop().time() + _SANDBOX_WITHIN
+    deadline = asyncio.get_running_loop().time() + _LEFTOVER_WITHIN
     while asyncio.get_running_loop().time() < deadline:
         try:
             await client.delete(_PODS, name, plan.namespace, grace_seconds=0)
@@ -167,9 +167,17 @@ async def _logs(client: Client, plan: Plan, node: str, patterns: tuple[LogPatter
             text = await client.request("GET", path, query=query, operation="read the log of")
         except (Forbidden, NotFound) as refused:
             return Verdict("untold", str(refused))
-        for line in text.decode(errors="replace").splitlines():
-            read += 1
-            for pattern in patterns:
-                if re.search(pattern.pattern, line):
-                    return Verdict("fail", f"{container} says {line.strip()[:200]!r}: {pattern.means}")
+        lines = text.decode(errors="replace").splitlines()
+        read += len(lines)
+        if told := trouble(lines, patterns):
+            return Verdict("fail", f"{container} says {told}")
     return Verdict("pass", f"{read} lines of {name}, {len(patterns)} patterns")
+
+
+def trouble(lines: Iterable[str], patterns: Sequence[LogPattern]) -> str:
+    """The first line that means trouble, and what it means; empty if there is none. Pure."""
+    for line in lines:
+        for pattern in patterns:
+            if re.search(pattern.pattern, line):
+                return f"{line.strip()[:200]!r}: {pattern.means}"
+    return ""

@@ -20,7 +20,8 @@ class Gates(msgspec.Struct, frozen=True):
     """What a node must show before the next is touched. Seconds.
 
     ``ready_within``: from the old pod's end to the new one's readiness. ``soak``: how long it is watched
-    after that; ``canary_soak`` for the first. ``sandbox``: a new pod on the node must get an address.
+    after that; ``canary_soak`` for the first. ``sandbox``: a new pod on the node must get an address, in
+    ``sandbox_within``.
     ``drain_within``: until a node that is drained must be empty.
     """
 
@@ -29,6 +30,7 @@ class Gates(msgspec.Struct, frozen=True):
     canary_soak: float = 60.0
     sandbox: bool = True
     drain_within: float = 300.0
+    sandbox_within: float = 60.0
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from towpath.backup.sections import GROUPS
 from towpath.inventory import cluster, components
 from towpath.inventory.cluster import Inventory
 from towpath.inventory.pods import holds_addresses, pod_state
+from towpath.inventory.rights import Rule, rules_of
 from towpath.kube.client import Client
 from towpath.kube.discovery import listable
 from towpath.kube.errors import Forbidden, NotFound
@@ -22,6 +23,9 @@ _SECRETS: Kind[Raw] = Kind(plural="secrets", type=dict)
 _CHARTS: Kind[Raw] = Kind(plural="helmcharts", type=dict, group="helm.cattle.io")
 _CONFIGS: Kind[Raw] = Kind(plural="helmchartconfigs", type=dict, group="helm.cattle.io")
 _SNAPSHOTS: Kind[Raw] = Kind(plural="etcdsnapshotfiles", type=dict, group="k3s.cattle.io", namespaced=False)
+_RBAC = "rbac.authorization.k8s.io"
+_ROLES: Kind[Raw] = Kind(plural="clusterroles", type=dict, group=_RBAC, namespaced=False)
+_BINDINGS: Kind[Raw] = Kind(plural="clusterrolebindings", type=dict, group=_RBAC, namespaced=False)
 _NETWORK = ("rke2-canal", "rke2-multus", "rke2-flannel", "canal", "kube-flannel", "multus", "towpath")
 
 
@@ -60,6 +64,7 @@ async def survey(client: Client, now: datetime, progress: Callable[[str], None])
         await reader.list(CONFIG_MAPS, SYSTEM),
     ]
     held = cluster.pods_by_node(pods)
+    parts = components.components(daemonsets, pods)
     return Inventory(
         taken=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         server=server,
@@ -68,7 +73,7 @@ async def survey(client: Client, now: datetime, progress: Callable[[str], None])
             cluster.node_state(raw, components.node_facts(raw), held.get(raw["metadata"]["name"], 0))
             for raw in sorted(nodes, key=lambda raw: str(raw["metadata"]["name"]))
         ),
-        components=components.components(daemonsets, pods),
+        components=parts,
         charts=tuple(cluster.helm_chart(raw) for raw in charts if _named(raw)),
         configs={
             raw["metadata"]["name"]: (raw.get("spec") or {}).get("valuesContent") or ""
@@ -82,7 +87,17 @@ async def survey(client: Client, now: datetime, progress: Callable[[str], None])
         snapshot=await _snapshot(client),
         left_out=tuple(reader.left_out),
         pods=tuple(pod_state(raw) for raw in pods if holds_addresses(raw)),
+        rights=await _rights(reader, parts),
     )
+
+
+async def _rights(reader: _Reader, parts: tuple[components.Component, ...]) -> dict[str, tuple[Rule, ...]]:
+    """None of any where roles cannot be read."""
+    before = len(reader.left_out)
+    roles, bindings = await reader.list(_ROLES), await reader.list(_BINDINGS)
+    if len(reader.left_out) > before:
+        return {}
+    return {part.object: rules_of(part.namespace, part.account, bindings, roles) for part in parts}
 
 
 def _named(raw: Raw) -> bool:
