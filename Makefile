@@ -19,7 +19,8 @@ demo: bootstrap ## a three-node dual-stack cluster on this machine: pods, traffi
 	@demo/run
 
 test: bootstrap-test lint ## everything that must hold: linters, types, layers, unit, kernel, lab and client tests
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n auto tests/unit tests/golden
+	@$(PY) -m pytest tests/kernel tests/lab tests/clients
 
 e2e: bootstrap-e2e ## Towpath under real Kubernetes (built from Debian's source the first time, or TOWPATH_KUBE_BIN)
 	@$(PY) -m towpath.lab.real

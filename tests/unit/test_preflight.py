@@ -1,6 +1,7 @@
 """Every check finds what it is for, and nothing in a cluster that is in order."""
 
 import base64
+import gzip
 import io
 import json
 import tarfile
@@ -273,11 +274,11 @@ def chart(
     name: str = "rke2-canal/Chart.yaml", text: bytes = b"name: rke2-canal\nversion: v3.29.2-build1\n"
 ) -> str:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+    with tarfile.open(fileobj=out, mode="w") as tar:
         info = tarfile.TarInfo(name)
         info.size = len(text)
         tar.addfile(info, io.BytesIO(text))
-    return base64.b64encode(out.getvalue()).decode()
+    return base64.b64encode(gzip.compress(out.getvalue(), mtime=0)).decode()
 
 
 @pytest.mark.parametrize(
