@@ -11,6 +11,7 @@
  *             SCM_RIGHTS with the first byte: netns, netlink socket, /proc/sys/net/ipv4, /proc/sys/net/ipv6
  *   reply     'R' u32 exit code, u32 length, what to print on stdout
  *             'E' u32 length, path NUL, KEY=VALUE NUL ..., NUL, stdin: execute a delegate, answer with
+ *             'K' nothing more: kill the delegate that runs, if one does; it is answered as always
  *   executed  'X' u32 status, u32 length, its stdout, u32 length, its stderr
  *
  * One request may be sent several times, to one agent after another; TOWPATH_REQUEST stays the same.
@@ -24,6 +25,9 @@
 #define ABOUT "CNI plugin towpath-cni: hands calls to the Towpath agent\nCNI protocol versions supported: "
 #ifndef PATIENCE_MS
 #define PATIENCE_MS 60000 /* with which ADD, DEL and GC wait for an agent that is down */
+#endif
+#ifndef ORPHAN_MS
+#define ORPHAN_MS 30000 /* a delegate may go on so long when the agent that wanted it is gone */
 #endif
 
 enum { MAX_STDIN = 1 << 20, MAX_ENV = 1 << 18, MAX_REPLY = 4 << 20, MAX_STDOUT = 1 << 20, MAX_STDERR = 1 << 16 };
@@ -483,15 +487,28 @@ static bool drain(int fd, struct buffer *to, int pid)
 	return true;
 }
 
-/* Feed a delegate, and take what it prints, until it has closed both. */
-static void talk(int pid, int in, int out, int err, const char *text, size_t length)
+/* Feed a delegate, and take what it prints, until it has closed both or the agent wants it killed. */
+static void talk(int agent, int pid, int in, int out, int err, const char *text, size_t length)
 {
-	while (out >= 0 || err >= 0) {
-		struct pollfd p[3] = { { in, POLLOUT, 0 }, { out, POLLIN, 0 }, { err, POLLIN, 0 } };
-		long n;
+	int64_t until = -1;
 
-		if (sys_poll(p, 3, -1) < 0)
+	while (out >= 0 || err >= 0) {
+		struct pollfd p[4] = { { in, POLLOUT, 0 }, { out, POLLIN, 0 }, { err, POLLIN, 0 }, { agent, POLLIN, 0 } };
+		int64_t left = until - now_ms();
+		char word = 0;
+		long n = sys_poll(p, 4, until < 0 ? -1 : left > 0 ? left : 0);
+
+		if (n < 0)
 			continue;
+		if (p[3].revents && (n = sys_read(agent, &word, 1)) != -EINTR && n != -EAGAIN && n <= 0) {
+			agent = -1; /* it may come to an end: the next agent begins with undoing it */
+			until = now_ms() + ORPHAN_MS;
+		}
+		if (word == 'K' || (until >= 0 && now_ms() >= until)) {
+			sys_kill(pid, SIGKILL);
+			sys_kill(-pid, SIGKILL); /* and what it has started */
+			break;
+		}
 		if (p[0].revents) {
 			n = length > 0 ? sys_write(in, text, length) : 0;
 			if (n > 0) {
@@ -525,6 +542,7 @@ __attribute__((noreturn)) static void become(const char *path, char **variables,
 	char *arguments[] = { (char *)path, NULL };
 	long error;
 
+	sys_own_group();
 	for (int i = 0; i < 3; i++)
 		sys_dup(stdio[i], i);
 	sys_block(signals);
@@ -535,7 +553,7 @@ __attribute__((noreturn)) static void become(const char *path, char **variables,
 }
 
 /* Execute a plugin with our environment, its CNI_ variables replaced. Status as in a shell. */
-static uint32_t spawn(const char *path, char **variables, const char *text, size_t length)
+static uint32_t spawn(int agent, const char *path, char **variables, const char *text, size_t length)
 {
 	int in[2], out[2], err[2], failed[2], pid, status;
 	long error = 0;
@@ -552,7 +570,7 @@ static uint32_t spawn(const char *path, char **variables, const char *text, size
 	if (pid < 0)
 		FAIL(INTERNAL, error_text(pid), "cannot start a process");
 	sys_fcntl(in[1], F_SETFL, O_NONBLOCK);
-	talk(pid, in[1], out[0], err[0], text, length);
+	talk(agent, pid, in[1], out[0], err[0], text, length);
 	status = sys_wait(pid);
 	if (sys_read(failed[0], &error, sizeof(error)) == sizeof(error))
 		add_text(&delegate_err, error_text(error));
@@ -561,7 +579,7 @@ static uint32_t spawn(const char *path, char **variables, const char *text, size
 }
 
 /* Execute what the body of an 'E' frame says, as libcni would; into delegate_out and delegate_err. */
-static uint32_t execute(char *body, size_t length)
+static uint32_t execute(int agent, char *body, size_t length)
 {
 	static char *variables[MAX_DELEGATE_ENV + 1];
 	size_t count = 0, at;
@@ -590,13 +608,13 @@ static uint32_t execute(char *body, size_t length)
 		add_text(&delegate_err, refusal);
 		return 127;
 	}
-	return spawn(body, variables, body + at + 1, length - at - 1);
+	return spawn(agent, body, variables, body + at + 1, length - at - 1);
 }
 
 static long delegate(int fd, char *body, size_t length)
 {
 	int64_t started = now_ms();
-	uint32_t status = execute(body, length);
+	uint32_t status = execute(fd, body, length);
 
 	deadline += now_ms() - started; /* patience is for the agent; a delegate takes what it takes */
 	executed.length = 0;
@@ -644,6 +662,11 @@ static enum outcome converse(int fd, long *error)
 		if (n <= 0)
 			return DROPPED;
 		reply.length += (size_t)n;
+		if (reply.data[0] == 'K') { /* the delegate was done by itself meanwhile */
+			reply.length--;
+			for (size_t i = 0; i < reply.length; i++)
+				reply.data[i] = reply.data[i + 1];
+		}
 	}
 }
 

@@ -4,9 +4,8 @@
 
 import asyncio
 import json
-import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,27 @@ from towpath.cni.request import Request
 from towpath.cni.server import Executed, Server
 
 pytestmark = pytest.mark.kernel
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that no event tells of."""
+    for _ in range(2000):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it did not come about in 20 s")
+
+
+async def gone(pid: int) -> None:
+    """Wait for the end of a process; it may be a zombie for as long as its new parent likes."""
+
+    def ended() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    await until(ended)
 
 
 class Delegation:
@@ -172,14 +192,54 @@ async def test_hanging_up_while_one_runs(shim: Shim, server: Server, handler: Re
 
     handler.on_add = run
     call = await shim.start("ADD", attachment(netns))
-    await asyncio.sleep(0.15)
+    pid = Path(f"{plugin}.pid")
+    await until(lambda: pid.exists() and bool(pid.read_text().strip()))
     call.kill()
     await call.wait()
-    await asyncio.sleep(0.2)
-    os.kill(int(Path(f"{plugin}.pid").read_text()), signal.SIGKILL)
+    await until(lambda: handler.names == ["add", "delete"])
+    await gone(int(Path(f"{plugin}.pid").read_text()))  # a runtime kills the shim at its deadline
     assert len(errors) == 2
     assert handler.names == ["add", "delete"]
     assert handler.calls[0][1].cancelled.is_set()
+
+
+async def test_one_that_takes_too_long_is_killed_with_all_it_started(
+    shim: Shim, server: Server, handler: Recorder, netns: Path
+) -> None:
+    made = Delegation(shim, handler, netns)
+    hanging = made.install("sleep 600 & echo $! > $0.child; echo $$ > $0.pid; echo begun; wait", "hanging")
+    next_one = made.install("echo next", "next")
+    outcomes: list[Executed] = []
+
+    async def run(r: Request) -> None:
+        outcomes.append(await r.execute(str(hanging), {"CNI_COMMAND": "ADD"}, b"", 3))
+        outcomes.append(await r.execute(str(next_one), {"CNI_COMMAND": "DEL"}, b"", 600))
+
+    handler.on_add = run
+    assert (await shim.run("ADD", attachment(netns)))[0] == 0
+    assert outcomes == [
+        Executed(128 + signal.SIGKILL, b"begun\n", b"", late=True),
+        Executed(0, b"next\n", b""),
+    ]
+    for file in ("child", "pid"):
+        await gone(int(Path(f"{hanging}.{file}").read_text()))
+
+
+async def test_a_kill_that_comes_too_late_is_passed_over(
+    shim: Shim, server: Server, handler: Recorder, netns: Path
+) -> None:
+    plugin = Delegation(shim, handler, netns).install("echo $CNI_IFNAME")
+    outcomes: list[bytes] = []
+
+    async def run(r: Request) -> None:
+        for number in range(20):
+            done = await r.execute(str(plugin), {"CNI_IFNAME": str(number)}, b"", 0.001 * number)
+            outcomes.append(b"" if done.late else done.stdout)
+
+    handler.on_add = run
+    assert (await shim.run("ADD", attachment(netns)))[0] == 0
+    assert len(outcomes) == 20
+    assert all(found in (b"", b"%d\n" % number) for number, found in enumerate(outcomes))
 
 
 async def test_without_a_shim_there_is_nobody_to_execute() -> None:

@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -47,13 +48,27 @@ class Connection:
                 os.close(fd)
             raise
 
-    async def execute(self, path: str, env: Mapping[str, str], stdin: bytes) -> Executed:
-        """Have the shim run a delegate. Raises ConnectionError when it hangs up, ValueError for a NUL."""
+    async def execute(
+        self, path: str, env: Mapping[str, str], stdin: bytes, seconds: float | None = None
+    ) -> Executed:
+        """Have the shim run a delegate, and kill it after ``seconds``.
+
+        Raises ConnectionError when it hangs up, ValueError for a NUL.
+        """
         frame = wire.execute(path, dict(env), stdin)
+        late = False
+
+        def kill() -> None:
+            nonlocal late
+            late = True
+            with contextlib.suppress(OSError):  # one byte; a shim that is gone is noticed below
+                self._sock.send(wire.KILL)
+
         async with self._turn:
             if self.hung_up.is_set():
                 raise ConnectionError("the shim is gone")
             self._loop.remove_reader(self._fd)
+            timer = self._loop.call_later(seconds, kill) if seconds is not None else None
             try:
                 await self._loop.sock_sendall(self._sock, frame)
                 status, length = wire.executed_header(await self._exactly(wire.EXECUTED.size))
@@ -62,8 +77,11 @@ class Connection:
             except (OSError, BadFrame) as err:
                 self.hung_up.set()
                 raise ConnectionError(f"the shim is gone: {err}") from err
+            finally:
+                if timer is not None:
+                    timer.cancel()
             self.watch()
-            return Executed(status, stdout, stderr)
+            return Executed(status, stdout, stderr, late)
 
     def watch(self) -> None:
         """From now on notice when the caller hangs up: a shim has nothing to say unless asked."""

@@ -53,17 +53,19 @@ class Request:
     netns_error: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-    executor: Callable[[str, Mapping[str, str], bytes], Awaitable[Executed]] | None = None
+    executor: Callable[[str, Mapping[str, str], bytes, float | None], Awaitable[Executed]] | None = None
 
-    async def execute(self, path: str, env: Mapping[str, str], stdin: bytes) -> Executed:
-        """Have the shim execute a plugin, as root in the host's namespaces.
+    async def execute(
+        self, path: str, env: Mapping[str, str], stdin: bytes, seconds: float | None = None
+    ) -> Executed:
+        """Have the shim execute a plugin, as root in the host's namespaces, and kill it after ``seconds``.
 
         ``path`` must lie directly in a folder of CNI_PATH; ``env`` holds CNI_ variables only, which replace
         the caller's. Raises ConnectionError when the caller hangs up.
         """
         if self.executor is None:
             raise ConnectionError("this call has no shim behind it")
-        return await self.executor(path, env, stdin)
+        return await self.executor(path, env, stdin, seconds)
 
 
 class Handler(Protocol):

@@ -18,11 +18,15 @@ class BadFrame(Exception):
 
 
 class Executed(msgspec.Struct, frozen=True):
-    """What became of a delegate. ``status`` as in a shell: 127 not executed, 128 + n killed by signal n."""
+    """What became of a delegate. ``status`` as in a shell: 127 not executed, 128 + n killed by signal n.
+
+    ``late``: it was to be killed, as it took too long.
+    """
 
     status: int
     stdout: bytes
     stderr: bytes
+    late: bool = False
 
 
 def body_length(header: bytes) -> int:
@@ -65,6 +69,10 @@ def execute(path: str, env: dict[str, str], stdin: bytes) -> bytes:
         raise ValueError("a path or variable of a delegate is empty or has a NUL")
     body = b"".join(s.encode("utf-8", "surrogateescape") + b"\0" for s in strings) + b"\0" + stdin
     return b"E" + LENGTH.pack(len(body)) + body
+
+
+KILL = b"K"
+"""Has the shim kill the delegate that it executes, which it then answers as any other."""
 
 
 def executed_header(header: bytes) -> tuple[int, int]:
