@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-e2e e2e bench-cni bench-fabric bench-lab bench-policy bench-kube bench-restart bench-upgrade soak-chaos
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh bench-cni bench-fabric bench-lab bench-policy bench-kube bench-restart bench-upgrade soak-chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,6 +11,9 @@ bootstrap:
 
 bootstrap-test:
 	@scripts/bootstrap test
+
+bootstrap-image:
+	@scripts/bootstrap image
 
 bootstrap-e2e:
 	@scripts/bootstrap e2e
@@ -28,6 +31,12 @@ e2e: bootstrap-e2e ## Towpath under real Kubernetes (built from Debian's source 
 	@$(PY) -m towpath.lab.real.images
 	@$(PY) -m bench.restart_versions
 	@$(PY) -m towpath.lab.real.world $(PY) -m pytest --confcutdir=tests/e2e/nodes tests/e2e/nodes
+
+image: bootstrap-image ## the agent's image from locked Debian packages, in build/image (ARCH=arm64); last line: its digest
+	@$(PY) -m towpath.image.build $(if $(ARCH),--architecture $(ARCH))
+
+image-refresh: bootstrap-image ## move image/lock.json to the latest patches, and say what changed
+	@$(PY) -m towpath.image.build --refresh
 
 lint: bootstrap-test ## ruff, mypy --strict, import-linter
 	@.venv/bin/ruff check .

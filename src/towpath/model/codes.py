@@ -6,6 +6,7 @@ networks, TP7nnn upgrade, TP8nnn images, TP9nnn lab.
 
 from towpath.model.code import Code
 from towpath.model.codes_conduct import CONDUCT
+from towpath.model.codes_image import IMAGE
 from towpath.model.codes_migrate import MIGRATE
 from towpath.model.codes_networks import NETWORKS
 from towpath.model.codes_policy import POLICY
@@ -269,6 +270,7 @@ CODES: dict[str, Code] = {
     **POLICY,
     **NETWORKS,
     **MIGRATE,
+    **IMAGE,
     **UPGRADE,
     **CONDUCT,
     "TP5150": Code(

@@ -1,0 +1,209 @@
+"""``make image``: the agent's image from locked inputs; the last line is its digest.
+
+    python -m towpath.image.build [--architecture arm64] [--output build/image]
+    python -m towpath.image.build --refresh      move the lock to the latest patches, and say what changed
+
+No Docker, no root, nothing from the image is run but its own Python's compiler of bytecode.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+import towpath
+from towpath import __version__
+from towpath.image import apt, bytecode, debian, lock, pack, sbom, wheels
+from towpath.image.errors import ImageError
+from towpath.image.tree import Tree, file, merged
+
+REFERENCE = f"docker.io/towpath/towpath-agent:v{__version__}"
+UID = 10531
+ENTRYPOINT = ("/usr/bin/python3", "-m", "towpath")
+ENV = ("PATH=/usr/bin", "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1", "LANG=C.UTF-8")
+Say = Callable[[str], None]
+
+
+class Built(msgspec.Struct, frozen=True):
+    """An image: its OCI layout, the archive to import, the manifest's digest."""
+
+    layout: Path
+    archive: Path
+    digest: str
+
+
+def project() -> Path:
+    """The source tree this program runs from. Raises ImageError: it is installed."""
+    found = Path(towpath.__file__).parents[2]
+    if not (found / "image/recipe.toml").exists():
+        raise ImageError(f"{found} is no source tree of Towpath", "build from a clone of the repository")
+    return found
+
+
+def build(
+    source: Path,
+    architecture: str,
+    output: Path,
+    say: Say,
+    *,
+    reference: str = REFERENCE,
+    site: Tree | None = None,
+) -> Built:
+    """Build into ``output``, which is replaced. ``site`` stands in for the wheels of ``source``: another
+    version's site-packages. Raises ImageError.
+    """
+    recipe = lock.read_recipe(source / "image/recipe.toml")
+    locked = lock.read_lock(source / "image/lock.json")
+    for name in (architecture, lock.machine()):
+        if name not in locked.packages:
+            raise ImageError(f"image/lock.json has no packages for {name}", "the lock has amd64 and arm64")
+    with tempfile.TemporaryDirectory(prefix="towpath-image-") as folder:
+        scratch = Path(folder)
+        parts = {
+            name: _debian(locked.packages[name], name, recipe, scratch, say)
+            for name in {architecture, lock.machine()}
+        }
+        say("python packages")
+        if site is None:
+            site = wheels.install(source, architecture, locked.epoch, recipe.python_left_out, scratch)
+        tree = merged((parts[architecture], site, debian.base(UID)))
+        say("bytecode")
+        tree = merged((tree, bytecode.compiled(tree, parts[lock.machine()], lock.machine(), scratch)))
+        tree[sbom.PATH] = file(
+            sbom.bill(
+                "towpath-agent", __version__, tree, locked.packages[architecture], locked.epoch, recipe.suite
+            )
+        )
+        say("layout")
+        return _write(source, tree, architecture, locked, output, reference, scratch)
+
+
+def _debian(
+    packages: tuple[lock.Package, ...], architecture: str, recipe: lock.Recipe, scratch: Path, say: Say
+) -> Tree:
+    say(f"{len(packages)} Debian packages for {architecture}")
+    cache = cache_folder()
+    source = apt.Apt(scratch / "apt", recipe.suite, architecture)
+    if any(not (cache / f"{p.sha256}.deb").exists() for p in packages):
+        source.update()
+    return debian.unpack({p: apt.fetch(p, cache, source, scratch) for p in packages}, recipe)
+
+
+def _write(
+    source: Path,
+    tree: Tree,
+    architecture: str,
+    locked: lock.Lock,
+    output: Path,
+    reference: str,
+    scratch: Path,
+) -> Built:
+    settings = pack.Settings(architecture, f"{UID}:{UID}", ENTRYPOINT, ENV, labels(source))
+    fresh = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    tag = reference.rpartition(":")[2]
+    digest = pack.write_layout(tree, settings, locked.epoch, fresh / "layout", tag, scratch)
+    pack.write_archive(fresh / "layout", fresh / "image.tar", reference)
+    (fresh / "sbom.cdx.json").write_bytes(tree[sbom.PATH].content)
+    (fresh / "digest").write_text(digest + "\n")
+    shutil.rmtree(output, ignore_errors=True)
+    fresh.replace(output)
+    return Built(output / "layout", output / "image.tar", digest)
+
+
+def labels(source: Path) -> dict[str, str]:
+    """OCI's annotations as labels; the revision is the last commit that touched what the image is made of."""
+    prefix = "org.opencontainers.image"
+    found = {
+        f"{prefix}.title": "towpath-agent",
+        f"{prefix}.description": "Towpath's node agent and installer",
+        f"{prefix}.version": __version__,
+        f"{prefix}.licenses": "MIT",
+        f"{prefix}.vendor": "Towpath",
+        f"{prefix}.base.name": "scratch",
+    }
+    if revision := _revision(source):
+        found[f"{prefix}.revision"] = revision
+    return found
+
+
+def _revision(source: Path) -> str:
+    inputs = [*wheels.SOURCES, "image"]
+    log = ["git", "-C", str(source), "log", "-1", "--format=%H", "--", *inputs]
+    dirty = ["git", "-C", str(source), "status", "--porcelain", "--", *inputs]
+    try:
+        commit, changed = (
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            for command in (log, dirty)
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{commit}-dirty" if changed else commit
+
+
+def cache_folder() -> Path:
+    """Where packages are kept, by hash; ``XDG_CACHE_HOME`` moves it. Raises OSError."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
+    folder = home / "towpath" / "debian"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def refresh(source: Path, say: Say) -> list[str]:
+    """Lock the latest packages of the suite, its security updates included. Returns what changed."""
+    recipe = lock.read_recipe(source / "image/recipe.toml")
+    path = source / "image/lock.json"
+    old = lock.read_lock(path) if path.exists() else None
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="towpath-image-") as folder:
+        for architecture in lock.MULTIARCH:
+            say(f"packages for {architecture}")
+            source_of = apt.Apt(Path(folder), recipe.suite, architecture)
+            source_of.update()
+            found[architecture] = apt.solve(source_of, recipe)
+    new = lock.Lock(int(time.time()), found)
+    changed = lock.changes(old, new)
+    if changed:  # otherwise the lock, and with it every time in the image, stays as it is
+        lock.write_lock(new, path)
+    apt.run(
+        [wheels.find_uv(source), "pip", "compile", "--quiet", "--upgrade", "--generate-hashes", "--universal",
+         "--python-version", "3.11", "--no-header", "image/build-requirements.in",
+         "-o", "image/build-requirements.txt"], cwd=source)  # fmt: skip
+    return changed
+
+
+def main() -> int:
+    """0, or 1 after one sentence on stderr."""
+    parser = argparse.ArgumentParser(prog="towpath.image.build")
+    parser.add_argument("--architecture", choices=sorted(lock.MULTIARCH), default=lock.machine())
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--refresh", action="store_true")
+    given = parser.parse_args()
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"image: {text}\n")
+
+    try:
+        source = project()
+        if given.refresh:
+            sys.stdout.write("".join(f"{line}\n" for line in refresh(source, say)) or "nothing changed\n")
+            return 0
+        built = build(source, given.architecture, given.output or source / "build/image", say)
+        say(f"{built.archive}: {pack.compressed_size(built.layout) / 1e6:.1f} MB")
+        sys.stdout.write(f"{built.digest}\n")
+    except (ImageError, OSError) as failed:
+        sys.stderr.write(f"image: {failed}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What an image is made of: the recipe (``image/recipe.toml``), its locked inputs (``image/lock.json``)."""
+
+import fnmatch
+import platform
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from towpath.image.errors import ImageError
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # platform.machine() -> Debian's and OCI's name
+MULTIARCH = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
+
+
+def machine() -> str:
+    """This machine's architecture, in Debian's words."""
+    return ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``packages`` and what they depend on, without ``left_out`` (name -> why it is not needed).
+
+    Of their files, what matches a pattern of ``drop`` and none of ``keep`` is left out. ``python_left_out``:
+    distributions that ours name but never import.
+    """
+
+    suite: str
+    packages: tuple[str, ...]
+    left_out: dict[str, str]
+    python_left_out: dict[str, str]
+    drop: tuple[str, ...]
+    keep: tuple[str, ...] = ()
+
+    def wanted(self, path: str) -> bool:
+        """Whether a package's file comes into the image."""
+        return any(fnmatch.fnmatchcase(path, p) for p in self.keep) or not any(
+            fnmatch.fnmatchcase(path, p) for p in self.drop
+        )
+
+
+class Package(msgspec.Struct, frozen=True):
+    """A Debian package of one architecture, by the SHA-256 of its file."""
+
+    name: str
+    version: str
+    sha256: str
+    size: int
+    filename: str
+
+
+class Lock(msgspec.Struct, frozen=True):
+    """Inputs by hash. ``epoch``: when they were locked (seconds), every time inside the image."""
+
+    epoch: int
+    packages: dict[str, tuple[Package, ...]]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Raises ImageError: missing, no TOML, unknown or missing keys."""
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text()), Recipe)
+    except (OSError, ValueError, msgspec.ValidationError) as wrong:
+        raise ImageError(f"{path}: {wrong}") from wrong
+
+
+def read_lock(path: Path) -> Lock:
+    """Raises ImageError: missing, no JSON, not a lock."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Lock)
+    except (OSError, msgspec.DecodeError) as wrong:
+        raise ImageError(f"{path}: {wrong}", "make image-refresh writes it") from wrong
+
+
+def write_lock(lock: Lock, path: Path) -> None:
+    """Replace ``path`` in one step. Raises OSError."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(lock), indent=1) + b"\n")
+    partial.replace(path)
+
+
+def changes(old: Lock | None, new: Lock) -> list[str]:
+    """One line for each package that came, went or changed its version."""
+    lines = []
+    for architecture, packages in new.packages.items():
+        before = {p.name: p for p in old.packages.get(architecture, ())} if old else {}
+        for package in packages:
+            known = before.pop(package.name, None)
+            if known is None:
+                lines.append(f"{architecture} {package.name} {package.version} is new")
+            elif known.sha256 != package.sha256:
+                lines.append(f"{architecture} {package.name} {known.version} -> {package.version}")
+        lines += [f"{architecture} {name} {known.version} is gone" for name, known in before.items()]
+    return lines
