@@ -108,7 +108,9 @@ class AttachNode:
     boot_id: str = "boot-1"
     clock: Clock = field(default_factory=Clock)
     pods: Directory = field(default_factory=Directory)
-    settings: AttachSettings = field(default_factory=lambda: AttachSettings(pod_cidrs=CIDRS, not_ready=""))
+    settings: AttachSettings = field(
+        default_factory=lambda: AttachSettings(pod_cidrs=CIDRS, not_ready="", lease_grace=0)
+    )
     namespaces: dict[str, int] = field(default_factory=dict)
     handler: Attachments = field(init=False)
     store: LeaseStore = field(init=False)

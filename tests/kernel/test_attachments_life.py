@@ -108,9 +108,16 @@ async def test_gc_undoes_what_the_runtime_does_not_list(fresh: AttachNode) -> No
         await collect_garbage(fresh, "c1", disableGC=True)
         assert len(fresh.handler.current()) == 4
         await collect_garbage(fresh, "c1", "c3")
+        assert len(fresh.handler.current()) == 4  # one proof alone: the API server has the pod
+        fresh.pods.known["default", "c2"] = None
+        await collect_garbage(fresh, "c1", "c2", "c3")
+        await fresh.handler.garbage.collect()
+        assert len(fresh.handler.current()) == 4  # the runtime lists it by now: its link is there
+        await collect_garbage(fresh, "c1", "c3")
         assert {a.container_id for a in fresh.handler.current()} == {"c1", "c3", "foreign"}
         for name in ("c1", "c3", "foreign"):
             await fresh.check(name)
+            fresh.pods.known["default", name] = None
         await collect_garbage(fresh)
         await collect_garbage(fresh, name="other")
         assert fresh.leftovers() == []
@@ -122,6 +129,7 @@ async def test_gc_leaves_an_add_alone_that_is_under_way(fresh: AttachNode) -> No
         async with asyncio.timeout(5):
             while fresh.store.get("c1", "eth0") is None:  # noqa: ASYNC110 - the store has no event for it
                 await asyncio.sleep(0)
+        fresh.pods.known["default", "c1"] = None
         await collect_garbage(fresh)
         await adding
         await fresh.check("c1")
@@ -146,11 +154,11 @@ async def test_leases_of_a_former_boot(fresh: AttachNode) -> None:
         result = await fresh.add("replaced-2", pod="replaced")
         assert str(result.ips[0].address.ip) == "10.42.1.9"
         await fresh.add("same-id", pod=None)  # podman keeps the ID of a container it starts again
-        await agent.collect()
+        await agent.garbage.collect()
         left = {a.container_id for a in fresh.store.attachments()}
         assert left == {"kept", "unknown", "replaced-2", "same-id"}
         fresh.pods.down = "no answer"
-        await agent.collect()
+        await agent.garbage.collect()
         assert {a.container_id for a in fresh.store.attachments()} == left
         for name in ("kept", "unknown", "replaced", "same-id"):
             await fresh.delete(name, with_netns=False)
@@ -167,15 +175,38 @@ async def test_a_lease_is_freed_on_two_proofs_only(fresh: AttachNode) -> None:
             run(f"ip link delete {fresh.host(name)}")
         fresh.pods.known["default", "deleted"] = None
         fresh.pods.known["default", "running"] = None  # deleted in the API, but its link is there
-        await agent.collect()
+        await agent.garbage.collect()
         assert {a.container_id for a in fresh.store.attachments()} == {"running", "unplugged"}
         successor = Pod(metadata=ObjectMeta(uid="another"))
         fresh.pods.known["default", "unplugged"] = successor
-        await agent.collect()
+        await agent.garbage.collect()
         assert {a.container_id for a in fresh.store.attachments()} == {
             "running",
             "unplugged",
         }  # no UID to compare
+
+
+async def test_garbage_is_watched_for_a_while_before_it_is_freed(fresh: AttachNode) -> None:
+    fresh.settings.lease_grace = 60.0
+    async with fresh.agent() as agent:
+        await fresh.add("c1")
+        run(f"ip link delete {fresh.host('c1')}")
+        fresh.pods.known["default", "c1"] = None
+        assert await agent.garbage.collect() == 0
+        (candidate,) = agent.garbage.candidates
+        assert (candidate.over, candidate.since) == ("pod default/c1 is gone", fresh.clock.now)
+        fresh.clock.now += 59
+        fresh.pods.known["default", "c1"] = Pod()  # one witness takes it back
+        assert await agent.garbage.collect() == 0
+        assert agent.garbage.candidates == ()
+        fresh.pods.known["default", "c1"] = None
+        await agent.garbage.collect()
+        fresh.clock.now += 59
+        assert await agent.garbage.collect() == 0
+        fresh.clock.now += 1
+        assert await agent.garbage.collect() == 1
+        assert fresh.store.leased() == {}
+        assert (agent.garbage.collected, agent.garbage.candidates) == (1, ())
 
 
 class Refusing:

@@ -24,7 +24,7 @@ async def test_after_a_reboot_the_leases_of_pods_that_are_gone(tmp_path: Path) -
         api = await n1.start_api()
         api.put(NODES, node(1))
         api.put(PODS, pod("kept"))
-        n1.start(resync_seconds=1)
+        n1.start(resync_seconds=1, lease_grace_seconds=0.1)
         await n1.ready()
 
         def leased() -> set[str]:

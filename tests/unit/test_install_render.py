@@ -79,7 +79,7 @@ async def followed() -> set[tuple[str, str, str]]:
         settings = load({"node_name": "n1", "net_conf": NET_CONF}, {})
         async with Client(api.config()) as client:
             cluster = Cluster(settings, parse_net_conf(NET_CONF), client, Metrics(), *[lambda: None] * 3)
-            tasks = [asyncio.create_task(part) for part in cluster.parts()]
+            tasks = [asyncio.create_task(part) for part in cluster.parts(tuple)]
             await asyncio.wait_for(api.watched(len(kinds) + len(CORE)), 10)
             assert cluster.known
             for task in tasks:

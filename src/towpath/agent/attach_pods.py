@@ -59,14 +59,18 @@ async def identify(r: Request, pods: PodDirectory | None) -> PodRef | None:
     return PodRef(namespace=namespace, name=name, uid=pod.metadata.uid or uid)
 
 
-async def is_over(ref: PodRef, pods: PodDirectory | None) -> bool:
-    """Whether the API server says that a pod will never need its address again; no answer is no."""
+async def why_over(ref: PodRef, pods: PodDirectory | None) -> str:
+    """Why a pod will never need its address again, by the API server; empty if it may, or nobody knows."""
     if pods is None:
-        return False
+        return ""
     try:
         pod = await pods.find(ref.namespace, ref.name)
     except PodLookupFailed:
-        return False
-    if pod is None or pod.status.phase in ("Succeeded", "Failed"):
-        return True
-    return bool(ref.uid and pod.metadata.uid) and ref.uid != pod.metadata.uid
+        return ""
+    if pod is None:
+        return f"pod {ref.namespace}/{ref.name} is gone"
+    if pod.status.phase in ("Succeeded", "Failed"):
+        return f"pod {ref.namespace}/{ref.name} has finished"
+    if ref.uid and pod.metadata.uid and ref.uid != pod.metadata.uid:
+        return f"pod {ref.namespace}/{ref.name} is another one by now"
+    return ""

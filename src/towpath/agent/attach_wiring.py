@@ -76,9 +76,9 @@ class Wiring:
         inside = self._inside(r.descriptors).observe(wiring.inside.sysctls)
         return broken_promises(att, wiring, host, inside, r.config.prev_result)
 
-    def links(self) -> frozenset[str]:
-        """Names of the links of the node. Raises KernelRefused."""
-        return frozenset(self._host.observe().links)
+    def observed(self) -> NetState:
+        """Links, addresses and routes of the node. Raises KernelRefused."""
+        return self._host.observe()
 
     def shut(self, att: Attachment) -> None:
         """Have the firewall forget it and drop, from now on, what comes from it. Raises KernelRefused."""

@@ -16,9 +16,10 @@ from towpath.agent.admission import Admission
 from towpath.agent.attach_check import broken_results
 from towpath.agent.attach_errors import explained, refusal, unwirable
 from towpath.agent.attach_plan import attachment, host_end, range_sets, requested, result
-from towpath.agent.attach_pods import PodDirectory, identify, is_over
+from towpath.agent.attach_pods import PodDirectory, identify
 from towpath.agent.attach_turns import Turns
 from towpath.agent.attach_wiring import InterfaceTaken, Wiring
+from towpath.agent.garbage import Garbage
 from towpath.agent.recovery import is_recovered
 from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.request import PodDescriptors, Request
@@ -43,13 +44,15 @@ class AttachSettings:
 
     ``pod_cidrs`` of this node, at most one a family; ``mtu`` of pods whose network does not say one;
     ``not_ready`` why the node cannot take pods, empty when it can. ``bounds``, where given, are the networks
-    that ranges of a network's own must lie in: outside of them nothing would be masqueraded.
+    that ranges of a network's own must lie in: outside of them nothing would be masqueraded. A lease that
+    nobody seems to need is freed after ``lease_grace`` seconds.
     """
 
     pod_cidrs: tuple[Net, ...] = ()
     bounds: tuple[Net, ...] = ()
     mtu: int = 1450
     not_ready: str = "the agent is starting"
+    lease_grace: float = 60.0
 
 
 class Attachments:
@@ -80,6 +83,8 @@ class Attachments:
         self._leaving: set[Key] = set()
         self._probing: asyncio.Task[None] | None = None
         self._netns = Path("/proc/self/ns/net").stat().st_ino
+        self.garbage = Garbage(store, wiring, pods, self._busy, self._collect, settings.lease_grace)
+        """Leases whose DEL never came."""
         self.foreign: set[Addr] = set()
         """Addresses passed over because the kernel routes them for somebody who leased none."""
         self.adopt()
@@ -195,7 +200,10 @@ class Attachments:
             raise CniError(ErrorCode.UNAVAILABLE, error.msg, error.details) from error
 
     async def gc(self, r: Request) -> None:
-        """Undo every attachment of the network that the runtime does not list. Goes on after errors."""
+        """Undo every attachment of the network that the runtime does not list. Goes on after errors.
+
+        In a cluster that is one proof of two: where the API server says that the pod is there, it waits.
+        """
         if r.config.disable_gc:
             return
         if r.config.valid_attachments is None:
@@ -204,38 +212,20 @@ class Attachments:
                 "GC without a list of valid attachments",
                 "to take this for an empty list would detach every pod of the network",
             )
-        valid = frozenset(r.config.valid_attachments) | self._adding
-        await self._collect(
-            a
-            for a in self._store.attachments()
-            if a.network == r.config.name and (a.container_id, a.ifname) not in valid and not is_recovered(a)
-        )
+        left_out = self.garbage.mark(r.config.name, r.config.valid_attachments)
+        if self._pods is None:  # nobody else to ask
+            await self._collect(left_out)
+        else:
+            await self.garbage.collect(grace=0, only={(a.container_id, a.ifname) for a in left_out})
 
-    async def collect(self) -> None:
-        """Free what two proofs say is gone, for when a runtime forgets its DEL (a reboot, a lost node).
-
-        The node's proof: made in a former boot, or its link does not exist. The API's: the pod is gone,
-        finished, or another one by now. Outside Kubernetes there is only the first, so the boot decides.
-        Raises CniError for the first thing that could not be undone, having gone on.
-        """
-        try:
-            links = self._wiring.links()
-        except KernelRefused as error:
-            raise CniError(ErrorCode.INTERNAL, "cannot list links", str(error)) from error
-        doomed = []
-        for att in self._store.attachments():
-            rebooted = att.boot_id != self._store.boot_id
-            if (att.container_id, att.ifname) in self._adding or not (
-                rebooted or att.host_ifname not in links
-            ):
-                continue
-            nobody = att.pod is None and (rebooted or is_recovered(att))
-            if nobody or (att.pod is not None and await is_over(att.pod, self._pods)):
-                log.info("lease_collected", container=att.container_id, pod=str(att.pod), rebooted=rebooted)
-                doomed.append(att)
-        await self._collect(doomed)
+    async def detach(self, att: Attachment) -> None:
+        """Undo one attachment that is known to be used by nobody. Raises CniError."""
+        await self._collect([att])
 
     # The parts.
+
+    def _busy(self) -> frozenset[Key]:
+        return frozenset(self._adding | self._leaving)
 
     async def _again(self, r: Request) -> Attachment | None:
         """The attachment of an earlier attempt at the same call, with the kernel's part of it removed.

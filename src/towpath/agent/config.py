@@ -88,6 +88,12 @@ SETTINGS = (
         "boot_id_file", path, Path("/proc/sys/kernel/random/boot_id"), "what tells one boot from another"
     ),
     Setting("resync_seconds", number(1, 3600), 60.0, "look at everything this often, event or not"),
+    Setting(
+        "lease_grace_seconds",
+        number(0, 86400),
+        60.0,
+        "free a lease that node and API both say nobody needs after so long",
+    ),
     Setting("offload_probe", flag, True, "find and mend broken checksum offload on the overlay"),
     Setting("offload_port", whole_number(1, 65535), 8473, "UDP port of that probe on overlay addresses"),
     Setting(
@@ -133,6 +139,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str
     boot_id_file: Path
     resync_seconds: float
+    lease_grace_seconds: float
     offload_probe: bool
     offload_port: int
     revocation: str

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, suppress
 
 from towpath import __version__
 from towpath.agent import gauges
+from towpath.agent.addresses import Addresses
 from towpath.agent.admission import ByPolicy
 from towpath.agent.aftermath import Aftermath
 from towpath.agent.attach_conntrack import Connections
@@ -24,6 +25,7 @@ from towpath.agent.health import Handler, HealthServer, Page, server_tls
 from towpath.agent.hold import heed
 from towpath.agent.inquiries import Inquiries
 from towpath.agent.interest import relevant_link_event
+from towpath.agent.ipam_inquiries import IpamInquiries
 from towpath.agent.measured import MeasuredHandler
 from towpath.agent.metrics import Metrics, Sample
 from towpath.agent.offload import OffloadProbe
@@ -70,7 +72,9 @@ class Agent:
     def __init__(self, settings: Settings, network: ClusterNetwork, client: Client | None) -> None:
         self._settings = settings
         self._lock = asyncio.Lock()
-        self._attach = AttachSettings(bounds=() if client else network.networks)
+        self._attach = AttachSettings(
+            bounds=() if client else network.networks, lease_grace=settings.lease_grace_seconds
+        )
         self._readiness = Readiness(("api", "kernel", "cni") if client else ("kernel", "cni"))
         self._verification = Verification()
         self._metrics = Metrics()
@@ -102,7 +106,7 @@ class Agent:
         async with AsyncExitStack() as stack:
             await self._set_up(stack)
             runners = (self._kernel_runner, self._policy_runner, self._node_runner)
-            parts = [*self._around.parts(), *(runner.run() for runner in runners)]
+            parts = [*self._around.parts(self._addresses.usage), *(runner.run() for runner in runners)]
             parts += [self._collect(), self._settings_watch.run()]
             parts.append(heed(self._settings.state_dir, self._gate.hold, stop))
             if self._revocation is not None:
@@ -130,6 +134,9 @@ class Agent:
         self._attachments: Attachments = await stack.enter_async_context(
             make_attachments(self._store, kernel, self._around.pods, self._attach, self._lock, admission)
         )
+        pods, networks = self._around.everybody, self._network.networks
+        self._addresses = Addresses(settings.node_name, self._store, self._attachments, pods, networks)
+        self._ipam = IpamInquiries(self._addresses, self._attachments.garbage)
         revocation = self._around.revocation(kernel, self._lock)
         if revocation is not None:
             stack.callback(revocation.close)
@@ -229,8 +236,10 @@ class Agent:
             if not self._around.known or self._store.problem:
                 continue
             try:
-                await self._attachments.collect()
-            except CniError as e:
+                await self._attachments.garbage.collect()
+                await self._addresses.audit()
+                await self._addresses.sample()
+            except (CniError, LeaseStoreError) as e:
                 log.warning("leases_not_collected", error=str(e))
 
     def _could_not(self, why: str) -> bool:
@@ -302,6 +311,7 @@ class Agent:
         annotations = self._step.annotations if self._step else {}
         up = bool(annotations) and self._step is not None and self._step.firewall
         annotations |= await self._inquiries.annotations(self._around.own)
+        annotations |= await self._ipam.annotations(self._around.own)
         return await self._around.publish(annotations, report, network_up=up)
 
     # What is known.
@@ -329,7 +339,7 @@ class Agent:
         return "; ".join(map(str, self._step.plan.blocked)) or "the firewall is not in force"
 
     def _findings(self) -> list[Finding]:
-        found = [*self._reconciler.findings, *self._attachments.findings()]
+        found = [*self._reconciler.findings, *self._attachments.findings(), *self._addresses.findings()]
         if self._step is not None:
             found += step_findings(self._step, self._settings.node_name)
         found += self._repairs.findings(self._settings.node_name)
@@ -349,6 +359,8 @@ class Agent:
             len(self._step.drift) if self._step else 0,
             self._network.own_table and self._step is not None and self._step.firewall,
             self._findings,
+            self._addresses.usage(),
+            self._attachments.garbage,
         )
 
     def _pages(self) -> dict[str, Handler]:

@@ -6,9 +6,11 @@ from typing import Any
 
 from towpath import __version__
 from towpath.agent.ethtool import tx_checksum
+from towpath.agent.garbage import Garbage
 from towpath.agent.metrics import Sample
 from towpath.agent.offload import OffloadProbe
 from towpath.agent.readiness import Readiness
+from towpath.ipam.usage import Usage
 from towpath.kube.reflector import Reflector
 from towpath.model.finding import Finding
 
@@ -22,6 +24,8 @@ def sample(
     drift: int,
     owned: bool,
     findings: Callable[[], Iterable[Finding]],
+    ranges: Iterable[Usage],
+    garbage: Garbage,
 ) -> Iterable[Sample]:
     """All gauges of ``metrics.METRICS``."""
     yield Sample("towpath_build_info", (__version__,), 1)
@@ -39,6 +43,13 @@ def sample(
         counts[finding.code, finding.severity] = counts.get((finding.code, finding.severity), 0) + 1
     for labels, number in counts.items():
         yield Sample("towpath_findings", labels, number)
+    for one in ranges:
+        for state in ("used", "held", "foreign", "reserved", "free"):
+            yield Sample("towpath_ipam_addresses", (one.range, state), getattr(one, state))
+        if one.full_in is not None:
+            yield Sample("towpath_ipam_exhausted_seconds", (one.range,), one.full_in)
+    yield Sample("towpath_ipam_garbage", (), len(garbage.candidates))
+    yield Sample("towpath_ipam_collected", (), garbage.collected)
     for device in overlay:
         with suppress(OSError):
             yield Sample("towpath_offload_on", (device,), float(tx_checksum(device)))

@@ -47,6 +47,14 @@ METRICS = {
     "towpath_api_up": Described("gauge", "Whether the API server can be followed now", ("kind",)),
     "towpath_api_events": Described("counter", "Watch events received", ("kind",)),
     "towpath_api_lists": Described("counter", "Complete lists received", ("kind",)),
+    "towpath_ipam_addresses": Described(
+        "gauge", "Addresses of a range; free ones include those held back for a while", ("range", "state")
+    ),
+    "towpath_ipam_exhausted_seconds": Described(
+        "gauge", "Time until a range has none left, at today's pace", ("range",)
+    ),
+    "towpath_ipam_garbage": Described("gauge", "Leases that nobody needs, in their grace period"),
+    "towpath_ipam_collected": Described("counter", "Leases freed that no DEL had released"),
     "towpath_policy_log_records": Described(
         "counter", "Packets of which a line was logged, by what became of them", ("action",)
     ),

@@ -1,7 +1,7 @@
 """What the agent knows besides its own kernel: a cluster's API, or nothing (a podman host)."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from time import monotonic
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from towpath.agent.attach_pods import PodDirectory
 from towpath.agent.config import Settings
 from towpath.agent.directory import ApiPodDirectory
 from towpath.agent.interest import relevant_to
+from towpath.agent.ipam_events import IpamEvents
 from towpath.agent.metrics import Metrics
 from towpath.agent.planning import ClusterPlanner, Planner, StandalonePlanner
 from towpath.agent.policies import Policies
@@ -22,6 +23,7 @@ from towpath.api.core import Node, Pod
 from towpath.api.report import AgentReport
 from towpath.desired.policy_chains import NO_POLICIES, Verdicts
 from towpath.desired.ruleset import TABLE
+from towpath.ipam.usage import Usage
 from towpath.kube.client import Client
 from towpath.kube.codec import Key
 from towpath.kube.kinds import NODES, PODS
@@ -71,12 +73,16 @@ class Surroundings(Protocol):
         """The pods that have a network of their own and are said to be on this node."""
         ...
 
+    def everybody(self) -> Iterable[Pod] | None:
+        """All pods of the cluster; None without one, or while they are not known."""
+        ...
+
     def findings(self) -> list[Finding]:
         """What is wrong with what was read."""
         ...
 
-    def parts(self) -> list[Coroutine[Any, Any, None]]:
-        """What has to run."""
+    def parts(self, usage: Callable[[], Iterable[Usage]]) -> list[Coroutine[Any, Any, None]]:
+        """What has to run; ``usage`` of the node's addresses is told of."""
         ...
 
     def revocation(self, kernel: Cutter, lock: asyncio.Lock) -> Revocation | None:
@@ -115,11 +121,15 @@ class Standalone:
         """None."""
         return []
 
+    def everybody(self) -> Iterable[Pod] | None:
+        """Unknown."""
+        return None
+
     def findings(self) -> list[Finding]:
         """None."""
         return []
 
-    def parts(self) -> list[Coroutine[Any, Any, None]]:
+    def parts(self, usage: Callable[[], Iterable[Usage]]) -> list[Coroutine[Any, Any, None]]:
         """None."""
         return []
 
@@ -151,7 +161,7 @@ class Cluster:
     ) -> None:
         self._name, self._changed, self._own_changed = settings.node_name, changed, own_changed
         self._seen: dict[str, tuple[Any, ...]] = {}
-        self._metrics = metrics
+        self._metrics, self._client = metrics, client
         self._publisher = Publisher(client, settings.node_name, monotonic)
         silence = settings.api_silence_seconds
         self._nodes: Reflector[Node] = Reflector(
@@ -227,15 +237,20 @@ class Cluster:
             if pod.spec.node_name == self._name and not pod.spec.host_network
         ]
 
+    def everybody(self) -> Iterable[Pod] | None:
+        """As the API has them."""
+        return list(self._pods.objects.values()) if self._pods.listed.is_set() else None
+
     def findings(self) -> list[Finding]:
         """Nodes that cannot be read, policies that are stricter than what was written."""
         nodes = [_strange(f"Node/{name}", why) for (_, name), why in self._nodes.undecodable.items()]
         return nodes + self._policies.findings() + self._log.findings()
 
-    def parts(self) -> list[Coroutine[Any, Any, None]]:
-        """The reflectors, what listens to the kernel, and what tells of policies."""
+    def parts(self, usage: Callable[[], Iterable[Usage]]) -> list[Coroutine[Any, Any, None]]:
+        """The reflectors, what listens to the kernel, and what tells of policies and addresses."""
+        addresses = IpamEvents(self._client, self._name, usage)
         following = [self._nodes.run(), self._pods.run(), self._policies.run()]
-        return [*following, self._log.run(), self._events.run(), self._conditions.run()]
+        return [*following, self._log.run(), self._events.run(), self._conditions.run(), addresses.run()]
 
     def revocation(self, kernel: Cutter, lock: asyncio.Lock) -> Revocation | None:
         """What cuts flows that policy denies by now. Raises OSError."""

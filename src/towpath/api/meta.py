@@ -21,5 +21,6 @@ class ObjectMeta(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     resource_version: str = ""
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
+    creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
     owner_references: list[OwnerReference] | None = None

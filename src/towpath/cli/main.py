@@ -25,6 +25,7 @@ VERBS = {
     "probe": "what the pod network loses while something is done to it, on any cluster",
     "policy": "what policies allow and why, what is wrong with them, what a change would change",
     "explain": "what a finding's code means and what to do",
+    "ipam": "addresses: how many are used and by whom, what is leaked or used twice",
     "node": "take this node over from Canal, in place and with its pods running, or hand it back",
     "install": "Towpath's manifests: print them, compare a cluster with them",
     "lab": "a cluster on this machine, from namespaces",

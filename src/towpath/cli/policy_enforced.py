@@ -6,17 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from towpath.api.core import Node
 from towpath.api.inquiry import ANSWER, MOST_FLOWS, QUESTION, Answer, Asked, Enforcement, Question, answer_on
+from towpath.cli.node_question import ANSWER_WITHIN, answer_to
 from towpath.cli.policy_input import Asked as World
 from towpath.kube.client import Client
 from towpath.kube.errors import Forbidden, KubeError
-from towpath.kube.kinds import NODES
 from towpath.policy.evaluate import Flow
 from towpath.policy.explain import SideExplained
 from towpath.policy.world import ObjectKey
-
-ANSWER_WITHIN = 5.0
-_ASK_EVERY = 0.05
 
 
 class OnNode(msgspec.Struct, frozen=True):
@@ -75,28 +73,11 @@ async def _ask_node(client: Client, node: str, flows: Sequence[Asked]) -> Sequen
 
 
 async def _answer(client: Client, node: str, flows: Sequence[Asked]) -> Answer | None:
-    """Put the question on the Node, wait, and take both off again. Somebody else's may have come between:
-    then it is put there once more.
-    """
     nonce = secrets.token_hex(8)
     question = msgspec.json.encode(Question(nonce=nonce, flows=tuple(flows))).decode()
-    deadline = asyncio.get_running_loop().time() + ANSWER_WITHIN
-    standing = ""
-    try:
-        while asyncio.get_running_loop().time() < deadline:
-            if standing != question:
-                await _annotate(client, node, question)
-            found = await client.get(NODES, node)
-            answer = answer_on(found)
-            if answer is not None and answer.nonce == nonce:
-                return answer
-            standing = (found.metadata.annotations or {}).get(QUESTION, "")
-            await asyncio.sleep(_ASK_EVERY)
-        return None
-    finally:
-        await _annotate(client, node, None)
 
+    def read(found: Node) -> Answer | None:
+        answer = answer_on(found)
+        return answer if answer is not None and answer.nonce == nonce else None
 
-async def _annotate(client: Client, node: str, question: str | None) -> None:
-    notes = {QUESTION: question, ANSWER: None}
-    await client.patch(NODES, node, {"metadata": {"annotations": notes}})
+    return await answer_to(client, node, (QUESTION, ANSWER), question, read)

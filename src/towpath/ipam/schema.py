@@ -12,6 +12,7 @@ the same key, and it is their primary key that makes a second owner impossible, 
 import contextlib
 import fcntl
 import os
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -37,9 +38,15 @@ CREATE TABLE IF NOT EXISTS released (
 ) WITHOUT ROWID;
 -- Where the round robin of a range set stands.
 CREATE TABLE IF NOT EXISTS cursors (range TEXT PRIMARY KEY, last TEXT NOT NULL) WITHOUT ROWID;
+-- How many addresses of a range set were used, now and then, by wall-clock time: what a forecast is made of.
+CREATE TABLE IF NOT EXISTS usage (
+    range TEXT NOT NULL, at REAL NOT NULL, used INTEGER NOT NULL, PRIMARY KEY (range, at)
+) WITHOUT ROWID;
 -- Written to find out whether the disk takes anything again.
 CREATE TABLE IF NOT EXISTS probe (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL);
 """
+
+_NAMES = frozenset(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", TABLES))
 
 # Behind the name of a database that was damaged, and a number.
 ASIDE = ".damaged-"
@@ -111,8 +118,8 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    known = db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema'").fetchone()
-    if known:
+    known = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "schema" in known:
         row = db.execute("SELECT version FROM schema").fetchone()
         version = int(row[0]) if row else 0
         if version > VERSION:
@@ -120,7 +127,7 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
             raise LeaseStoreError(
                 "open lease store", str(path), reason, "run the newer Towpath that wrote it"
             )
-        if version == VERSION:
+        if version == VERSION and known >= _NAMES:
             return
     db.executescript(f"BEGIN IMMEDIATE; {TABLES}")
     db.execute("INSERT OR REPLACE INTO schema (id, version) VALUES (1, ?)", (VERSION,))

@@ -8,7 +8,7 @@ durable: whatever a crash cuts off, no address has two owners.
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,12 +18,15 @@ from towpath.ipam import codec
 from towpath.ipam.allocate import RangeSet, match_requested, pick, range_key
 from towpath.ipam.errors import AddressUnavailable, AlreadyLeased, LeaseStoreError
 from towpath.ipam.schema import ASIDE, connect, explain, put_aside
+from towpath.ipam.usage import Sample
 from towpath.ipam.writer import Statement, Writer
 from towpath.model.attachment import Attachment
 from towpath.model.net import Addr
 
 _INSERT_ATTACHMENT = "INSERT INTO attachments (container_id, ifname, body) VALUES (?, ?, ?)"
 _INSERT_LEASE = "INSERT INTO leases (address, container_id, ifname) VALUES (?, ?, ?)"
+_DAY = 24 * 3600.0
+_HOLD = "INSERT OR REPLACE INTO released (address, boot_id, at) VALUES (?, ?, ?)"
 
 Key = tuple[str, str]
 """Container ID and interface name."""
@@ -45,13 +48,14 @@ class LeaseStore:
 
     def __init__(self, path: Path, *, boot_id: str, clock: Callable[[], float], hold: float = 60.0) -> None:
         self.path, self.boot_id = path, boot_id
-        self._clock, self._hold = clock, hold
+        self.clock, self._hold = clock, hold
         self._writer: Writer | None = None
         self._lock = -1
         self._rows: dict[Key, Attachment] = {}
         self._leased: dict[Addr, Key] = {}
         self._released: dict[Addr, float] = {}
         self._cursors: dict[str, Addr] = {}
+        self._past: dict[str, list[Sample]] = {}
         self.problem = "the lease store is not open yet"
         """Why no lease can be had at present, empty while all is well."""
         self.lost = False
@@ -133,12 +137,15 @@ class LeaseStore:
         leases = db.execute("SELECT address, container_id, ifname FROM leases")
         self._leased = {ip_address(address): (cid, ifname) for address, cid, ifname in leases}
         db.execute(
-            "DELETE FROM released WHERE boot_id <> ? OR at < ?", (self.boot_id, self._clock() - self._hold)
+            "DELETE FROM released WHERE boot_id <> ? OR at < ?", (self.boot_id, self.clock() - self._hold)
         )
         self._released = {
             ip_address(a): float(at) for a, at in db.execute("SELECT address, at FROM released ORDER BY at")
         }
         self._cursors = {key: ip_address(a) for key, a in db.execute("SELECT range, last FROM cursors")}
+        self._past = {}
+        for key, at, used in db.execute("SELECT range, at, used FROM usage ORDER BY at"):
+            self._past.setdefault(key, []).append((float(at), int(used)))
 
     # Questions.
 
@@ -153,6 +160,15 @@ class LeaseStore:
     def leased(self) -> dict[Addr, Key]:
         """Every address that is taken, with its owner."""
         return dict(self._leased)
+
+    def held(self) -> tuple[Addr, ...]:
+        """Addresses that were released a moment ago and come last."""
+        self._expire()
+        return tuple(self._released)
+
+    def past(self, range_name: str) -> tuple[Sample, ...]:
+        """What ``sample`` remembers of a range, the oldest first."""
+        return tuple(self._past.get(range_name, ()))
 
     def choose(
         self, sets: Sequence[RangeSet], requested: Iterable[Addr], foreign: Callable[[Addr], bool]
@@ -238,19 +254,13 @@ class LeaseStore:
         addresses = [a for a, owner in self._leased.items() if owner == key]
         if key not in self._rows and not addresses:
             return
-        now = self._clock()
+        now = self.clock()
         statements: list[Statement] = [
             ("DELETE FROM attachments WHERE container_id = ? AND ifname = ?", key),
             ("DELETE FROM leases WHERE container_id = ? AND ifname = ?", key),
             ("DELETE FROM released WHERE at < ?", (now - self._hold,)),
         ]
-        statements += [
-            (
-                "INSERT OR REPLACE INTO released (address, boot_id, at) VALUES (?, ?, ?)",
-                (str(a), self.boot_id, now),
-            )
-            for a in addresses
-        ]
+        statements += [(_HOLD, (str(a), self.boot_id, now)) for a in addresses]
 
         def settle(done: "asyncio.Future[None]") -> None:
             if done.exception() is None:
@@ -259,12 +269,83 @@ class LeaseStore:
 
         await self._durable(writer, "release a lease in", statements, settle)
 
+    async def forget(self, address: Addr) -> None:
+        """Free an address that no attachment speaks for; durable when it returns. Raises LeaseStoreError.
+
+        ValueError for one that an attachment has: that is to be released.
+        """
+        writer = self._ready("forget an address in")
+        owner = self._leased.get(address)
+        if owner is None:
+            return
+        if (att := self._rows.get(owner)) is not None and address in att.addresses:
+            raise ValueError(f"{address} belongs to {owner[1]} of container {owner[0]}")
+        now, text = self.clock(), str(address)
+        statements: list[Statement] = [
+            ("DELETE FROM leases WHERE address = ?", (text,)),
+            (_HOLD, (text, self.boot_id, now)),
+        ]
+        if att is None and list(self._leased.values()).count(owner) == 1:  # nothing else needs a row unread
+            statements.append(("DELETE FROM attachments WHERE container_id = ? AND ifname = ?", owner))
+
+        def settle(done: "asyncio.Future[None]") -> None:
+            if done.exception() is None:
+                self._leased.pop(address, None)
+                self._released[address] = now
+                if owner not in self._leased.values():
+                    self.damaged = tuple(key for key in self.damaged if key != owner)
+
+        await self._durable(writer, "forget an address in", statements, settle)
+
+    async def relist(self, address: Addr, key: Key) -> None:
+        """Lease an address to the attachment that says it has it. Raises LeaseStoreError, AddressUnavailable,
+        and ValueError where the attachment says no such thing.
+        """
+        writer = self._ready("write a lease to")
+        att = self._rows.get(key)
+        if att is None or address not in att.addresses:
+            raise ValueError(f"{key[1]} of container {key[0]} does not have {address}")
+        if self._leased.get(address) == key:
+            return
+        self._check_free(address, lambda _: False)
+        self._leased[address] = key
+        held = self._released.pop(address, None)
+
+        def settle(done: "asyncio.Future[None]") -> None:
+            if done.exception() is not None:
+                self._leased.pop(address, None)
+                if held is not None:
+                    self._released[address] = held
+
+        statements: list[Statement] = [
+            (_INSERT_LEASE, (str(address), *key)),
+            ("DELETE FROM released WHERE address = ?", (str(address),)),
+        ]
+        await self._durable(writer, "write a lease to", statements, settle)
+
+    async def sample(self, used: Mapping[str, int], at: float) -> None:
+        """Remember how many addresses of each range are used, for a day. Raises LeaseStoreError."""
+        writer = self._ready("write figures to")
+        statements: list[Statement] = [("DELETE FROM usage WHERE at < ? OR at > ?", (at - _DAY, at))]
+        statements += [
+            ("INSERT OR REPLACE INTO usage (range, at, used) VALUES (?, ?, ?)", (name, at, number))
+            for name, number in used.items()
+        ]
+
+        def settle(done: "asyncio.Future[None]") -> None:
+            if done.exception() is None:
+                for name, number in used.items():
+                    kept = [one for one in self._past.get(name, ()) if at - _DAY <= one[0] < at]
+                    self._past[name] = [*kept, (at, number)]
+
+        await self._durable(writer, "write figures to", statements, settle)
+
     async def probe(self) -> None:
         """Find out whether the store works again: reopen it, or write a row. Raises LeaseStoreError."""
         if self._writer is None:
             self.open(patience=0)
             return
-        statement = ("INSERT OR REPLACE INTO probe (id, at) VALUES (1, ?)", (self._clock(),))
+        statement = ("INSERT OR REPLACE INTO probe (id, at) VALUES (1, ?)", (self.clock(),))
         await self._durable(self._writer, "write to", [statement], lambda done: None)
 
     def _ready(self, operation: str) -> Writer:
@@ -274,7 +355,7 @@ class LeaseStore:
 
     def _expire(self) -> None:
         """Drop what is held back no longer; the dictionary is in order of release."""
-        oldest = self._clock() - self._hold
+        oldest = self.clock() - self._hold
         while self._released and self._released[first := next(iter(self._released))] <= oldest:
             del self._released[first]
 

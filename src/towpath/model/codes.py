@@ -7,6 +7,7 @@ networks, TP7nnn upgrade, TP8nnn images, TP9nnn lab.
 from towpath.model.code import Code
 from towpath.model.codes_conduct import CONDUCT
 from towpath.model.codes_image import IMAGE
+from towpath.model.codes_ipam import IPAM
 from towpath.model.codes_migrate import MIGRATE
 from towpath.model.codes_networks import NETWORKS
 from towpath.model.codes_policy import POLICY
@@ -267,6 +268,7 @@ CODES: dict[str, Code] = {
         ),
         fix="Delete the pod it belongs to; the DEL frees the address.",
     ),
+    **IPAM,
     **POLICY,
     **NETWORKS,
     **MIGRATE,

@@ -1,0 +1,92 @@
+"""``towpath ipam check``: leaks, orphans, addresses used twice; and the mending of what can be mended."""
+
+from typing import Any
+
+import click
+
+from towpath.api.ipam_inquiry import Answer
+from towpath.cli.cluster import ClusterOptions, cluster_options
+from towpath.cli.exit import FINDING, INCONCLUSIVE
+from towpath.cli.ipam_ask import ask
+from towpath.cli.output import emit, mark, output_option, table
+from towpath.kube.client import Client
+from towpath.kube.kinds import NODES
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="Mend what can be mended; without it nothing is changed.")
+@click.option("--node", "only", multiple=True, help="Only this node (may be repeated).")
+@cluster_options
+@output_option
+@click.pass_context
+def check(
+    ctx: click.Context, fix: bool, only: tuple[str, ...], kubeconfig: str, context: str, output: str
+) -> None:
+    """Every node's leases against its kernel and the API server.
+
+    What is found is what --fix would mend, and what only an operator can: it is the dry run of itself.
+    Nothing that a running pod uses is ever freed. Exit code 3: something is wrong (with --fix: still); 6: a
+    node did not answer.
+    """
+
+    async def gather(client: Client) -> tuple[dict[str, Answer], dict[str, Answer]]:
+        names = sorted(node.metadata.name for node in (await client.list(NODES)).items)
+        names = [name for name in names if not only or name in only]
+        found = await ask(client, names, "check")
+        broken = [name for name, answer in found.items() if any(p.mendable for p in answer.problems)]
+        return found, await ask(client, broken, "mend") if fix else {}
+
+    found, mended = ClusterOptions(kubeconfig, context).run(gather)
+    rows = [_row(node, answer, mended.get(node)) for node, answer in found.items()]
+    emit(rows, output, lambda: _screen(rows))
+    if unknown := sorted(set(only) - found.keys()):
+        raise click.UsageError(f"there is no node {', '.join(unknown)}", ctx)
+    if any(row["error"] for row in rows):
+        ctx.exit(INCONCLUSIVE)
+    if any(row["left"] if fix else row["problems"] for row in rows):
+        ctx.exit(FINDING)
+
+
+def _row(node: str, answer: Answer, mended: Answer | None) -> dict[str, Any]:
+    """One node as plain data; ``left`` are problems that mending did not end."""
+    after = mended.problems if mended is not None else answer.problems
+    return {
+        "node": node,
+        "error": answer.error or (mended.error if mended is not None else ""),
+        "waiting": answer.waiting,
+        "more": answer.more,
+        "problems": [_problem(p) for p in answer.problems],
+        "mended": list(mended.done) if mended is not None else [],
+        "refused": list(mended.refused) if mended is not None else [],
+        "left": [_problem(p) for p in after],
+    }
+
+
+def _problem(one: Any) -> dict[str, Any]:
+    return {
+        "code": one.code,
+        "severity": one.severity,
+        "object": one.object,
+        "message": one.message,
+        "addresses": list(one.addresses),
+        "fix": one.fix,
+        "mendable": one.mendable,
+    }
+
+
+def _screen(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        number = len(row["problems"])
+        state = mark(row["error"], "error") if row["error"] else mark("ok", "ok")
+        if number:
+            state = mark(f"{number + row['more']} problem(s)", "error")
+        lines.append([row["node"], state, str(row["waiting"]), str(len(row["mended"]))])
+    screen = table(["NODE", "STATE", "IN-GRACE", "MENDED"], lines) if lines else "no nodes"
+    for row in rows:
+        for p in row["problems"]:
+            screen += f"\n  {mark('!', 'error')} {row['node']}: {p['code']} {p['object']} {p['message']}"
+            screen += f"\n      to mend it: {p['fix']}"
+        screen += "".join(f"\n  {mark('✓', 'ok')} {row['node']}: {text}" for text in row["mended"])
+        screen += "".join(f"\n  {mark('!', 'error')} {row['node']}: {text}" for text in row["refused"])
+    return screen
