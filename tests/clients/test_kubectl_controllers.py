@@ -41,7 +41,7 @@ class Cluster:
     def live(self) -> list[dict[str, Any]]:
         return [p for p in self.get("pods")["items"] if not p["metadata"].get("deletionTimestamp")]
 
-    def until(self, holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    def until(self, holds: Callable[[], bool], seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, self.k("get", "all,events", "-o", "wide")

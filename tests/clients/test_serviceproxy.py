@@ -58,7 +58,7 @@ def table() -> NftTable | None:
         kernel.close()
 
 
-async def until(holds: Callable[[], bool], seconds: float = 5.0) -> float:
+async def until(holds: Callable[[], bool], seconds: float = 30.0) -> float:
     begun = time.monotonic()
     while not holds():
         assert time.monotonic() < begun + seconds, table()

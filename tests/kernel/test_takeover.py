@@ -166,7 +166,7 @@ async def test_over_and_back_under_traffic(world: World) -> None:
     for name in ("web", "slow", "closed"):
         await n1.remove(world.api, name)
     with contextlib.suppress(AssertionError):
-        await settled(lambda: in_order(n1.saved()) == in_order(without_pods(before)), seconds=5)
+        await settled(lambda: in_order(n1.saved()) == in_order(without_pods(before)), seconds=30)
     assert in_order(n1.saved()) == in_order(without_pods(before))
     assert not HostLocalFolder(n1.data / programs.NETWORK).read().leases
 

@@ -103,7 +103,7 @@ def test_a_nodes_host_endpoint_guards_it_and_leaves_it_in_the_cluster(
     assert reaches(lab, kubectl, "pod", PORTS[1], "n2") == OPEN
     rule["destination"] = {"ports": [PORTS[1]]}
     apply(kubectl, guard)
-    eventually(lambda: reaches(lab, kubectl, "host", PORTS[1]) == OPEN, seconds=5)
+    eventually(lambda: reaches(lab, kubectl, "host", PORTS[1]) == OPEN, seconds=30)
     assert reaches(lab, kubectl, "host", PORTS[0]) == SHUT
     chains = towpath("exec", "--name", lab.name, "n1", "--", "nft", "list", "table", "inet", "towpath").stdout
     assert "host_in" not in chains  # another node's business
@@ -111,8 +111,8 @@ def test_a_nodes_host_endpoint_guards_it_and_leaves_it_in_the_cluster(
     passing = {"action": "Allow", "protocol": "TCP", "destination": {"ports": [PORTS[0]]}}
     spec: dict[str, Any] = {"applyOnForward": True, "types": ["Ingress"], "ingress": [passing]}
     apply(kubectl, calico("GlobalNetworkPolicy", "guard", selector="role == 'guarded'", **spec))
-    eventually(lambda: reaches(lab, kubectl, "pod", PORTS[1]) == SHUT, seconds=5)
+    eventually(lambda: reaches(lab, kubectl, "pod", PORTS[1]) == SHUT, seconds=30)
     assert reaches(lab, kubectl, "pod", PORTS[0]) == OPEN
     kubectl("delete", "hostendpoint", "n2-all", "--timeout=20s")
-    eventually(lambda: reaches(lab, kubectl, "host", PORTS[0]) == OPEN, seconds=5)
+    eventually(lambda: reaches(lab, kubectl, "host", PORTS[0]) == OPEN, seconds=30)
     assert reaches(lab, kubectl, "pod", PORTS[1]) == OPEN

@@ -64,25 +64,25 @@ OPEN, SHUT = [True, True], [False, False]
 def test_deny_then_allow_by_label_and_port(lab: LabClient, kubectl: Kubectl) -> None:
     assert reaches(lab, kubectl, "near") == reaches(lab, kubectl, "far") == OPEN
     kubectl("apply", "-f", "-", stdin=policy("only"))
-    eventually(lambda: reaches(lab, kubectl, "near") == reaches(lab, kubectl, "far") == SHUT, seconds=5)
+    eventually(lambda: reaches(lab, kubectl, "near") == reaches(lab, kubectl, "far") == SHUT, seconds=30)
 
     peer = {"podSelector": {"matchLabels": {"role": "friend"}}}
     allowed = policy("only", ingress=[{"from": [peer], "ports": [{"port": 8080}]}])
     kubectl("apply", "-f", "-", stdin=allowed)
     kubectl("label", "-n", SPACE, "pod", "far", "role=friend")
-    eventually(lambda: reaches(lab, kubectl, "far") == OPEN, seconds=5)
+    eventually(lambda: reaches(lab, kubectl, "far") == OPEN, seconds=30)
     assert reaches(lab, kubectl, "near") == reaches(lab, kubectl, "far", 9090) == SHUT
     kubectl("label", "-n", SPACE, "pod", "far", "role-")
-    eventually(lambda: reaches(lab, kubectl, "far") == SHUT, seconds=5)
+    eventually(lambda: reaches(lab, kubectl, "far") == SHUT, seconds=30)
 
     kubectl("delete", "networkpolicy", "-n", SPACE, "only")
-    eventually(lambda: reaches(lab, kubectl, "near") == reaches(lab, kubectl, "far") == OPEN, seconds=5)
+    eventually(lambda: reaches(lab, kubectl, "near") == reaches(lab, kubectl, "far") == OPEN, seconds=30)
 
 
 def test_a_new_pod_is_never_open(lab: LabClient, kubectl: Kubectl) -> None:
     """Ready means that its policy is in force; the agent's restart changes nothing."""
     kubectl("apply", "-f", "-", stdin=policy("only"))
-    eventually(lambda: reaches(lab, kubectl, "far") == SHUT, seconds=5)
+    eventually(lambda: reaches(lab, kubectl, "far") == SHUT, seconds=30)
     kubectl("delete", "pod", "-n", SPACE, "server", "--timeout=20s")
     kubectl("apply", "-f", "-", stdin=json.dumps(pod("server", "n1")))
     kubectl("wait", "-n", SPACE, "--for=condition=Ready", "pod", "server", "--timeout=20s")
@@ -113,7 +113,7 @@ def test_what_cannot_be_read_denies_and_is_told(lab: LabClient, kubectl: Kubectl
         assert part in told
     rule["source"] = {"nets": ["10.42.0.0/16"]}
     kubectl("apply", "-f", "-", stdin=json.dumps(body))
-    eventually(lambda: reaches(lab, kubectl, "near") == [True, False], seconds=5)
+    eventually(lambda: reaches(lab, kubectl, "near") == [True, False], seconds=30)
     kubectl("delete", "crd", str(DEFINITION["metadata"]["name"]), "--timeout=20s")
 
 
@@ -126,7 +126,7 @@ def events(kubectl: Kubectl) -> list[dict[str, Any]]:
 
 def test_a_denial_is_explained_down_to_a_counter_that_rises(lab: LabClient, kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", stdin=policy("only"))
-    eventually(lambda: reaches(lab, kubectl, "far") == SHUT, seconds=5)
+    eventually(lambda: reaches(lab, kubectl, "far") == SHUT, seconds=30)
     before = explained(lab)
     assert not before["allowed"]
     (ingress,) = [side for side in before["flows"][0]["sides"] if side["direction"] == "ingress"]

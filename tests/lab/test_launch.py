@@ -57,9 +57,9 @@ def started(name: str) -> tuple[int, int, set[str]]:
 
 
 def assert_nothing_stays(name: str, seen: set[str]) -> None:
-    eventually(lambda: not rundir.path_of(name).exists(), seconds=5)
-    eventually(lambda: not processes_of(name), seconds=5)
-    eventually(lambda: not in_use(seen), seconds=5)
+    eventually(lambda: not rundir.path_of(name).exists(), seconds=30)
+    eventually(lambda: not processes_of(name), seconds=30)
+    eventually(lambda: not in_use(seen), seconds=30)
 
 
 @pytest.mark.usefixtures("runtime_dir")
