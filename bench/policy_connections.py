@@ -1,16 +1,18 @@
 """New TCP connections per second to a pod: without policies, with thousands, and by chains as Calico's.
 
 One node has Towpath's table, programmed by the product's own compiler and kernel layer, and a pod for each
-case; another has chains of the shape that Felix writes with nftables (one chain a policy: ip set match, mark;
-then "return if marked"), without its jumps for dispatch and profiles. Only the last policy, or rule, allows.
+case; two more have the chains that Felix writes (``bench.policy_chains``), by nftables and by iptables. Only
+the last policy, or rule, allows.
 """
 
 import json
 import statistics
-import subprocess
 import sys
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 
+from bench import policy_chains
+from bench.policy_chains import CHAINS, PeerOf
 from bench.policy_node import PORT, Node
 from towpath.desired.protection import Peering
 from towpath.desired.ruleset import ruleset
@@ -23,7 +25,6 @@ from towpath.reconcile.tables import diff_table
 
 CLIENT = "10.42.0.2"
 CASES = {"none": 0, "many": 10_000, "half": 5_000, "alternating": 1_000}
-CHAINS = 5_000
 # Short turns: how fast the machine is changes from one second to the next.
 ROUNDS, SECONDS = 60, 0.2
 _PEERS = int(IPv4Address("10.48.0.0"))
@@ -80,45 +81,26 @@ def _peer(number: int, addresses: tuple[Addr, ...]) -> Endpoint:
     return Endpoint(name=f"Pod/default/peer-{number}", labels={"app": f"peer-{number}"}, addresses=addresses)
 
 
-def chains() -> Node:
-    """The same pod behind a chain for each policy."""
+def chains(write: Callable[[Node, str, PeerOf], None]) -> Node:
+    """The same pod behind chains of Felix's."""
     node = Node()
     node.add("client", CLIENT)
     server = node.add("chains", "10.42.0.10")
-    marked = "meta mark & 0x00010000 == 0x00010000 return"
-    lines = ["table ip calico {"]
-    for n in range(1, CHAINS + 1):
-        peer = CLIENT if n == CHAINS else IPv4Address(_PEERS + n)
-        lines += [
-            f"set s{n} {{ type ipv4_addr; elements = {{ {peer} }} }}",
-            f"chain pi{n} {{",
-            f"ip saddr @s{n} tcp dport {PORT} meta mark set meta mark | 0x00010000",
-            marked,
-            "}",
-        ]
-    lines += ["chain tw {", "ct state established,related accept", "ct state invalid drop"]
-    lines.append("meta mark set meta mark & 0xfffeffff")
-    for n in range(1, CHAINS + 1):
-        lines += [f"jump pi{n}", marked]
-    lines += ["drop", "}", "chain forward { type filter hook forward priority 0; policy accept;"]
-    lines += [f'oifname "{server.host_ifname}" jump tw', "}", "}"]
-    where = f"/proc/self/fd/{node.netns}"
-    command = ["nsenter", f"--net={where}", "nft", "-f", "-"]
-    subprocess.run(command, input="\n".join(lines), text=True, check=True, pass_fds=(node.netns,))
+    write(node, server.host_ifname, lambda n: IPv4Address(CLIENT if n == CHAINS else _PEERS + n))
     return node
 
 
 def main() -> None:
     """All cases, turn by turn; the medians."""
-    ours, theirs = towpath(), chains()
-    places = {case: (ours, f"10.42.0.{10 + n}") for n, case in enumerate(CASES)} | {
-        "chains": (theirs, "10.42.0.10")
-    }
+    ours = towpath()
+    theirs = {"chains": chains(policy_chains.nftables), "iptables": chains(policy_chains.iptables)}
+    places = {case: (ours, f"10.42.0.{10 + n}") for n, case in enumerate(CASES)}
+    places |= {name: (node, "10.42.0.10") for name, node in theirs.items()}
     seen: dict[str, list[float]] = {case: [] for case in places}
     try:
         for case, (node, _) in places.items():
-            node.serve(case)
-        for node in (ours, theirs):
+            node.serve(case if node is ours else "chains")
+        for node in (ours, *theirs.values()):
             node.settle()
         for turn in range(ROUNDS):
             for case, (node, address) in places.items():
@@ -127,12 +109,18 @@ def main() -> None:
                 last = ", ".join(f"{case} {rates[-1]:.0f}" for case, rates in seen.items())
                 print(f"connections/s {turn + 1}/{ROUNDS}: {last}", file=sys.stderr)
     finally:
-        ours.close()
-        theirs.close()
+        for node in (ours, *theirs.values()):
+            node.close()
     # Each turn by itself, as the machine's speed changes from one to the next.
+    compared = {
+        "many": ("many", "none"),
+        "alternating": ("alternating", "none"),
+        "chains": ("half", "chains"),
+        "iptables": ("half", "iptables"),
+    }
     ratios = {
-        case: statistics.median(a / b for a, b in zip(seen[case], seen[base], strict=True))
-        for case, base in (("many", "none"), ("half", "chains"), ("alternating", "none"))
+        name: statistics.median(a / b for a, b in zip(seen[case], seen[base], strict=True))
+        for name, (case, base) in compared.items()
     }
     medians = {case: round(statistics.median(rates)) for case, rates in seen.items()}
     print(json.dumps({"ratios": ratios, "per_second": medians}))

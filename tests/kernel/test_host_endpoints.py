@@ -1,5 +1,8 @@
 """Real packets to, from and through a node with host endpoints, in both families."""
 
+import select
+import socket
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
@@ -20,10 +23,13 @@ from wired_node import (
 
 from policy_worlds import host as host_endpoint
 from policy_worlds import nets, pod, policy
+from towpath.agent.policy_records import Where, record
 from towpath.desired.snapshot import Snapshot
+from towpath.kernel.netns import run_in
+from towpath.kernel.nflog import LogSocket
 from towpath.model.attachment import PortMapping
 from towpath.model.failsafe import Failsafe, Failsafes
-from towpath.model.policy import HOST_IN, Program
+from towpath.model.policy import HOST_IN, Program, Sampling
 from towpath.policy.engine import Engine
 from towpath.policy.ir import KIND, TCP, UDP, Endpoint, Peer, Policy, Ports, Rule, World
 from towpath.policy.selector import equal
@@ -57,12 +63,16 @@ class Node(WiredNode):
 
 
 def program(machine: Machine, hosts: dict[str, Endpoint], *policies: Policy) -> Program:
+    return engine_of(machine, hosts, *policies).program()
+
+
+def engine_of(machine: Machine, hosts: dict[str, Endpoint], *policies: Policy) -> Engine:
     engine = Engine()
     pods = {att.host_ifname: pod(f"default/{name}", *A) for name, att in attachments(machine).items()}
     engine.load(World(endpoints=(*hosts.values(), *pods.values()), policies=policies))
     engine.set_local({dev: one.name for dev, one in pods.items()})
     engine.set_hosts({dev: one.name for dev, one in hosts.items()})
-    return engine.program()
+    return engine
 
 
 def attachments(machine: Machine) -> dict[str, Any]:
@@ -76,6 +86,10 @@ def closed(name: str = "h") -> Endpoint:
 def to(*ports: int, protocol: int = TCP, **fields: Any) -> Rule:
     ranges = tuple((port, port) for port in ports)
     return Rule(action="allow", protocol=protocol, destination_ports=Ports(ranges=ranges), **fields)
+
+
+def shut(port: int) -> Rule:
+    return replace(to(port), action="deny", path="spec.ingress[0]")
 
 
 def about(name: str, **fields: Any) -> Policy:
@@ -339,3 +353,44 @@ def test_tunnels_between_peers_need_no_policy(pair: tuple[Machine, Machine], fam
             machine.reconcile()
         assert reach(one.pods["a"], two.pods["b"], B[family], 80)
         assert dropped(one.netns, two.netns, WORLD[family], 80)
+
+
+@BOTH
+def test_what_is_denied_is_told_with_the_endpoint_and_the_rule(net: Node, family: int) -> None:
+    listed = (
+        about("in", order=1, apply_on_forward=True, ingress=(shut(81), to(80))),
+        about("out", egress=(to(80),)),
+        about("raw", do_not_track=True, ingress=(shut(82),)),
+        about("front", pre_dnat=True, ingress=(shut(8081),)),
+    )
+    hosts = {"eth0": closed()}
+    net.judge(hosts, *listed)
+    engine = engine_of(net, hosts, *listed)
+    names = {int(index): name for index, name in run_in(net.node, socket.if_nameindex)}
+    ear = run_in(net.node, lambda: LogSocket(Sampling().group))
+
+    def told(port: int) -> str:
+        deadline = time.monotonic() + 5
+        while select.select([ear], [], [], max(0, deadline - time.monotonic()))[0]:
+            for message in ear.read() or ():
+                one = record(message, engine, Where("n1", {}, {}, names), 0.0)
+                if one is not None and one.destination.port == port:
+                    return f"{one.direction} {one.because()}"
+        raise AssertionError("nothing was told")
+
+    ours, theirs = NODE[family], WORLD[family]
+    default = "default of tier default at HostEndpoint/h (in force: Policy"
+    try:
+        for source, target, address, port, said in (
+            (net.world, net.node, ours, 81, "ingress spec.ingress[0] of Policy/in"),
+            (net.world, net.node, ours, 83, f"ingress {default}/in)"),
+            (net.node, net.world, theirs, 84, f"egress {default}/out)"),
+            (net.world, net.pods["a"], A[family], 85, f"ingress {default}/in)"),
+            (net.world, net.node, ours, 82, "ingress spec.ingress[0] of Policy/raw"),
+            (net.world, net.node, ours, 8081, "ingress spec.ingress[0] of Policy/front"),
+        ):
+            assert dropped(source, target, address, port)
+            found = told(port)
+            assert found.startswith(said) and "at HostEndpoint/h" in found, (port, found)
+    finally:
+        ear.close()

@@ -133,7 +133,7 @@ def test_what_was_logged_before_the_rule_was_gone_says_so(node: PolicedNode, ear
     node.enforce()
     found = {one.action: one for one in ear.records(until=2)}
     assert "default/p spec.ingress" in found["log"].reason
-    assert found["deny"].because().startswith("no policy of a pod's denies it")
+    assert found["deny"].because().startswith("no policy denies it by now")
 
 
 def test_pings_have_types_and_no_ports(node: PolicedNode, ear: Ear) -> None:

@@ -28,6 +28,13 @@ def test_a_message() -> None:
     assert list(messages(data)) == [LogMessage("tp-denied", Seen(A, B, 6, 40000, 80), 1_700_000_000.5, 7)]
 
 
+def test_where_a_packet_was() -> None:
+    hook = attr(1, struct.pack(">HBB", 0x0800, 2, 0))
+    data = message(attr(9, TCP4), hook, attr(4, (7).to_bytes(4, "big")), attr(5, (9).to_bytes(4, "big")))
+    (one,) = messages(data)
+    assert (one.hook, one.came_by, one.leaves_by) == (2, 7, 9)
+
+
 def test_several_at_once_and_what_is_none_of_ours() -> None:
     data = message(attr(9, TCP4)) + message(kind=2) + message(text(10, "x"))
     assert [m.prefix for m in messages(data)] == ["", "x"]

@@ -1,14 +1,18 @@
 """What the engine says of single packets is what the oracle says, down to the rule."""
 
+from itertools import product
+
 from hypothesis import given, settings
+from msgspec.structs import replace
 
 from policy_compiled import DIRECTIONS, EVERY_ADDRESS, dense_worlds, interfaces, several_flows
+from policy_worlds import host, hosted_worlds
 from towpath.model.net import Addr
-from towpath.policy.causes import Packet
+from towpath.policy.causes import Cause, Packet
 from towpath.policy.clauses import log_identity
 from towpath.policy.engine import Engine
 from towpath.policy.evaluate import Decision, Flow, walk
-from towpath.policy.ir import ICMP, ICMPV6, Direction, Endpoint, World
+from towpath.policy.ir import ICMP, ICMPV6, Aspect, Direction, Endpoint, World
 
 
 def packet_of(flow: Flow, direction: Direction) -> Packet:
@@ -89,6 +93,47 @@ def test_a_log_lines_end_leads_to_its_rule(world: World) -> None:
         rules = policy.rules(rule.direction) or ()
         assert rules[rule.index].action == "log" and policy.tier == rule.tier
     assert engine.logged(log_identity(world.policies[0], "ingress", 99)) is None
+
+
+ASPECTS: tuple[Aspect, ...] = ("local", "forwarded", "untracked")
+PLACES: list[tuple[Aspect, Direction]] = [*product(ASPECTS, DIRECTIONS), ("pre-dnat", "ingress")]
+HOSTS = {"eth0": "HostEndpoint/a", "*": "HostEndpoint/b"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(hosted_worlds(), several_flows)
+def test_host_endpoints_causes_are_the_oracles_decisions(world: World, tried: list[Flow]) -> None:
+    engine = Engine()
+    engine.load(world)
+    engine.set_hosts(HOSTS)
+    by_name = {endpoint.name: endpoint for endpoint in world.endpoints}
+    for (interface, name), (aspect, direction) in product(HOSTS.items(), PLACES):
+        for source, destination in product(EVERY_ADDRESS, EVERY_ADDRESS):
+            if source.version != destination.version or source == destination:
+                continue
+            for one in tried[:3]:
+                flow = replace(one, source=source, destination=destination)
+                steps = walk(world, by_name[name], direction, flow, aspect)
+                want = next(step for step in steps if isinstance(step, Decision))
+                why = engine.host_cause(interface, aspect, direction, packet_of(flow, direction))
+                assert why is not None and why.host == name
+                assert why.allowed == want.allowed
+                assert why.tier == (want.tier.name if want.tier else "")
+                assert why.policy == (str(want.policy) if want.policy else "")
+                assert why.path == (want.rule.path if want.rule else "")
+                assert why.policies == tuple(str(p) for p in want.applied)[:5]
+
+
+def test_no_host_endpoint_stands_there() -> None:
+    engine = Engine()
+    packet = Packet(EVERY_ADDRESS[0], EVERY_ADDRESS[0], 6)
+    assert engine.host_cause("eth0", "local", "ingress", packet) is None
+    engine.load(World(endpoints=(host("h"),)))
+    engine.set_hosts({"*": "HostEndpoint/h"})
+    assert engine.host_cause("lo", "local", "ingress", packet) is None
+    assert engine.host_cause("eth7", "local", "ingress", packet) == Cause(
+        allowed=False, host="HostEndpoint/h"
+    )
 
 
 def test_who_is_not_known_is_not_judged() -> None:

@@ -14,7 +14,7 @@ from towpath.api.core import Node, Pod
 from towpath.api.policy_record import End, PolicyRecord
 from towpath.kernel.nflog import LogMessage, LogSocket, Seen
 from towpath.policy.causes import Cause, LogRule, Packet
-from towpath.policy.ir import Direction
+from towpath.policy.ir import Aspect, Direction
 
 A, B = ip_address("10.42.1.2"), ip_address("10.42.1.3")
 SYN = Seen(A, B, 6, 40000, 80)
@@ -25,6 +25,13 @@ class OnlyIngressDenies:
         if endpoint == "Pod/x/gone":
             return None
         return Cause(allowed=direction == "egress", tier="t", policy="P/p", path="spec.ingress[0]", index=0)
+
+    def host_cause(
+        self, interface: str, aspect: Aspect, direction: Direction, packet: Packet
+    ) -> Cause | None:
+        if interface != "eth0" or aspect == "pre-dnat" or packet.peer != A:
+            return None
+        return Cause(allowed=False, tier="t", policies=(f"P/{aspect}",), host="HostEndpoint/h")
 
     def logged(self, identity: str) -> LogRule | None:
         return LogRule("t", "P/p", "ingress", "spec.ingress[0]", 0) if identity == "abc" else None
@@ -42,6 +49,30 @@ def test_the_side_that_denies_is_named() -> None:
     assert unknown is not None and "not known yet" in unknown.because()
     logged = record(LogMessage("tp:P/p spec.ingress[0] #abc", SYN), OnlyIngressDenies(), where, 0.0)
     assert logged is not None and (logged.action, logged.verdict) == ("log", "deny")
+
+
+def test_a_host_endpoint_is_asked_where_the_kernel_asks_it() -> None:
+    links = {2: "eth0", 3: "cali1"}
+    where = Where("n1", {}, {}, links)
+
+    def told(hook: int, came_by: int = 0, leaves_by: int = 0) -> str:
+        message = LogMessage("tp-denied", SYN, hook=hook, came_by=came_by, leaves_by=leaves_by)
+        one = record(message, OnlyIngressDenies(), where, 0.0)
+        assert one is not None
+        return one.because()
+
+    assert told(0, 2) == "default of tier t at HostEndpoint/h (in force: P/untracked)"
+    assert told(1, 2) == "default of tier t at HostEndpoint/h (in force: P/local)"
+    assert told(2, 2, 3) == "default of tier t at HostEndpoint/h (in force: P/forwarded)"
+    nobody = "no policy denies it by now"
+    assert told(1, 3).startswith(nobody)  # a pod's interface
+    assert told(1, 9).startswith(nobody)  # an interface that is no more
+    assert told(3, 0, 2).startswith(nobody)  # to an address that it lets through
+    assert told(-1, 2, 2).startswith(nobody)
+    # Pods' policies are not asked before input.
+    before = LogMessage("tp-denied", SYN, hook=0, came_by=3)
+    told_of = record(before, OnlyIngressDenies(), Where("n1", {B: "Pod/x/b"}, {}, links), 0.0)
+    assert told_of is not None and told_of.because().startswith(nobody)
 
 
 def test_what_others_log_to_our_group_is_not_ours() -> None:

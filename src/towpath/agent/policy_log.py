@@ -7,9 +7,11 @@ counted.
 """
 
 import asyncio
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from towpath.agent.address_book import AddressBook
 from towpath.agent.metrics import Metrics
@@ -145,7 +147,7 @@ class PolicyLog:
                 judge = self._judge()
                 if judge is None:
                     continue
-                where = Where(self._node, self._local(), names)
+                where = Where(self._node, self._local(), names, _interfaces(message))
                 found = record(message, judge, where, time.time())
                 if found is not None:
                     self._metrics.count("towpath_policy_log_records", found.action)
@@ -176,6 +178,15 @@ class PolicyLog:
             return 0
         *sampled, denied = [number or 0 for number in counted] or [0]
         return denied - sum(sampled) if sampled else 0
+
+
+def _interfaces(message: LogMessage) -> dict[int, str]:
+    """Those the packet came and leaves by, as far as they are still there."""
+    found = {}
+    for index in {message.came_by, message.leaves_by} - {0}:
+        with suppress(OSError):
+            found[index] = socket.if_indextoname(index)
+    return found
 
 
 def _wake(readable: asyncio.Future[None]) -> None:

@@ -5,19 +5,30 @@ from datetime import UTC, datetime
 from typing import Literal, NamedTuple, Protocol
 
 from towpath.api.policy_record import End, PolicyRecord
+from towpath.desired.names import POD_PREFIX
 from towpath.desired.policy_chains import DENIAL_MARK
 from towpath.kernel.nflog import LogMessage, Seen
 from towpath.model.net import Addr
 from towpath.policy.causes import Cause, LogRule, Packet
 from towpath.policy.clauses import LOG_MARK
 from towpath.policy.connections import protocol_text
-from towpath.policy.ir import ICMP, ICMPV6, Direction
+from towpath.policy.ir import ICMP, ICMPV6, Aspect, Direction
 
 _UNKNOWN = (
-    "no policy of a pod's denies it: a host endpoint's does, policies have changed since, or the pod is not "
-    "known yet"
+    "no policy denies it by now: policies have changed since, the pod is not known yet, or the packet "
+    "belongs to no connection"
 )
 _GONE = "the rule is not in force any more"
+# By netfilter's hook: prerouting, input, forward, output, postrouting; -1 where it was not told.
+_PODS = frozenset({-1, 1, 2})
+_HOSTS: dict[int, tuple[tuple[Aspect, Direction], ...]] = {
+    0: (("untracked", "ingress"), ("pre-dnat", "ingress")),
+    1: (("local", "ingress"),),
+    2: (("forwarded", "ingress"), ("forwarded", "egress")),
+    3: (("untracked", "egress"), ("local", "egress")),
+    4: (("local", "egress"),),
+}
+_NOT_OF_PODS = frozenset({"untracked", "local"})
 
 
 class Judge(Protocol):
@@ -27,17 +38,24 @@ class Judge(Protocol):
         """What decides of a packet that a local endpoint sends or gets; None: it is not known."""
         ...
 
+    def host_cause(
+        self, interface: str, aspect: Aspect, direction: Direction, packet: Packet
+    ) -> Cause | None:
+        """The same of the host endpoint at an interface; None: there is none."""
+        ...
+
     def logged(self, identity: str) -> LogRule | None:
         """The rule in force whose log lines end so."""
         ...
 
 
 class Where(NamedTuple):
-    """``local``: this node's endpoints by address. ``names`` of any addresses."""
+    """``local``: this node's endpoints by address. ``names`` of any addresses. ``interfaces`` by index."""
 
     node: str
     local: Mapping[Addr, str]
     names: Mapping[Addr, str]
+    interfaces: Mapping[int, str] = {}
 
     def name(self, address: Addr) -> str:
         """Empty for somebody of whom nothing is known."""
@@ -51,7 +69,7 @@ def record(message: LogMessage, judge: Judge, where: Where, now: float) -> Polic
         return None
     time = message.time or now
     if message.prefix == DENIAL_MARK:
-        direction, why = denial(seen, judge, where)
+        direction, why = denial(message, seen, judge, where)
         if why is None:
             return told(seen, where, time, "deny", reason=_UNKNOWN)
         return told(seen, where, time, "deny", direction=direction, why=why)
@@ -60,13 +78,26 @@ def record(message: LogMessage, judge: Judge, where: Where, now: float) -> Polic
     return None
 
 
-def denial(seen: Seen, judge: Judge, where: Where) -> tuple[Direction, Cause | None]:
-    """Which side denies a packet, and why: first the sender's, as the kernel asks; None: neither."""
-    for direction, own, peer in _sides(seen):
-        if own in where.local:
-            why = judge.cause(where.local[own], direction, _packet(seen, own, peer))
-            if why is not None and not why.allowed:
-                return direction, why
+def denial(message: LogMessage, seen: Seen, judge: Judge, where: Where) -> tuple[Direction, Cause | None]:
+    """Which side denies a packet, and why, in the order in which the kernel asks: the sending pod, the one
+    that gets it, the host endpoint it came by, the one it leaves by; None: none of them.
+    """
+    asked = [
+        (direction, judge.cause(where.local[own], direction, _packet(seen, own, peer)))
+        for direction, own, peer in _sides(seen)
+        if own in where.local and message.hook in _PODS
+    ]
+    for aspect, direction in _HOSTS.get(message.hook, ()):
+        interface = where.interfaces.get(message.came_by if direction == "ingress" else message.leaves_by)
+        if interface is None or (aspect in _NOT_OF_PODS and interface.startswith(POD_PREFIX)):
+            continue
+        own, peer = seen.source, seen.destination
+        if direction == "ingress":
+            own, peer = peer, own
+        asked.append((direction, judge.host_cause(interface, aspect, direction, _packet(seen, own, peer))))
+    for direction, why in asked:
+        if why is not None and not why.allowed:
+            return direction, why
     return "egress", None
 
 
@@ -113,6 +144,7 @@ def told(
         rule=why.path,
         rule_index=why.index if why.index >= 0 else None,
         policies=why.policies,
+        host=why.host,
         verdict=verdict,
         reason=reason,
     )

@@ -27,8 +27,9 @@ class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """A packet that was denied, or that a rule logs; or a flow that was cut, by its first packet.
 
     ``time`` RFC 3339 in UTC. ``direction`` as the pod on this node sees it. ``rule`` is the path within
-    ``policy``; without one, the default of ``tier`` decided, in which ``policies`` apply. ``verdict``: what
-    became of a packet that was logged. ``reason``: why nothing of this is known.
+    ``policy``; without one, the default of ``tier`` decided, in which ``policies`` apply. ``host``: the host
+    endpoint whose policies these are. ``verdict``: what became of a packet that was logged. ``reason``: why
+    nothing of this is known.
     """
 
     time: str
@@ -45,17 +46,19 @@ class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     rule: str = ""
     rule_index: int | None = None
     policies: tuple[str, ...] = ()
+    host: str = ""
     verdict: str = ""
     reason: str = ""
 
     def because(self) -> str:
         """What decided, for people."""
+        at = f" at {self.host}" if self.host else ""
         if self.policy:
-            return f"{self.rule or f'{self.direction}[{self.rule_index}]'} of {self.policy}"
+            return f"{self.rule or f'{self.direction}[{self.rule_index}]'} of {self.policy}{at}"
         if self.tier:
             among = f" (in force: {', '.join(self.policies)})" if self.policies else ""
-            return f"default of tier {self.tier}{among}"
-        return self.reason or "no tier decides"
+            return f"default of tier {self.tier}{at}{among}"
+        return self.reason or (f"no policy or profile allows it{at}" if at else "no tier decides")
 
     def what(self) -> str:
         """``tcp``, ``icmp 8/0``."""

@@ -18,7 +18,7 @@ from towpath.model.net import Addr
 
 _NETLINK_NETFILTER = 12
 _PACKET, _CONFIG = 4 << 8, 4 << 8 | 1
-_TIMESTAMP, _PAYLOAD, _PREFIX, _SEQUENCE = 3, 9, 10, 12
+_HOOK, _TIMESTAMP, _CAME_BY, _LEAVES_BY, _PAYLOAD, _PREFIX, _SEQUENCE = 1, 3, 4, 5, 9, 10, 12
 _CFG_CMD, _CFG_MODE, _CFG_TIMEOUT, _CFG_QTHRESH, _CFG_FLAGS = 1, 2, 4, 5, 6
 _BIND, _COPY_PACKET, _NUMBERED = 1, 2, 1
 # Of each packet: both headers, with some of IPv6's extension headers.
@@ -52,13 +52,17 @@ class Seen(NamedTuple):
 
 class LogMessage(NamedTuple):
     """``time`` in seconds since the epoch, 0 if the kernel had none; ``sequence`` -1 if it was not numbered;
-    ``packet`` None where it is no IP packet.
+    ``packet`` None where it is no IP packet. ``hook`` as netfilter numbers them, -1 if it was not told;
+    ``came_by`` and ``leaves_by``: indexes of interfaces, 0 for none.
     """
 
     prefix: str
     packet: Seen | None
     time: float = 0.0
     sequence: int = -1
+    hook: int = -1
+    came_by: int = 0
+    leaves_by: int = 0
 
 
 def messages(data: bytes) -> Iterator[LogMessage]:
@@ -85,6 +89,9 @@ def _message(body: bytes) -> LogMessage:
         packet=packet(found.get(_PAYLOAD, b"")),
         time=time,
         sequence=int.from_bytes(number, "big") if len(number) == 4 else -1,
+        hook=head[2] if len(head := found.get(_HOOK, b"")) == 4 else -1,
+        came_by=int.from_bytes(found.get(_CAME_BY, b"")[:4], "big"),
+        leaves_by=int.from_bytes(found.get(_LEAVES_BY, b"")[:4], "big"),
     )
 
 

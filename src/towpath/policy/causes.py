@@ -34,7 +34,8 @@ class Packet(NamedTuple):
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """A rule, by ``policy``, its ``path`` in the object and its ``index`` among the direction's; or without
-    one the default of ``tier``, in which ``policies`` apply (some, if many); or no tier's.
+    one the default of ``tier``, in which ``policies`` apply (some, if many); or no tier's. ``host``: the host
+    endpoint that was asked, empty where a pod was.
     """
 
     allowed: bool
@@ -43,6 +44,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     index: int = -1
     policies: tuple[str, ...] = ()
+    host: str = ""
 
 
 class LogRule(msgspec.Struct, frozen=True):
@@ -56,7 +58,7 @@ class LogRule(msgspec.Struct, frozen=True):
 
 
 def cause(decisions: Decisions, packet: Packet, peer: Traits | None) -> Cause:
-    """What decides of a packet whose other side has these traits."""
+    """What decides of a packet whose other side has these traits. Left to others is allowed."""
     for tier, clause in decisions.deciding(packet.family, peer, packet.protocol, packet.first, packet.second):
         if clause is not None and clause.action != "pass":
             return Cause(
@@ -66,6 +68,6 @@ def cause(decisions: Decisions, packet: Packet, peer: Traits | None) -> Cause:
                 path=clause.rule.path,
                 index=clause.index,
             )
-        if clause is None and tier.default != "pass":
+        if clause is None and tier.default != "pass" and not decisions.lenient:
             return Cause(allowed=tier.default == "allow", tier=tier.name)
-    return Cause(allowed=bool(decisions.unmatched))
+    return Cause(allowed=decisions.lenient or bool(decisions.unmatched))

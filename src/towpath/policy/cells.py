@@ -81,7 +81,7 @@ class Decisions:
     def __init__(self, unmatched: Outcome, own: Own, *, lenient: bool = False) -> None:
         self.unmatched = unmatched
         self.own = own
-        self._lenient = lenient
+        self.lenient = lenient
         self._asked: dict[PolicyRules, Asking] = {}
         self._runs = Runs()
         self._by_term: dict[int, dict[PolicyRules, None]] = {}
@@ -227,7 +227,7 @@ class Decisions:
             steps[self._runs.tier_of[run]].append(step)
         outcome: Outcome = self.unmatched
         for place in reversed(range(len(tiers))):
-            default = "pass" if self._lenient else tiers[place].default
+            default = "pass" if self.lenient else tiers[place].default
             outcome = decided(steps[place], default, outcome)
         return outcome
 

@@ -306,6 +306,21 @@ class Engine:
             return why
         return replace(why, policies=self._book.names(self._locals.applied(endpoint), direction, why.tier))
 
+    def host_cause(
+        self, interface: str, aspect: Aspect, direction: Direction, packet: Packet
+    ) -> Cause | None:
+        """Why, or why not, as the host endpoint at an interface has it; None: there is none."""
+        self._settle()
+        name = self._hosts.standing_at(interface)
+        if name is None:
+            return None
+        found = self._hosts.judging(name, aspect, direction, self._peer(packet.own))
+        why = self._cause(found, packet) if isinstance(found, Subject) else Cause(allowed=found)
+        if why.tier and not why.policy:
+            applied = self._hosts.applied(name, aspect)
+            why = replace(why, policies=self._book.names(applied, direction, why.tier))
+        return replace(why, host=name)
+
     def applied(self, endpoint: str) -> frozenset[PolicyKey]:
         """The policies in force on a local endpoint."""
         self._settle()

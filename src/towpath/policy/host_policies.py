@@ -31,7 +31,7 @@ from towpath.policy.host_places import ALL_INTERFACES
 from towpath.policy.ir import Aspect, Direction, Endpoint
 from towpath.policy.live import VERDICT, LiveMap, LiveProgram
 from towpath.policy.policy_book import PolicyBook, PolicyKey
-from towpath.policy.subjects import Slot, SubjectKey, Subjects
+from towpath.policy.subjects import Slot, Subject, SubjectKey, Subjects
 from towpath.policy.terms import matches
 
 
@@ -109,15 +109,19 @@ class _Facet:
             for number, traits in known.items():
                 self.classify(number, traits)
 
+    def own(self, traits: Traits | None) -> Own:
+        """What counts of an address with these traits; None: nothing is known of it."""
+        if traits is None or not self.asks_own():
+            return self.unknown
+        return Own(
+            frozenset(term for term in self.terms if matches(term, traits)),
+            frozenset(port for port in traits.ports if port.name in self.names),
+        )
+
     def classify(self, number: int, traits: Traits | None) -> None:
         """What counts of an address of this class; None: there is no such class any more."""
         before = self.owns.pop(number, None)
-        own: Own | None = None
-        if traits is not None:
-            own = Own(
-                frozenset(term for term in self.terms if matches(term, traits)),
-                frozenset(port for port in traits.ports if port.name in self.names),
-            )
+        own = self.own(traits) if traits is not None else None
         if own is not None and own != self.unknown:
             self.owns[number] = own
             self.uses[own] += 1
@@ -203,6 +207,26 @@ class HostPolicies:
         if self._stale or self._gone or self._replugged:
             self._dispatch()
         self._stale, self._gone, self._replugged = {}, [], False
+
+    def standing_at(self, interface: str) -> str | None:
+        """The endpoint there. None: nobody's policies are asked."""
+        general = self._endpoint_at.get(ALL_INTERFACES) if interface != "lo" else None
+        name = self._endpoint_at.get(interface, general)
+        return name if name in self._hosts else None
+
+    def judging(self, name: str, aspect: Aspect, direction: Direction, own: Traits | None) -> Subject | bool:
+        """What judges there, the own side's address having these traits; a verdict where nothing does."""
+        host = self._hosts[name]
+        place = next(p for p in _PLACES if (p.aspect, p.direction) == (aspect, direction))
+        facet = host.facets[place]
+        if not facet.rules:
+            return aspect != "local" or host.endpoint.unmatched == "allow"
+        return self._subjects[aspect].of[Slot(name, direction, None, aspect, facet.own(own))]
+
+    def applied(self, name: str, aspect: Aspect) -> frozenset[PolicyKey]:
+        """The policies that it asks there."""
+        found = ((key, self._book.policies[key]) for key in self._hosts[name].keys)
+        return frozenset(key for key, policy in found if aspect in policy.aspects)
 
     # Which policies.
 
