@@ -13,6 +13,7 @@ from pathlib import Path
 from towpath.image.errors import ImageError
 from towpath.image.lock import Package, Recipe
 
+GONE = "TP8003"  # a locked package is no longer on the mirror
 MIRROR = "http://deb.debian.org"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
@@ -57,7 +58,7 @@ class Apt:
             raise ImageError(
                 f"{package.name} {package.version} cannot be had: {failed}",
                 "newer patches replaced it: make image-refresh, or set TOWPATH_DEBIAN_MIRROR to a snapshot",
-                "TP8003",
+                GONE,
             ) from failed
 
     def _run(self, *command: str, cwd: Path | None = None) -> str:

@@ -55,12 +55,15 @@ def build(
     *,
     reference: str = REFERENCE,
     site: Tree | None = None,
+    locked: lock.Lock | None = None,
 ) -> Built:
-    """Build into ``output``, which is replaced. ``site`` stands in for the wheels of ``source``: another
-    version's site-packages. Raises ImageError.
+    """Build into ``output``, which is replaced. Raises ImageError.
+
+    ``site`` stands in for the wheels of ``source``: another version's site-packages. ``locked`` stands in for
+    ``image/lock.json``.
     """
     recipe = lock.read_recipe(source / "image/recipe.toml")
-    locked = lock.read_lock(source / "image/lock.json")
+    locked = locked or lock.read_lock(source / "image/lock.json")
     for name in (architecture, lock.machine()):
         if name not in locked.packages:
             raise ImageError(f"image/lock.json has no packages for {name}", "the lock has amd64 and arm64")
@@ -157,19 +160,24 @@ def cache_folder() -> Path:
     return folder
 
 
-def refresh(source: Path, say: Say) -> list[str]:
-    """Lock the latest packages of the suite, its security updates included. Returns what changed."""
+def latest(source: Path, architectures: tuple[str, ...], say: Say) -> lock.Lock:
+    """What the suite holds now, its security updates included. Raises ImageError."""
     recipe = lock.read_recipe(source / "image/recipe.toml")
-    path = source / "image/lock.json"
-    old = lock.read_lock(path) if path.exists() else None
     found = {}
     with tempfile.TemporaryDirectory(prefix="towpath-image-") as folder:
-        for architecture in lock.MULTIARCH:
+        for architecture in architectures:
             say(f"packages for {architecture}")
             source_of = apt.Apt(Path(folder), recipe.suite, architecture)
             source_of.update()
             found[architecture] = apt.solve(source_of, recipe)
-    new = lock.Lock(int(time.time()), found)
+    return lock.Lock(int(time.time()), found)
+
+
+def refresh(source: Path, say: Say) -> list[str]:
+    """Lock the latest packages of the suite, its security updates included. Returns what changed."""
+    path = source / "image/lock.json"
+    old = lock.read_lock(path) if path.exists() else None
+    new = latest(source, tuple(lock.MULTIARCH), say)
     changed = lock.changes(old, new)
     if changed:  # otherwise the lock, and with it every time in the image, stays as it is
         lock.write_lock(new, path)

@@ -4,9 +4,11 @@ import json
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from towpath.image import build, lock, pack
+from towpath.image import apt, build, lock, pack
+from towpath.image.errors import ImageError
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +56,28 @@ def test_runtime_data_that_minimal_images_lose_is_there(root: Path) -> None:
 
 
 def test_every_module_of_towpath_that_an_agent_or_installer_runs_is_there(root: Path) -> None:
-    for module in ("towpath", "towpath.agent", "towpath.install.node", "towpath.node_reader"):
-        command = ["unshare", "--root", str(root), "/usr/bin/python3", "-m", module, "--help"]
+    for module in ("cli.main", "agent.__main__", "install.node", "node_reader.__main__"):
+        command = ["unshare", "--root", str(root), "/usr/bin/python3", "-c", f"import towpath.{module}"]
         subprocess.run(command, capture_output=True, check=True)
 
 
 def test_nothing_but_python_can_be_executed(root: Path) -> None:
     programs = [p.name for folder in ("bin", "sbin") for p in (root / "usr" / folder).glob("*")]
     assert sorted(programs) == ["python3", "python3.11"]
+
+
+def test_a_package_that_newer_patches_replaced_is_named_and_the_newest_is_there(tmp_path: Path) -> None:
+    source = build.project()
+    recipe, locked = (
+        lock.read_recipe(source / "image/recipe.toml"),
+        lock.read_lock(source / "image/lock.json"),
+    )
+    replaced = next(p for p in locked.packages[lock.machine()] if p.name == "libssl3")
+    gone = msgspec.structs.replace(replaced, version="3.0.1-1", sha256="0" * 64)
+    known = apt.Apt(tmp_path, recipe.suite, lock.machine())
+    known.update()
+    with pytest.raises(ImageError, match=r"libssl3 3\.0\.1-1 cannot be had") as refused:
+        apt.fetch(gone, tmp_path, known, tmp_path)
+    assert refused.value.code == apt.GONE
+    newest = build.latest(source, (lock.machine(),), print).packages[lock.machine()]
+    assert {p.name for p in newest} == {p.name for p in locked.packages[lock.machine()]}
