@@ -1,11 +1,12 @@
 """``towpath lab up --cni canal``: what docs/guides/migrate-from-canal.md says, step by step, in a lab."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_objects import Kubectl, deployment, eventually, failures, get, lab_with_pods, towpath
+from lab_objects import TOWPATH, Kubectl, deployment, eventually, failures, get, lab_with_pods, towpath
 
 from towpath.install.migration import without_taken
 from towpath.lab.canal import NAME
@@ -16,7 +17,20 @@ GUIDE = Path(__file__).parents[2] / "docs/guides/migrate-from-canal.md"
 PATCH = {"spec": {"template": {"spec": {"affinity": without_taken()}}}}
 
 
-def test_a_node_goes_over_and_back_as_the_guide_has_it() -> None:
+QUICK = ("--soak", "0.5", "--canary-soak", "0.5", "--no-probes")
+POLICY = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "only-more"},
+    "spec": {
+        "podSelector": {"matchLabels": {"app": "echo"}},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "more"}}}]}],
+    },
+}
+
+
+def test_a_node_goes_over_and_back_as_the_guide_has_it(tmp_path: Path) -> None:
     with lab_with_pods("migrated", "--nodes", "2", "--cni", "canal") as (client, kubectl, before):
         assert wires(client) == ["10-canal.conflist"]
         eventually(lambda: not failures(client, before), 60)
@@ -44,6 +58,56 @@ def test_a_node_goes_over_and_back_as_the_guide_has_it() -> None:
         kubectl("scale", "deployment/more", "--replicas=4")
         kubectl("rollout", "status", "deployment/more", "--timeout=120s")
         assert_same(client, kubectl, before)
+        conducted_over_and_back(client, kubectl, before, tmp_path)
+
+
+def conducted_over_and_back(
+    client: LabClient, kubectl: Kubectl, before: list[dict[str, Any]], folder: Path
+) -> None:
+    """All nodes, by plan and apply: the same verdicts of a policy under either network, and in between."""
+    kubectl("apply", "-f", "-", stdin=json.dumps(POLICY))
+    pods = get(kubectl, "pods", "-l", "app in (echo, more)")["items"]
+    closed = closed_by_policy(pods)
+    eventually(lambda: denied(client, pods) == closed, 60)
+    for target, names in (("towpath", {"towpath"}), ("canal", {NAME})):
+        code, told = upgrade(client, "plan", "--to", target, "-f", str(folder / f"{target}.json"), *QUICK)
+        assert code == 0, told
+        code, told = upgrade(client, "apply", str(folder / f"{target}.json"))
+        assert code == 0, told
+        eventually(lambda names=names: all(networks(kubectl, node) == names for node in ("n1", "n2")), 60)
+        eventually(lambda: denied(client, pods) == closed, 30)
+        now = get(kubectl, "pods", "-l", "app in (echo, more)")["items"]
+        assert {p["metadata"]["uid"] for p in now} == {p["metadata"]["uid"] for p in pods}
+        assert (folder / f"{target}.report.html").exists()
+    code, told = upgrade(client, "plan", "--to", "canal", "-f", str(folder / "again.json"), *QUICK)
+    assert (code, "every node is Canal's already" in told) == (7, True), told
+    kubectl("delete", "networkpolicy", "only-more")
+    eventually(lambda: not failures(client, before), 60)
+
+
+def denied(client: LabClient, pods: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """Which pod does not reach which address; a pod's own aside, which no policy is asked about."""
+    own = {(p["metadata"]["name"], i["ip"]) for p in pods for i in p["status"]["podIPs"]}
+    found = ((f["pod"].partition("/")[2], t["addr"]) for f, t in failures(client, pods))  # type: ignore[index]
+    return {*found} - own
+
+
+def closed_by_policy(pods: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """ "echo" pods for one another."""
+    echoes = [p for p in pods if p["metadata"]["labels"]["app"] == "echo"]
+    return {
+        (a["metadata"]["name"], i["ip"])
+        for a in echoes
+        for b in echoes
+        if a is not b
+        for i in b["status"]["podIPs"]
+    }
+
+
+def upgrade(client: LabClient, verb: str, *arguments: str) -> tuple[int, str]:
+    command = [*TOWPATH, "upgrade", verb, "--kubeconfig", client.kubeconfig, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    return done.returncode, done.stdout + done.stderr
 
 
 def test_the_guide_says_the_same() -> None:

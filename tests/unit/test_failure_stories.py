@@ -31,9 +31,10 @@ from towpath.kube.client import Client
 from towpath.kube.fake import FakeApiServer
 from towpath.upgrade import gates, gates_node
 from towpath.upgrade import plan as plans
-from towpath.upgrade.conduct import Seen, SeenPod, next_action
+from towpath.upgrade.conduct import next_action
 from towpath.upgrade.journal import Journal, Record
 from towpath.upgrade.plan import Gates, NodeStep, Plan
+from towpath.upgrade.seen import Seen, SeenPod
 from towpath.upgrade.watching import PodSeen, Sample, findings
 
 PAGE = Path(__file__).parents[2] / "docs/failure-stories.md"

@@ -26,10 +26,10 @@ from towpath.upgrade.actions import (
     SetStrategy,
     Wait,
 )
-from towpath.upgrade.around import ChartSeen
-from towpath.upgrade.conduct import Seen, SeenPod, next_action
+from towpath.upgrade.conduct import next_action
 from towpath.upgrade.journal import Journal, Record
 from towpath.upgrade.plan import Gates, NodeStep, Plan, PlanError
+from towpath.upgrade.seen import ChartSeen, Seen, SeenPod
 
 ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
 OLD, NEW = {"a": "x:1", "b": "y:1"}, {"a": "x:2", "b": "y:1"}

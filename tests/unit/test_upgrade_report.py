@@ -8,13 +8,13 @@ import pytest
 from msgspec.structs import replace
 
 from towpath.upgrade import plan as plans
-from towpath.upgrade.conduct import Seen, SeenPod
 from towpath.upgrade.evidence import GateSeen, PathSeen
 from towpath.upgrade.journal import Event, Journal, Record
 from towpath.upgrade.plan import CheckSeen, NodeStep, Plan
 from towpath.upgrade.report import Report, report, worst
 from towpath.upgrade.report_junit import junit
 from towpath.upgrade.report_page import page
+from towpath.upgrade.seen import Seen, SeenPod
 
 BEGAN = 1_764_000_000.0
 PLAN = plans.sign(

@@ -27,15 +27,16 @@ from towpath.cli.upgrade_watch import watch
 from towpath.kube.client import Client
 from towpath.upgrade.actions import Note, Wait
 from towpath.upgrade.announce import announce
-from towpath.upgrade.conduct import Seen, next_action
+from towpath.upgrade.conduct import next_action
 from towpath.upgrade.conductor import Conductor, Ended, look
 from towpath.upgrade.exclusion import Held, alone
 from towpath.upgrade.gates import Verdict, judge
 from towpath.upgrade.journal import ENDED, Event, Journal, Record
 from towpath.upgrade.logbook import Logbook, Unreadable
 from towpath.upgrade.plan import Plan
-from towpath.upgrade.report import has
+from towpath.upgrade.report import stands
 from towpath.upgrade.report_page import page
+from towpath.upgrade.seen import Seen
 
 WEBHOOK = click.option(
     "--webhook",
@@ -293,7 +294,7 @@ async def _standing(client: Client, made: Plan, journal: Journal) -> dict[str, A
         nodes.append(
             {
                 "node": step.node,
-                "has": has(made, pod.images if pod else None),
+                "has": stands(made, seen, step.node),
                 "ready": bool(pod and pod.ready),
                 "state": last.event if last else "waiting",
                 "why": last.text if last else step.reason,

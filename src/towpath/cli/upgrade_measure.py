@@ -11,6 +11,7 @@ from towpath.cli.beside import lab_of
 from towpath.cli.cluster import ClusterOptions
 from towpath.cli.exit import USAGE, CliError
 from towpath.cli.nodes import NodeOptions, reading_for
+from towpath.cli.output import mark
 from towpath.inventory.components import Component
 from towpath.kube.client import Client
 from towpath.lab.outside import OutsideHost
@@ -134,3 +135,16 @@ async def _probed(logbook: Logbook, node: str, probes: RollProbes) -> Verdict:
     if touched is None:
         return Verdict("pass", "its pod was not replaced")
     return await probes.gate(node, touched.at)
+
+
+def measures_told(made: Plan) -> list[str]:
+    """What is looked at beside the gates of the API, and what is not."""
+    lines, measure = [], made.measure
+    if measure is not None and measure.read:
+        lines.append(f"each node is looked at after its turn, its rules for {measure.churn:.0f} s")
+    if measure is not None and measure.probes:
+        budget = f", at most {measure.budget_ms:.0f} ms" if measure.level == "H2" else ""
+        lines.append(f"probes run all the time; a node's turn may cost {measure.level}{budget}")
+    if made.unmeasured:
+        lines.append(mark(f"not measured: {made.unmeasured}", "warning"))
+    return lines

@@ -15,7 +15,8 @@ from towpath.cli.nodes import NodeOptions, node_options, read
 from towpath.cli.output import mark, progress, progress_done, table
 from towpath.cli.preflight import running
 from towpath.cli.releases import catalogue_of, catalogue_option
-from towpath.cli.upgrade_measure import Wanted, measure_options, planned
+from towpath.cli.upgrade_measure import Wanted, measure_options, measures_told, planned
+from towpath.cli.upgrade_migrate import MIGRATIONS, migration, migration_screen
 from towpath.cli.verify_rollout import expected_images
 from towpath.inventory.cluster import Inventory
 from towpath.inventory.components import Component
@@ -60,7 +61,11 @@ class _Gathered(NamedTuple):
 
 @click.command()
 @click.option(
-    "--to", "target", required=True, metavar="RELEASE", help="An RKE2 release, or a version of Towpath."
+    "--to",
+    "target",
+    required=True,
+    metavar="RELEASE",
+    help="An RKE2 release, a version of Towpath, or `towpath` or `canal`: nodes go to the other network.",
 )
 @click.option("--daemonset", default="", metavar="NAME", help="Which one, where several would change.")
 @click.option(
@@ -113,6 +118,14 @@ def plan(
     """
     now, options = datetime.now(UTC), ClusterOptions(kubeconfig, context)
     _window(window)
+    gates = Gates(ready_within, soak, canary_soak, drain_within=drain_within, sandbox_within=sandbox_within)
+    if target in MIGRATIONS:
+        around = {"window": window, "evict": evict or "", "skipped": tuple(sorted(skip))}
+        made = migration(options, target, nodes, measures, gates, now)
+        made = plans.sign(msgspec.structs.replace(made, **around))
+        _write(file, made)
+        click.echo(f"{migration_screen(made)}\n\ntowpath upgrade apply {file}")
+        return
 
     async def work(client: Client) -> _Gathered:
         tags = expected_images(target)
@@ -262,7 +275,7 @@ def screen(made: Plan) -> str:
         "",
         f"gates: ready within {gates.ready_within:.0f} s, a new pod gets an address, no trouble in the log, "
         f"well for {gates.soak:.0f} s ({gates.canary_soak:.0f} s on the first)",
-        *_measures(made),
+        *measures_told(made),
         "a node that does not pass gets its old version back, and the upgrade stands still",
     ]
     if made.window:
@@ -277,16 +290,3 @@ def screen(made: Plan) -> str:
     if made.skipped:
         lines.append(mark(f"skipped checks: {', '.join(map(str, made.skipped))}", "warning"))
     return "\n".join(lines)
-
-
-def _measures(made: Plan) -> list[str]:
-    """What is looked at beside that, and what is not."""
-    lines, measure = [], made.measure
-    if measure is not None and measure.read:
-        lines.append(f"each node is looked at after its turn, its rules for {measure.churn:.0f} s")
-    if measure is not None and measure.probes:
-        budget = f", at most {measure.budget_ms:.0f} ms" if measure.level == "H2" else ""
-        lines.append(f"probes run all the time; a node's turn may cost {measure.level}{budget}")
-    if made.unmeasured:
-        lines.append(mark(f"not measured: {made.unmeasured}", "warning"))
-    return lines

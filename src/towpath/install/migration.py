@@ -36,10 +36,8 @@ def _affinity(operator: str, values: list[str]) -> dict[str, Any]:
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
 
 
-def job(values: Values, direction: Literal["takeover", "handback"], node: str) -> tuple[dict[str, Any], ...]:
-    """A Job that runs ``towpath node DIRECTION`` on ``node``, and its identity. Killed, it is started
-    again.
-    """
+def identity(values: Values) -> tuple[dict[str, Any], ...]:
+    """Who moves a node, and what of the API it may."""
     meta = {"name": NAME, "labels": {"app.kubernetes.io/name": "towpath"}}
     spaced = {**meta, "namespace": values.namespace}
     rbac = "rbac.authorization.k8s.io"
@@ -53,20 +51,34 @@ def job(values: Values, direction: Literal["takeover", "handback"], node: str) -
             "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": NAME},
             "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": values.namespace}],
         },
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {**spaced, "name": f"towpath-{direction}-{node}"},
-            "spec": {
-                "backoffLimit": 100,
-                "ttlSecondsAfterFinished": 86400,
-                "template": {"metadata": {"labels": meta["labels"]}, "spec": _pod(values, direction, node)},
-            },
-        },
     )
 
 
-def _pod(values: Values, direction: str, node: str) -> dict[str, Any]:
+def job(values: Values, direction: Literal["takeover", "handback"], node: str) -> tuple[dict[str, Any], ...]:
+    """A Job that runs ``towpath node DIRECTION`` on ``node``, and its identity. Killed, it is started
+    again.
+    """
+    labels = {"app.kubernetes.io/name": "towpath"}
+    spec = {**pod_spec(values, direction), "nodeName": node, "restartPolicy": "OnFailure"}
+    made = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": f"towpath-{direction}-{node}",
+            "labels": labels,
+            "namespace": values.namespace,
+        },
+        "spec": {
+            "backoffLimit": 100,
+            "ttlSecondsAfterFinished": 86400,
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+    return (*identity(values), made)
+
+
+def pod_spec(values: Values, direction: str) -> dict[str, Any]:
+    """Of the pod that runs it, on whatever node."""
     folders = {
         "cni-bin": (values.cni_bin, "Directory"),
         "cni-conf": (values.cni_conf, "Directory"),
@@ -77,13 +89,11 @@ def _pod(values: Values, direction: str, node: str) -> dict[str, Any]:
     mounts: list[dict[str, Any]] = [{"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True}]
     mounts += [{"name": name, "mountPath": path} for name, (path, _) in folders.items()]
     return {
-        "nodeName": node,
         "hostNetwork": True,
         "hostPID": True,
         "dnsPolicy": "Default",
         "serviceAccountName": NAME,
         "priorityClassName": "system-node-critical",
-        "restartPolicy": "OnFailure",
         "tolerations": [{"operator": "Exists"}],
         "containers": [
             {

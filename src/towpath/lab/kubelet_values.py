@@ -105,6 +105,8 @@ class Values:
             path = Path(volume.host_path.path)
             if volume.host_path.type == "DirectoryOrCreate":
                 path.mkdir(parents=True, exist_ok=True)
+            elif volume.host_path.type == "FileOrCreate":
+                path.touch(mode=0o644)
             elif not path.exists():
                 raise MissingReference(f"hostPath {path} does not exist on the node")
             return path

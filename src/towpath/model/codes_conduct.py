@@ -46,6 +46,12 @@ CONDUCT: dict[str, Code] = {
         "Their pods do not become ready, or nothing they ask is answered even before anything was done.",
         "Look at the pods in the namespaces towpath-probe-…; a plan with --no-probes does without them.",
     ),
+    "TP7409": Code(
+        "The cluster is not prepared for a migration",
+        "Both networks' DaemonSets have to be there, and each has to keep off the nodes of the other, by the "
+        "label towpath.dev/network.",
+        "Follow docs/guides/migrate-from-canal.md, 'Before'; then make the plan again.",
+    ),
     "TP7601": Code(
         "A container of the pod network was started again after the upgrade",
         "It ended by itself, was killed for its memory, or did not answer its liveness probe.",

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from towpath.upgrade.journal import Event
+from towpath.upgrade.seen import Direction
 
 
 class Note(NamedTuple):
@@ -79,6 +80,39 @@ class DeletePod(NamedTuple):
         return f"replace the pod on {self.node}"
 
 
+class Label(NamedTuple):
+    """The Node's label that says whose it is; empty: none."""
+
+    node: str
+    value: str
+
+    def describe(self) -> str:
+        """One line."""
+        return f"label {self.node} {self.value}" if self.value else f"take the label off {self.node}"
+
+
+class StartMove(NamedTuple):
+    """A pod on the node that moves it from one network to the other, where none is."""
+
+    node: str
+    direction: Direction
+
+    def describe(self) -> str:
+        """One line."""
+        return f"{self.direction} of {self.node}"
+
+
+class EndMove(NamedTuple):
+    """Take that pod away. One that is killed has left nothing half done."""
+
+    node: str
+    name: str
+
+    def describe(self) -> str:
+        """One line."""
+        return f"take {self.name} away"
+
+
 class Gate(NamedTuple):
     """Ask whether the node is well; the answer is noted."""
 
@@ -97,5 +131,5 @@ class Wait(NamedTuple):
     until: float | None
 
 
-Deed = SetStrategy | SetImages | SetFrozen | Cordon | Drain | DeletePod
+Deed = SetStrategy | SetImages | SetFrozen | Cordon | Drain | DeletePod | Label | StartMove | EndMove
 Action = Note | Gate | Wait | Deed

@@ -1,19 +1,12 @@
 """What is done around the nodes' turns: the chart is frozen, the window waited for, a node emptied. Pure."""
 
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from towpath.upgrade.actions import Action, Cordon, Drain, Note, SetFrozen, Wait
 from towpath.upgrade.journal import Journal
 from towpath.upgrade.plan import Plan
+from towpath.upgrade.seen import ChartSeen
 from towpath.upgrade.window import Window
-
-
-class ChartSeen(NamedTuple):
-    """The HelmChart that the DaemonSet is of. ``version`` empty: it cannot be read."""
-
-    frozen: bool
-    version: str
 
 
 def freeze(plan: Plan, chart: ChartSeen | None) -> Action | None:

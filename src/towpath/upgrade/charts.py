@@ -9,8 +9,8 @@ from towpath.inventory.cluster import helm_chart
 from towpath.kube.client import Client
 from towpath.kube.errors import NotFound
 from towpath.kube.kinds import Kind, Raw
-from towpath.upgrade.around import ChartSeen
 from towpath.upgrade.plan import Plan
+from towpath.upgrade.seen import ChartSeen
 
 HELM_CHARTS: Kind[Raw] = Kind(plural="helmcharts", type=dict, group="helm.cattle.io")
 UNMANAGED = "helmcharts.helm.cattle.io/unmanaged"

@@ -3,37 +3,14 @@
 It is driven by what is, not by where it was: who takes over after a crash sees the same and does the same.
 """
 
-from typing import Any, NamedTuple
-
 from towpath.upgrade import around
+from towpath.upgrade import conduct_migration as migration
 from towpath.upgrade.actions import Action, DeletePod, Gate, Note, SetImages, SetStrategy, Wait
-from towpath.upgrade.around import ChartSeen
 from towpath.upgrade.journal import Journal
 from towpath.upgrade.plan import NodeStep, Plan
+from towpath.upgrade.seen import Seen, SeenPod
 
 ON_DELETE = {"type": "OnDelete"}
-
-
-class SeenPod(NamedTuple):
-    """The DaemonSet's pod on a node. ``images``: container to image, of its spec; ``why`` it is not ready."""
-
-    name: str
-    uid: str
-    images: dict[str, str]
-    ready: bool
-    why: str = ""
-
-
-class Seen(NamedTuple):
-    """The DaemonSet and its pods by node; ``nodes`` are those that there are, ``at`` is when (since 1970)."""
-
-    strategy: dict[str, Any]
-    images: dict[str, str]
-    pods: dict[str, SeenPod]
-    nodes: frozenset[str]
-    cordoned: frozenset[str] = frozenset()
-    chart: ChartSeen | None = None
-    at: float = 0.0
 
 
 def next_action(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action | None:
@@ -44,13 +21,15 @@ def next_action(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action 
         case "paused":
             last = journal.last(("pause", "restored"))
             return Wait(last.text or f"{last.node} was rolled back" if last else "", None)
+    moves = plan.migration is not None
+    match journal.mode:
         case "mending":
-            return _mend(plan, journal, seen, now)
+            return (migration.mend if moves else _mend)(plan, journal, seen, now)
         case "back":
-            return _back(plan, journal, seen, now)
+            return (migration.back if moves else _back)(plan, journal, seen, now)
         case "aborting":
-            return _abort(plan, journal, seen, now)
-    return _forward(plan, journal, seen, now)
+            return (migration.abort if moves else _abort)(plan, journal, seen, now)
+    return (migration.forward if moves else _forward)(plan, journal, seen, now)
 
 
 def _forward(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from towpath.install.migration import LABEL
 from towpath.inventory.components import component_pod
 from towpath.kube.client import Client
 from towpath.kube.errors import Conflict, Malformed, NotFound, Unreachable
@@ -15,21 +16,25 @@ from towpath.upgrade.actions import (
     Deed,
     DeletePod,
     Drain,
+    EndMove,
     Gate,
+    Label,
     Note,
     SetFrozen,
     SetImages,
     SetStrategy,
+    StartMove,
     Wait,
 )
 from towpath.upgrade.charts import chart_of, set_frozen
-from towpath.upgrade.conduct import Seen, SeenPod
 from towpath.upgrade.evict import cordon, drain
 from towpath.upgrade.evidence import GateSeen
 from towpath.upgrade.gates import Verdict
 from towpath.upgrade.journal import Event, Journal, Mode, Record
 from towpath.upgrade.logbook import Logbook
+from towpath.upgrade.moving import end_move, label_node, moves_of, start_move
 from towpath.upgrade.plan import Plan
+from towpath.upgrade.seen import Seen, SeenNetworks, SeenPod
 
 _LOOK_EVERY = 1.0
 _AGAIN_AFTER = 2.0
@@ -124,6 +129,14 @@ class Conductor:
                 await self._cordon(journal, node, on=on)
             case Drain(node):
                 await self._drain(plan, journal, node)
+            case Label(node, value):
+                await label_node(self._client, node, value)
+            case StartMove(node, direction):
+                await self._note(journal, "move", node, direction)
+                if plan.migration is not None:
+                    await start_move(self._client, plan.migration, plan.namespace, node, direction)
+            case EndMove(_, name):
+                await end_move(self._client, plan, name)
             case DeletePod(node, name, uid):
                 await self._note(journal, "touch", node)
                 try:
@@ -211,18 +224,19 @@ async def look(client: Client, plan: Plan) -> Seen:
         client.list(NODES.raw()),
         chart_of(client, plan),
     )
-    uid = raw["metadata"].get("uid")
-    found: dict[str, SeenPod] = {}
-    for one in sorted(pods.items, key=lambda pod: str(pod["metadata"].get("creationTimestamp", ""))):
-        if any(owner.get("uid") == uid for owner in one["metadata"].get("ownerReferences") or ()):
-            pod = component_pod(one)
-            why = "; ".join(
-                f"{c.name} {c.why or c.state}" for c in pod.containers if not c.ready and not c.init
-            )
-            going = "deletionTimestamp" in one["metadata"]
-            found[pod.node] = SeenPod(
-                pod.name, one["metadata"].get("uid", ""), _images(one["spec"]), pod.ready and not going, why
-            )
+    found = _pods_of(plan.daemonset, pods.items)
+    networks = None
+    if (going := plan.migration) is not None:
+        networks = SeenNetworks(
+            {
+                node["metadata"]["name"]: value
+                for node in nodes.items
+                if (value := (node["metadata"].get("labels") or {}).get(LABEL))
+            },
+            _pods_of(going.canal, pods.items),
+            _pods_of(going.towpath, pods.items),
+            await moves_of(client, plan, pods.items),
+        )
     template = raw["spec"]["template"]["spec"]
     strategy = raw["spec"].get("updateStrategy") or {"type": "RollingUpdate"}
     return Seen(
@@ -233,7 +247,25 @@ async def look(client: Client, plan: Plan) -> Seen:
         frozenset(n["metadata"]["name"] for n in nodes.items if (n.get("spec") or {}).get("unschedulable")),
         chart,
         time.time(),
+        networks,
     )
+
+
+def _pods_of(daemonset: str, pods: list[Raw]) -> dict[str, SeenPod]:
+    """By node, the newest of each."""
+    found = {}
+    for one in sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", ""))):
+        owners = one["metadata"].get("ownerReferences") or ()
+        if any((owner.get("kind"), owner.get("name")) == ("DaemonSet", daemonset) for owner in owners):
+            pod = component_pod(one)
+            why = "; ".join(
+                f"{c.name} {c.why or c.state}" for c in pod.containers if not c.ready and not c.init
+            )
+            going = "deletionTimestamp" in one["metadata"]
+            found[pod.node] = SeenPod(
+                pod.name, one["metadata"].get("uid", ""), _images(one["spec"]), pod.ready and not going, why
+            )
+    return found
 
 
 def _images(spec: Raw) -> dict[str, str]:

@@ -16,6 +16,8 @@ Event = Literal[
     "freeze",  # the DaemonSet is about to be set to OnDelete
     "template",  # its images are about to be set (text: forward or back)
     "touch",  # the node's pod is about to be deleted
+    "move",  # a pod is about to move the node to another network (text: takeover or handback)
+    "moved",  # it has (text: the same)
     "passed",  # the node has passed its gates
     "gone",  # the node is not there any more
     "failed",  # the node has not (text: why); it is to be rolled back

@@ -8,6 +8,7 @@ import msgspec
 from towpath.inventory.cluster import Inventory, NodeState
 from towpath.inventory.components import Component
 from towpath.inventory.images import Image
+from towpath.upgrade.seen import Direction
 
 SCHEMA = 1
 
@@ -21,7 +22,7 @@ class Gates(msgspec.Struct, frozen=True):
 
     ``ready_within``: from the old pod's end to the new one's readiness. ``soak``: how long it is watched
     after that; ``canary_soak`` for the first. ``sandbox``: a new pod on the node must get an address, in
-    ``sandbox_within``.
+    ``sandbox_within``. ``move_within``: until a node must have gone to another network.
     ``drain_within``: until a node that is drained must be empty.
     """
 
@@ -31,6 +32,7 @@ class Gates(msgspec.Struct, frozen=True):
     sandbox: bool = True
     drain_within: float = 300.0
     sandbox_within: float = 60.0
+    move_within: float = 900.0
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +93,19 @@ class ChartPlan(msgspec.Struct, frozen=True):
     frozen: bool = False
 
 
+class Migration(msgspec.Struct, frozen=True, kw_only=True):
+    """Nodes go to another network. ``objects``: who the pod is that moves a node, and its rights; ``pod`` its
+
+    spec, which is completed by node and direction. ``canal``, ``towpath``: names of the two DaemonSets.
+    """
+
+    direction: Direction
+    canal: str
+    towpath: str
+    objects: tuple[dict[str, Any], ...]
+    pod: dict[str, Any]
+
+
 class NodeStep(msgspec.Struct, frozen=True):
     """A node, and why it stands where it stands."""
 
@@ -104,7 +119,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ``cluster`` is the UID of kube-system. ``checks``: preflight's answers when it was made; ``skipped`` those
     left out. ``window``: as ``window.Window`` reads it, empty for always. ``evict``: what is done with the
     pods of a node before its turn. ``managers``: who else would undo what is done, and was told not to.
-    ``measure``: what is looked at beside readiness; ``unmeasured``: why that is not all there is. ``hash`` is
+    ``measure``: what is looked at beside readiness; ``unmeasured``: why that is not all there is.
+    ``migration``: nodes go to another network, and ``images`` are what they are to have. ``hash`` is
     over everything else but ``rehearsal``, which names the hash it belongs to.
     """
 
@@ -128,6 +144,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rehearsal: Rehearsal | None = None
     measure: Measure | None = None
     unmeasured: str = ""
+    migration: Migration | None = None
     hash: str = ""
 
     @property
@@ -154,9 +171,9 @@ def make(
     images = {}
     for container, image in sorted(part.wanted.items()):
         tag = tags.get(image.name, image.tag)
-        images[container] = (_full(image), _full(msgspec.structs.replace(image, tag=tag, digest="")))
+        images[container] = (full_name(image), full_name(msgspec.structs.replace(image, tag=tag, digest="")))
         if tag == image.tag:
-            images[container] = (_full(image), _full(image))
+            images[container] = (full_name(image), full_name(image))
     if all(old == new for old, new in images.values()):
         raise PlanError(f"{part.object} has the images of {target} already")
     on = {pod.node for pod in part.pods}
@@ -220,18 +237,21 @@ def misfits(plan: Plan, inventory: Inventory) -> list[str]:
     parts = [c for c in inventory.components if (c.namespace, c.name) == (plan.namespace, plan.daemonset)]
     if not parts:
         return [f"there is no DaemonSet/{plan.namespace}/{plan.daemonset}"]
-    has = {name: _full(image) for name, image in parts[0].wanted.items()}
+    has = {name: full_name(image) for name, image in parts[0].wanted.items()}
     for container, image in sorted(plan.before.items()):
         if has.get(container) != image:
             found.append(f"container {container} has {has.get(container) or 'no image'}, not {image}")
     found += [f"container {name} is new" for name in sorted(has.keys() - plan.before.keys())]
     planned, on = {step.node for step in plan.nodes}, {pod.node for pod in parts[0].pods}
+    if plan.migration is not None:
+        on = {node.facts.name for node in inventory.nodes}
     found += [f"node {name} has come" for name in sorted(on - planned)]
     found += [f"node {name} has gone" for name in sorted(planned - on)]
     return found
 
 
-def _full(image: Image) -> str:
+def full_name(image: Image) -> str:
+    """As a manifest has it."""
     digest = f"@{image.digest}" if image.digest else ""
     return f"{image.repository}{f':{image.tag}' if image.tag else ''}{digest}"
 

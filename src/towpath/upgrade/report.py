@@ -6,11 +6,12 @@ from typing import Literal
 
 import msgspec
 
+from towpath.install.migration import TAKEN
 from towpath.probe.levels import Level
-from towpath.upgrade.conduct import Seen
 from towpath.upgrade.evidence import GateSeen, PathSeen
 from towpath.upgrade.journal import ENDED, Event, Journal, Mode, Record
 from towpath.upgrade.plan import CheckSeen, Plan, Rehearsal
+from towpath.upgrade.seen import Seen
 
 SCHEMA = "towpath.dev/upgrade-report/v1"
 Phase = Literal["replacing", "gates", "mending", "rolling back", "paused", "evicting"]
@@ -146,16 +147,26 @@ def has(plan: Plan, images: Mapping[str, str] | None) -> str:
     return "new" if of == plan.after else "old" if of == plan.before else "other"
 
 
+def stands(plan: Plan, seen: Seen, node: str) -> str:
+    """``has`` of a node; where nodes go to another network, by the label that says whose it is."""
+    pod = seen.pods.get(node)
+    if plan.migration is None or seen.networks is None:
+        return has(plan, pod.images if pod else None)
+    label = seen.networks.labels.get(node)
+    if label not in (None, TAKEN):
+        return "other"
+    return "new" if (label == TAKEN) == (plan.migration.direction == "takeover") else "old"
+
+
 def _node(
     plan: Plan, node: str, reason: str, journal: Journal, seen: Seen | None, run: tuple[float, float]
 ) -> NodeReport:
     own = [record for record in journal.records if record.node == node]
     last = next((record for record in reversed(own) if record.event in _TURN), None)
-    pod = seen.pods.get(node) if seen is not None else None
     return NodeReport(
         node=node,
         reason=reason,
-        has=has(plan, pod.images if pod else None) if seen is not None else "unknown",
+        has=stands(plan, seen, node) if seen is not None else "unknown",
         state=_state(journal, last),
         why=last.text if last else "",
         spans=tuple(_spans(own, journal, *run)),
