@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def conducted_over_and_back(
         assert code == 0, told
         code, told = upgrade(client, "apply", str(folder / f"{target}.json"))
         assert code == 0, told
-        eventually(lambda names=names: all(networks(kubectl, node) == names for node in ("n1", "n2")), 60)
+        eventually(partial(whose, kubectl, names), 60)
         eventually(lambda: denied(client, pods) == closed, 30)
         now = get(kubectl, "pods", "-l", "app in (echo, more)")["items"]
         assert {p["metadata"]["uid"] for p in now} == {p["metadata"]["uid"] for p in pods}
@@ -85,11 +86,17 @@ def conducted_over_and_back(
     eventually(lambda: not failures(client, before), 60)
 
 
+def whose(kubectl: Kubectl, names: set[str]) -> bool:
+    """Whether both nodes have the pods of these networks and no other."""
+    return all(networks(kubectl, node) == names for node in ("n1", "n2"))
+
+
 def denied(client: LabClient, pods: list[dict[str, Any]]) -> set[tuple[str, str]]:
     """Which pod does not reach which address; a pod's own aside, which no policy is asked about."""
     own = {(p["metadata"]["name"], i["ip"]) for p in pods for i in p["status"]["podIPs"]}
-    found = ((f["pod"].partition("/")[2], t["addr"]) for f, t in failures(client, pods))  # type: ignore[index]
-    return {*found} - own
+    failed: list[Any] = failures(client, pods)
+    found = {(asker["pod"].partition("/")[2], to["addr"]) for asker, to in failed}
+    return found - own
 
 
 def closed_by_policy(pods: list[dict[str, Any]]) -> set[tuple[str, str]]:
