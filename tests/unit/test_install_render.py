@@ -11,6 +11,7 @@ from click.testing import CliRunner
 import towpath
 from towpath.agent.config import load
 from towpath.agent.metrics import Metrics
+from towpath.agent.network_definitions import DEFINITIONS, NetworkDefinitions
 from towpath.agent.policy_conditions import GROUP
 from towpath.agent.surroundings import Cluster
 from towpath.api.netconf import parse_net_conf
@@ -21,6 +22,7 @@ from towpath.install.render import RULES, render, to_yaml
 from towpath.install.values import Values, ValuesError, values
 from towpath.kube.client import Client
 from towpath.kube.fake import FakeApiServer
+from towpath.multinet.confine import Confinement
 from towpath.policy.sources import SOURCES
 
 MANIFESTS = Path(__file__).parents[2] / "manifests" / "towpath.yaml"
@@ -52,9 +54,12 @@ def test_the_configuration_is_what_the_agent_accepts(tmp_path: Path) -> None:
 async def test_rights_are_those_the_agent_uses() -> None:
     text = "".join(path.read_text() for path in (SOURCE / "agent").glob("*.py"))
     calls = {(found[2].lower(), found[1]) for found in re.finditer(r"client\.(\w+)\(\s*([A-Z]+)\b", text)}
-    used = {
-        ("", f"{kind}/status" if (kind, verb) == ("nodes", "patch") else kind, verb) for kind, verb in calls
+    places = {
+        ("nodes", "patch"): ("", "nodes/status"),
+        ("pods", "patch"): ("", "pods/status"),
+        ("definitions", "get"): (DEFINITIONS.group, DEFINITIONS.plural),
     }
+    used = {(*places.get((kind, verb), ("", kind)), verb) for kind, verb in calls}
     used |= {(GROUP, f"{s.plural}/status", "patch") for s in SOURCES if s.group == GROUP}
     used |= await followed()
     granted = {
@@ -75,12 +80,14 @@ async def followed() -> set[tuple[str, str, str]]:
         for source in SOURCES:
             if source.group != left_out:
                 api.served.setdefault((source.group, source.versions[0]), []).append(source.plural)
+        api.served[DEFINITIONS.group, DEFINITIONS.version] = [DEFINITIONS.plural]
         kinds = {source.plural for source in SOURCES if source.group != left_out}
         settings = load({"node_name": "n1", "net_conf": NET_CONF}, {})
         async with Client(api.config()) as client:
             cluster = Cluster(settings, parse_net_conf(NET_CONF), client, Metrics(), *[lambda: None] * 3)
-            tasks = [asyncio.create_task(part) for part in cluster.parts(tuple)]
-            await asyncio.wait_for(api.watched(len(kinds) + len(CORE)), 10)
+            networks = NetworkDefinitions(client, 90, Path("/etc/cni/net.d"), Confinement())
+            tasks = [asyncio.create_task(part) for part in (*cluster.parts(tuple), networks.run())]
+            await asyncio.wait_for(api.watched(len(kinds) + len(CORE) + 1), 10)
             assert cluster.known
             for task in tasks:
                 task.cancel()

@@ -105,7 +105,7 @@ def attachment(
         netns=r.netns,
         host_ifname=host_end(r, pod),
         addresses=tuple(addresses),
-        mac=runtime.mac or _random_mac(),
+        mac=runtime.mac or random_mac(),
         mtu=r.config.mtu or mtu,
         boot_id=boot_id,
         request_id=r.request_id,
@@ -129,7 +129,7 @@ def _routes(r: Request) -> tuple[Net, ...]:
     return tuple(dict.fromkeys(route.dst for route in r.config.ipam.routes if route.dst.prefixlen))
 
 
-def _random_mac() -> str:
+def random_mac() -> str:
     """A locally administered unicast address, as the kernel would make one up."""
     octets = bytearray(os.urandom(6))
     octets[0] = octets[0] & 0xFC | 0x02

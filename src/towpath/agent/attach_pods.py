@@ -24,6 +24,17 @@ class PodDirectory(Protocol):
         ...
 
 
+async def look_up(r: Request, pods: PodDirectory) -> Pod | None:
+    """The pod a call names, asked for once a call; None where it names none, or there is none.
+
+    Raises PodLookupFailed.
+    """
+    namespace, name = r.args.get("K8S_POD_NAMESPACE", ""), r.args.get("K8S_POD_NAME", "")
+    if r.pod is None and namespace and name:
+        r.pod = await pods.find(namespace, name)
+    return r.pod
+
+
 async def identify(r: Request, pods: PodDirectory | None) -> PodRef | None:
     """The pod ``r`` is about; None outside Kubernetes: without an API, or a namespace (podman names none).
 
@@ -36,7 +47,7 @@ async def identify(r: Request, pods: PodDirectory | None) -> PodRef | None:
     if not name:
         raise CniError(ErrorCode.BAD_ENVIRONMENT, "CNI_ARGS: K8S_POD_NAMESPACE without K8S_POD_NAME")
     try:
-        pod = await pods.find(namespace, name)
+        pod = await look_up(r, pods)
     except PodLookupFailed as error:
         raise CniError(
             ErrorCode.TRY_LATER,

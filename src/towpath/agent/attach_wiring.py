@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from errno import EEXIST
 
+from msgspec.structs import replace
+
 from towpath.agent.attach_check import broken_promises
 from towpath.agent.attach_conntrack import Connections
 from towpath.agent.attach_links import LinkRemover, exists
@@ -68,10 +70,15 @@ class Wiring:
         finally:
             await forgetting
 
-    def differences(self, att: Attachment, r: Request) -> list[str]:
-        """How the kernel differs from what ``make`` made of it. Raises KernelRefused."""
+    def differences(self, att: Attachment, r: Request, *, rerouted: bool = False) -> list[str]:
+        """How the kernel differs from what ``make`` made of it; ``rerouted`` says that its default routes are
+        meant to be gone. Raises KernelRefused.
+        """
         assert r.descriptors is not None  # noqa: S101 - the server answers BAD_NETNS itself
         wiring = pod_wiring(att)
+        if rerouted:
+            kept = frozenset(route for route in wiring.inside.routes if route.dst.prefixlen)
+            wiring = replace(wiring, inside=replace(wiring.inside, routes=kept))
         host = self._host.observe(wiring.host.sysctls, TABLE)
         inside = self._inside(r.descriptors).observe(wiring.inside.sysctls)
         return broken_promises(att, wiring, host, inside, r.config.prev_result)

@@ -122,6 +122,10 @@ class Attachments:
             found.append(_finding("TP4002", f"address {address}", text, f"ip route get {address}"))
         return tuple(found)
 
+    def knows(self, container_id: str, ifname: str) -> bool:
+        """Whether an interface is attached, or may be."""
+        return self._store.get(container_id, ifname) is not None
+
     # CNI.
 
     async def add(self, r: Request) -> Result:
@@ -165,8 +169,11 @@ class Attachments:
                 await explained(self._wiring.make_way(host))
             await explained(self._store.release(r.container_id, r.ifname))
 
-    async def check(self, r: Request) -> None:
-        """Compare the kernel with what ADD promised and name every difference."""
+    async def check(self, r: Request, *, rerouted: bool = False) -> None:
+        """Compare the kernel with what ADD promised and name every difference.
+
+        ``rerouted``: another network of the pod has the default route by now.
+        """
         if r.config.disable_check:
             return
         att = self._wired.get((r.container_id, r.ifname)) or self._recovered(self._host_end_of(r))
@@ -176,7 +183,7 @@ class Attachments:
             )
         try:
             async with self._kernel_lock:
-                broken = self._wiring.differences(att, r)
+                broken = self._wiring.differences(att, r, rerouted=rerouted)
         except KernelRefused as error:
             raise CniError(ErrorCode.INTERNAL, "cannot look at the kernel's state", str(error)) from error
         broken += broken_results(att, r)

@@ -12,6 +12,7 @@ from towpath.agent.setting import (
     choice,
     failsafes,
     flag,
+    folders,
     host_port,
     net_conf,
     networks,
@@ -21,6 +22,7 @@ from towpath.agent.setting import (
     path,
     text,
     whole_number,
+    words,
 )
 from towpath.model.failsafe import INBOUND, OUTBOUND, Failsafe
 from towpath.model.net import Net
@@ -108,6 +110,22 @@ SETTINGS = (
         "failsafe_inbound", failsafes, INBOUND, "ports no host endpoint closes: tcp:22,udp:CIDR:68; none"
     ),
     Setting("failsafe_outbound", failsafes, OUTBOUND, "the same, of others, for what this host sends"),
+    Setting("network_namespace", text, "kube-system", "where networks that all pods get are looked up"),
+    Setting("network_defaults", words, (), "networks that all pods get beside the default one: NAME,NS/NAME"),
+    Setting("network_isolation", flag, False, "pods may use networks of their own namespace only"),
+    Setting("network_global_namespaces", words, ("default",), "but those of these namespaces too"),
+    Setting("network_system_namespaces", words, ("kube-system",), "their pods get no network_defaults"),
+    Setting("network_types", words, (), "plugins that networks may use beyond the known ones"),
+    Setting(
+        "network_paths",
+        folders,
+        (),
+        "host folders that networks' configurations may name beyond /var/lib/cni",
+    ),
+    Setting("network_seconds", number(1, 600), 60.0, "a plugin of an extra network may take so long"),
+    Setting(
+        "network_conf_dir", path, Path("/etc/cni/net.d"), "configurations of networks by name on this node"
+    ),
     Setting("api_silence_seconds", number(1, 3600), 90.0, "a watch that is silent so long is dead"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -147,6 +165,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     policy_log_denials: int
     failsafe_inbound: tuple[Failsafe, ...]
     failsafe_outbound: tuple[Failsafe, ...]
+    network_namespace: str
+    network_defaults: tuple[str, ...]
+    network_isolation: bool
+    network_global_namespaces: tuple[str, ...]
+    network_system_namespaces: tuple[str, ...]
+    network_types: tuple[str, ...]
+    network_paths: tuple[str, ...]
+    network_seconds: float
+    network_conf_dir: Path
     api_silence_seconds: float
 
 

@@ -28,6 +28,7 @@ from towpath.agent.interest import relevant_link_event
 from towpath.agent.ipam_inquiries import IpamInquiries
 from towpath.agent.measured import MeasuredHandler
 from towpath.agent.metrics import Metrics, Sample
+from towpath.agent.network_setup import ExtraNetworks, extra_networks
 from towpath.agent.offload import OffloadProbe
 from towpath.agent.offload_view import offload_findings, overlay_devices
 from towpath.agent.readiness import GatedHandler, Readiness
@@ -78,7 +79,7 @@ class Agent:
         self._readiness = Readiness(("api", "kernel", "cni") if client else ("kernel", "cni"))
         self._verification = Verification()
         self._metrics = Metrics()
-        self._network = network
+        self._network, self._client = network, client
         self._repairs = Repairs(self._metrics, time.monotonic)
         self._step: Step | None = None
         self._kernel_problem = ""
@@ -107,7 +108,7 @@ class Agent:
             await self._set_up(stack)
             runners = (self._kernel_runner, self._policy_runner, self._node_runner)
             parts = [*self._around.parts(self._addresses.usage), *(runner.run() for runner in runners)]
-            parts += [self._collect(), self._settings_watch.run()]
+            parts += [self._collect(), self._settings_watch.run(), *self._extra.parts()]
             parts.append(heed(self._settings.state_dir, self._gate.hold, stop))
             if self._revocation is not None:
                 parts.append(self._revocation.run())
@@ -153,7 +154,11 @@ class Agent:
         self._inquiries = Inquiries(kernel, self._lock, self._in_force, self._attachments.current)
         self._aftermath = Aftermath(Connections(), self._network, self._metrics, time.monotonic)
         stack.push_async_callback(self._aftermath.close)
-        self._gate = GatedHandler(self._attachments, self._attach)
+        routed, found = self._network.networks, self._attachments
+        self._extra: ExtraNetworks = await stack.enter_async_context(
+            extra_networks(settings, self._client, self._around, found, routed, boot_id)
+        )
+        self._gate = GatedHandler(self._extra.handler, self._attach)
         serving = await server.serve(settings.cni_socket, MeasuredHandler(self._gate, self._metrics))
         stack.push_async_callback(serving.close)
         watch = NetlinkWatch(self._kernel_changed)
@@ -237,6 +242,7 @@ class Agent:
                 continue
             try:
                 await self._attachments.garbage.collect()
+                await self._extra.collect()
                 await self._addresses.audit()
                 await self._addresses.sample()
             except (CniError, LeaseStoreError) as e:
@@ -340,6 +346,7 @@ class Agent:
 
     def _findings(self) -> list[Finding]:
         found = [*self._reconciler.findings, *self._attachments.findings(), *self._addresses.findings()]
+        found += self._extra.findings()
         if self._step is not None:
             found += step_findings(self._step, self._settings.node_name)
         found += self._repairs.findings(self._settings.node_name)

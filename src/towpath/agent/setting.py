@@ -144,6 +144,27 @@ def net_conf(value: Any) -> str:
         raise Rejected(f"{given}: {reason}; give flannel's net-conf.json, as a path or inline") from None
 
 
+def words(value: Any) -> tuple[str, ...]:
+    """A list of words, or text with commas."""
+    if isinstance(value, tuple):
+        return value
+    given = value if isinstance(value, list) else str(value).split(",")
+    found = tuple(dict.fromkeys(word for one in given if (word := text(one))))
+    for one in found:
+        if any(c.isspace() for c in one):
+            raise Rejected(f"{one!r} has white space in it; write words with commas between them")
+    return found
+
+
+def folders(value: Any) -> tuple[str, ...]:
+    """Absolute paths without ``..``, in a list or with commas between them."""
+    found = tuple(one.rstrip("/") for one in words(value))
+    for one in found:
+        if not one.startswith("/") or ".." in one.split("/"):
+            raise Rejected(f"{one!r} is not the absolute path of a folder")
+    return found
+
+
 _PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": 132}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from towpath.api.core import Pod
 from towpath.cni.result import Result
 from towpath.cni.types import NetConf
 from towpath.cni.wire import Executed
@@ -37,7 +38,7 @@ class Request:
     ``netns`` is the path, to be stored and shown only; ``descriptors`` is None for STATUS and GC, for DEL
     when the namespace is gone, never for ADD and CHECK. ``args`` is CNI_ARGS, ``path`` CNI_PATH's folders.
     ``environment`` is the CNI_ variables as they came, for delegates. ``request_id`` is the same in every
-    attempt the shim makes for one call of the runtime.
+    attempt the shim makes for one call of the runtime. ``pod`` is what was found of it, None before.
     ``cancelled`` is set when the caller hung up: what ADD does from then on will be undone.
     """
 
@@ -53,6 +54,7 @@ class Request:
     netns_error: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    pod: Pod | None = None
     executor: Callable[[str, Mapping[str, str], bytes, float | None], Awaitable[Executed]] | None = None
 
     async def execute(

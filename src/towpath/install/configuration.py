@@ -34,6 +34,7 @@ def agent_config(values: Values) -> dict[str, Any]:
         "net_conf": f"{CONFIG_FOLDER}/{NET_CONF}",
         "cni_socket": f"{values.run}/{CNI_SOCKET}",
         "state_dir": values.state,
+        "network_conf_dir": values.cni_conf,
         "health_address": f"127.0.0.1:{values.health_port}",
         "run_as_uid": values.uid,
         "run_as_gid": values.gid,

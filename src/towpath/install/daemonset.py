@@ -108,6 +108,7 @@ def _agent(values: Values) -> dict[str, Any]:
             {**_mount("config", CONFIG_FOLDER), "readOnly": True},
             _mount("state", values.state),
             _mount("run", values.run),
+            {**_mount("cni-conf", values.cni_conf), "readOnly": True},  # networks that are configured there
             # /proc/sys is read-only in a container; this is the host network's part of it, writable
             _mount("sysctl", f"{HOST}/proc/sys/net"),
         ],

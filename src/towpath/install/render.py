@@ -23,11 +23,18 @@ _STATUSES = [f"{plural}/status" for plural in _POLICIES[_CONDITIONED]]
 # Every verb is used: nodes, pods and all that policy depends on are watched (list, watch), a pod that is not
 # in the watch yet is asked for (get), and flannel's annotations, the report and NetworkUnavailable are
 # written by one patch. Events, and conditions where the API has them, tell of policies that are stricter than
-# what was written.
+# what was written. Networks that pods ask for are watched, and read at once where one is new; what became of
+# them is written to the pod's annotation network-status, by a patch of its status.
 RULES = (
     {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]},
+    {
+        "apiGroups": ["k8s.cni.cncf.io"],
+        "resources": ["network-attachment-definitions"],
+        "verbs": ["get", "list", "watch"],
+    },
     {"apiGroups": [""], "resources": ["namespaces", "serviceaccounts"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
     {"apiGroups": [_CONDITIONED], "resources": _STATUSES, "verbs": ["patch"]},

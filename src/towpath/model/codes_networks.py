@@ -88,4 +88,9 @@ NETWORKS: dict[str, Code] = {
         "of devices.",
         "Name the device with deviceID in the pod's annotation, or use another kind of network.",
     ),
+    "TP6016": Code(
+        "The journal of extra networks cannot be used",
+        "networks.db in the agent's state folder cannot be opened or written, or a row of it is damaged.",
+        "Look for a full or failing disk; pods with extra networks start again by themselves after that.",
+    ),
 }

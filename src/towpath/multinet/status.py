@@ -24,6 +24,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
     result: Result
     default: bool = False
     gateways: tuple[str, ...] = ()
+    mtu: int = 0
 
 
 def network_status(attached: Sequence[Attached]) -> str:
@@ -55,7 +56,7 @@ def _entry(one: Attached) -> dict[str, Any]:
         "interface": interface.name if interface is not None else one.ifname,
         "ips": [str(ip.address.ip) for ip in own_ips(one.result)],
         "mac": interface.mac if interface is not None else "",
-        "mtu": interface.mtu if interface is not None else 0,
+        "mtu": one.mtu or (interface.mtu if interface is not None else 0),
     }
     entry = {key: value for key, value in entry.items() if value}
     entry["default"] = one.default

@@ -1,0 +1,119 @@
+"""Extra networks in the daemon: the parts put together, or nothing where there is no cluster."""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any
+
+from towpath.agent.attach_setup import pod_kernel
+from towpath.agent.attachments import Attachments
+from towpath.agent.config import Settings
+from towpath.agent.network_builtin import Builtin
+from towpath.agent.network_chains import Chains
+from towpath.agent.network_definitions import NetworkDefinitions
+from towpath.agent.network_findings import findings
+from towpath.agent.network_plugins import Plugins
+from towpath.agent.network_telling import Telling
+from towpath.agent.networks import Networks
+from towpath.agent.surroundings import Surroundings
+from towpath.cni.request import Handler
+from towpath.kernel.linux import LinuxKernel
+from towpath.kube.client import Client
+from towpath.log import get_logger
+from towpath.model.finding import Finding
+from towpath.model.net import Net
+from towpath.multinet.choose import NetworkSettings
+from towpath.multinet.confine import PATHS, TYPES, Confinement
+from towpath.multinet.journal import FILE, Journal, JournalError
+
+log = get_logger("towpath.networks")
+
+
+class ExtraNetworks:
+    """What the daemon needs of them. Without a cluster the ``handler`` is the default network's alone."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        networks: Networks | None = None,
+        definitions: NetworkDefinitions | None = None,
+        journal: Journal | None = None,
+        telling: Telling | None = None,
+    ) -> None:
+        self.handler, self._networks, self._definitions = handler, networks, definitions
+        self._journal, self._telling = journal, telling
+
+    def parts(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run."""
+        return [self._definitions.run()] if self._definitions is not None else []
+
+    async def collect(self) -> None:
+        """Every now and then."""
+        if self._networks is not None:
+            await self._networks.collect()
+
+    def findings(self) -> list[Finding]:
+        """What an operator should know."""
+        if self._journal is None or self._telling is None:
+            return []
+        return findings(self._journal, self._telling)
+
+
+def network_settings(settings: Settings) -> NetworkSettings:
+    """As the agent is told."""
+    confinement = Confinement(
+        types=(*TYPES, *settings.network_types), paths=(*PATHS, *settings.network_paths)
+    )
+    return NetworkSettings(
+        namespace=settings.network_namespace,
+        defaults=settings.network_defaults,
+        isolation=settings.network_isolation,
+        global_namespaces=settings.network_global_namespaces,
+        system_namespaces=settings.network_system_namespaces,
+        confinement=confinement,
+    )
+
+
+@contextlib.asynccontextmanager
+async def extra_networks(
+    settings: Settings,
+    client: Client | None,
+    around: Surroundings,
+    attachments: Attachments,
+    routed: Sequence[Net],
+    boot_id: str,
+) -> AsyncIterator[ExtraNetworks]:
+    """In the calling thread's network namespace. Close the server before leaving. Raises OSError."""
+    if client is None or around.pods is None:
+        yield ExtraNetworks(attachments)
+        return
+    chosen = network_settings(settings)
+    plugins = Plugins(settings.network_seconds)
+    journal = Journal(settings.state_dir / FILE)
+    with contextlib.suppress(JournalError):  # STATUS, ADD and findings say so
+        journal.open()
+    definitions = NetworkDefinitions(
+        client, settings.api_silence_seconds, settings.network_conf_dir, chosen.confinement
+    )
+    telling = Telling(client, settings.node_name)
+    host = LinuxKernel(nft=False)
+    try:
+        with contextlib.closing(Builtin(host, pod_kernel, plugins)) as builtin:
+            networks = Networks(
+                attachments,
+                journal,
+                Chains(plugins, builtin),
+                definitions,
+                telling,
+                around.pods,
+                chosen,
+                pod_kernel,
+                routed,
+                boot_id,
+                time.monotonic,
+            )
+            yield ExtraNetworks(networks, networks, definitions, journal, telling)
+    finally:
+        host.close()
+        await telling.close()
+        journal.close()

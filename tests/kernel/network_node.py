@@ -1,0 +1,194 @@
+"""A node with extra networks: the real shim, server and kernel, Debian's plugins, an API that behaves."""
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attach_node import NETWORK, AttachNode, observed_in
+from shim_harness import Shim
+
+from towpath.agent.attach_setup import pod_kernel
+from towpath.agent.directory import ApiPodDirectory
+from towpath.agent.network_builtin import Builtin
+from towpath.agent.network_chains import Chains
+from towpath.agent.network_definitions import DEFINITIONS, NetworkDefinitions
+from towpath.agent.network_plugins import Plugins
+from towpath.agent.network_telling import Telling
+from towpath.agent.networks import Networks
+from towpath.cni.server import Server, serve
+from towpath.kernel.linux import LinuxKernel
+from towpath.kube.client import Client
+from towpath.kube.fake import FakeApiServer
+from towpath.kube.kinds import PODS
+from towpath.kube.reflector import Reflector, Selection
+from towpath.model.state import NetState
+from towpath.multinet.annotation import DEFAULT_NETWORK, NETWORKS
+from towpath.multinet.choose import NetworkSettings
+from towpath.multinet.confine import TYPES, Confinement
+from towpath.multinet.journal import Journal, JournalError
+from towpath.multinet.status import STATUS
+
+DEBIAN = Path("/usr/lib/cni")
+RUNTIME = {"cniVersion": "1.1.0", "name": "towpath", "type": "towpath-cni"}
+EMPTY: Mapping[str, Any] = {}
+
+
+class Refused(Exception):
+    """What the runtime was told."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code, self.text = code, text
+
+
+def local(subnet: str, **more: Any) -> dict[str, Any]:
+    """host-local, which in tests keeps its files where they end with the test."""
+    return {"type": "host-local", "ranges": [[{"subnet": subnet}]], "dataDir": "/run/cni/test", **more}
+
+
+@dataclass
+class NetworkNode:
+    """``boot``: ``agent`` may be entered again, on what the one before has left."""
+
+    shim: Shim
+    api: FakeApiServer
+    attach: AttachNode
+    settings: NetworkSettings = field(
+        default_factory=lambda: NetworkSettings(confinement=Confinement(types=(*TYPES, "script", "second")))
+    )
+    seconds: float = 30.0
+    now: float = 0.0
+    networks: Networks = field(init=False)
+    journal: Journal = field(init=False)
+    telling: Telling = field(init=False)
+
+    @property
+    def plugins(self) -> Path:
+        return self.shim.path.parent
+
+    @asynccontextmanager
+    async def agent(self) -> AsyncIterator[Server]:
+        config = self.api.config()
+        async with Client(config, timeout=5) as client, self.attach.agent() as attachments:
+            host, plugins = LinuxKernel(nft=False), Plugins(self.seconds)
+            self.journal = Journal(self.attach.folder / "networks.db")
+            with suppress(JournalError):
+                self.journal.open()
+            pods = ApiPodDirectory(client, Reflector(client, Selection(kind=PODS)), lambda _: None)
+            attachments._pods = pods
+            self.telling = Telling(client, "node1")
+            definitions = NetworkDefinitions(
+                client, 90, self.attach.folder / "net.d", self.settings.confinement
+            )
+            with closing(host), closing(self.journal), closing(Builtin(host, pod_kernel, plugins)) as builtin:
+                self.networks = Networks(
+                    attachments,
+                    self.journal,
+                    Chains(plugins, builtin),
+                    definitions,
+                    self.telling,
+                    pods,
+                    self.settings,
+                    pod_kernel,
+                    NETWORK.networks,
+                    self.attach.boot_id,
+                    lambda: self.now,
+                )
+                server = await serve(self.shim.socket, self.networks)
+                try:
+                    yield server
+                finally:
+                    await server.close()
+                    await self.telling.close()
+
+    # The cluster.
+
+    def define(self, name: str, config: Any, namespace: str = "default", **annotations: str) -> None:
+        spec = {} if config is None else {"config": config if isinstance(config, str) else json.dumps(config)}
+        meta = {"name": name, "namespace": namespace, "annotations": annotations}
+        self.api.put(DEFINITIONS, {"metadata": meta, "spec": spec})
+
+    def pod(self, name: str, networks: Any = "", override: str = "") -> None:
+        text = networks if isinstance(networks, str) else json.dumps(networks)
+        annotations = {NETWORKS: text, DEFAULT_NETWORK: override}
+        meta = {"name": name, "namespace": "default", "uid": f"uid-{name}", "annotations": annotations}
+        self.api.put(PODS, {"metadata": meta, "spec": {}, "status": {}})
+
+    def status(self, pod: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(
+            self.api.get(PODS, pod, "default")["metadata"]["annotations"].get(STATUS, "[]")
+        )
+        return found
+
+    async def events(self, pod: str) -> list[tuple[str, str]]:
+        """Reason and message of each Event on a pod, all written by now."""
+        await asyncio.gather(*self.telling._events)
+        found = [event for (_, _), event in self.api.objects.get("core/v1/events", {}).items()]
+        return [(e["reason"], e["message"]) for e in found if e["involvedObject"]["name"] == pod]
+
+    # The runtime.
+
+    def script(self, text: str, name: str = "script") -> None:
+        path = self.plugins / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def environment(self, pod: str) -> dict[str, str]:
+        args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod}"
+        return {
+            "CNI_CONTAINERID": pod,
+            "CNI_NETNS": f"/proc/{os.getpid()}/fd/{self.attach.netns(pod)}",
+            "CNI_IFNAME": "eth0",
+            "CNI_ARGS": args,
+            "CNI_PATH": f"{self.plugins}:{DEBIAN}",
+            "PATH": os.environ["PATH"],
+        }
+
+    async def call(
+        self, command: str, pod: str, config: Mapping[str, Any] = EMPTY, **env: str
+    ) -> dict[str, Any]:
+        """What the shim printed. Raises Refused."""
+        async with asyncio.timeout(60):
+            given = self.environment(pod) | env
+            status, stdout, stderr = await self.shim.run(command, given, {**RUNTIME, **config})
+        answer: dict[str, Any] = json.loads(stdout) if stdout.strip() else {}
+        if status != 0:
+            raise Refused(
+                answer.get("code", -1), f"{answer.get('msg')}: {answer.get('details')} {stderr.decode()}"
+            )
+        return answer
+
+    async def add(self, pod: str) -> dict[str, Any]:
+        return await self.call("ADD", pod)
+
+    async def delete(self, pod: str, **env: str) -> None:
+        await self.call("DEL", pod, EMPTY, **env)
+
+    async def refused(self, command: str, pod: str, config: Mapping[str, Any] = EMPTY) -> tuple[int, str]:
+        try:
+            await self.call(command, pod, config)
+        except Refused as refused:
+            return refused.code, refused.text
+        raise AssertionError(f"{command} {pod} was not refused")
+
+    def inside(self, pod: str) -> NetState:
+        return observed_in(self.attach.netns(pod))
+
+    def leftovers(self) -> list[str]:
+        """Everything of any pod: interfaces, leases, rows, host-local's files."""
+        found = [*self.attach.leftovers(), *(f"row {row.key}" for row in self.journal.rows())]
+        files = Path("/run/cni/test").rglob("*")
+        found += [str(f) for f in files if f.is_file() and f.name[0].isdigit()]
+        with closing(LinuxKernel(nft=False)) as kernel:
+            links = kernel.observe().links
+        return found + [name for name in links if name.startswith(("tpn", "veth"))]
+
+    def close(self) -> None:
+        self.attach.close()
+        shutil.rmtree("/run/cni", ignore_errors=True)
