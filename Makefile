@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh bench-cni bench-fabric bench-lab bench-policy bench-kube bench-restart bench-upgrade soak-chaos
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh bench-cni bench-fabric bench-ipam bench-lab bench-policy bench-kube bench-restart bench-upgrade soak-chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench-lab: bootstrap-test ## time to a Ready lab, agent's memory
 
 bench-policy: bootstrap-test ## connections, start, changes and matrix with thousands of policies
 	@$(PY) -m bench.policy
+
+bench-ipam: bootstrap-test ## leases on the disk against Debian's host-local, with 200 and 4 000 in use
+	@$(PY) -m bench.ipam
 
 soak-chaos: bootstrap-test ## an hour of accidents in the lab: what is left of the cluster (MINUTES=60 SEED=random)
 	@$(PY) -m bench.soak_chaos --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))

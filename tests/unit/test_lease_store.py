@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from towpath.ipam.allocate import RangeSet, make_range
 from towpath.ipam.codec import decode, encode
 from towpath.ipam.errors import AddressUnavailable, AlreadyLeased, LeaseStoreError, RangeExhausted
 from towpath.ipam.store import LeaseStore
-from towpath.ipam.writer import Statement, Writer
+from towpath.ipam.writer import Writer
 from towpath.model.attachment import Attachment, Bandwidth, PodRef, PortMapping
 from towpath.model.net import Addr
 
@@ -189,7 +190,7 @@ async def test_a_hundred_at_once_share_synchronisations(
     monkeypatch.setattr(writer, "_QUICK", quick)
     execute = Writer._execute
 
-    def counted(self: Writer, jobs: list[tuple[Statement, ...]]) -> sqlite3.Error | None:
+    def counted(self: Writer, jobs: list[Any]) -> sqlite3.Error | None:
         commits.append(len(jobs))
         return execute(self, jobs)
 

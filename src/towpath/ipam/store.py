@@ -2,7 +2,9 @@
 
 Memory mirrors the file, so that questions cost nothing; the file's constraints are the last word. An address
 counts as taken from the moment it is promised, before it is durable, and as free only when its release is
-durable: whatever a crash cuts off, no address has two owners.
+written: whatever a crash cuts off, no address has two owners. A release does not wait for the disk: nobody
+can get the address before a later lease has, and that puts both there. What a power cut takes of it comes
+back as a lease of a former boot, which is garbage.
 """
 
 import asyncio
@@ -53,6 +55,7 @@ class LeaseStore:
         self._lock = -1
         self._rows: dict[Key, Attachment] = {}
         self._leased: dict[Addr, Key] = {}
+        self._owned: dict[Key, set[Addr]] = {}  # the same by owner
         self._released: dict[Addr, float] = {}
         self._cursors: dict[str, Addr] = {}
         self._past: dict[str, list[Sample]] = {}
@@ -135,7 +138,9 @@ class LeaseStore:
                 damaged.append((container_id, ifname))
         self.damaged = tuple(damaged)
         leases = db.execute("SELECT address, container_id, ifname FROM leases")
-        self._leased = {ip_address(address): (cid, ifname) for address, cid, ifname in leases}
+        self._leased, self._owned = {}, {}
+        for address, container_id, ifname in leases:
+            self._take(ip_address(address), (container_id, ifname))
         db.execute(
             "DELETE FROM released WHERE boot_id <> ? OR at < ?", (self.boot_id, self.clock() - self._hold)
         )
@@ -235,7 +240,8 @@ class LeaseStore:
                     )
                 )
         self._rows[key] = att
-        self._leased.update(dict.fromkeys(att.addresses, key))
+        for address in att.addresses:
+            self._take(address, key)
 
         def settle(done: "asyncio.Future[None]") -> None:
             if done.exception() is not None:
@@ -245,13 +251,13 @@ class LeaseStore:
         await self._durable(writer, "write a lease to", statements, settle)
 
     async def release(self, container_id: str, ifname: str) -> None:
-        """Give the addresses of an interface back; durable when it returns. No such lease is success.
+        """Give the addresses of an interface back; written when it returns. No such lease is success.
 
         Raises LeaseStoreError, and then the lease is still there.
         """
         writer = self._ready("write")
         key = (container_id, ifname)
-        addresses = [a for a, owner in self._leased.items() if owner == key]
+        addresses = tuple(self._owned.get(key, ()))
         if key not in self._rows and not addresses:
             return
         now = self.clock()
@@ -267,7 +273,7 @@ class LeaseStore:
                 self._forget(key)
                 self._released.update(dict.fromkeys(addresses, now))
 
-        await self._durable(writer, "release a lease in", statements, settle)
+        await self._durable(writer, "release a lease in", statements, settle, synced=False)
 
     async def forget(self, address: Addr) -> None:
         """Free an address that no attachment speaks for; durable when it returns. Raises LeaseStoreError.
@@ -285,14 +291,14 @@ class LeaseStore:
             ("DELETE FROM leases WHERE address = ?", (text,)),
             (_HOLD, (text, self.boot_id, now)),
         ]
-        if att is None and list(self._leased.values()).count(owner) == 1:  # nothing else needs a row unread
+        if att is None and self._owned[owner] == {address}:  # nothing else needs a row that cannot be read
             statements.append(("DELETE FROM attachments WHERE container_id = ? AND ifname = ?", owner))
 
         def settle(done: "asyncio.Future[None]") -> None:
             if done.exception() is None:
-                self._leased.pop(address, None)
+                self._give(address)
                 self._released[address] = now
-                if owner not in self._leased.values():
+                if owner not in self._owned:
                     self.damaged = tuple(key for key in self.damaged if key != owner)
 
         await self._durable(writer, "forget an address in", statements, settle)
@@ -308,12 +314,12 @@ class LeaseStore:
         if self._leased.get(address) == key:
             return
         self._check_free(address, lambda _: False)
-        self._leased[address] = key
+        self._take(address, key)
         held = self._released.pop(address, None)
 
         def settle(done: "asyncio.Future[None]") -> None:
             if done.exception() is not None:
-                self._leased.pop(address, None)
+                self._give(address)
                 if held is not None:
                     self._released[address] = held
 
@@ -338,7 +344,7 @@ class LeaseStore:
                     kept = [one for one in self._past.get(name, ()) if at - _DAY <= one[0] < at]
                     self._past[name] = [*kept, (at, number)]
 
-        await self._durable(writer, "write figures to", statements, settle)
+        await self._durable(writer, "write figures to", statements, settle, synced=False)
 
     async def probe(self) -> None:
         """Find out whether the store works again: reopen it, or write a row. Raises LeaseStoreError."""
@@ -361,8 +367,19 @@ class LeaseStore:
 
     def _forget(self, key: Key) -> None:
         self._rows.pop(key, None)
-        for address in [a for a, owner in self._leased.items() if owner == key]:
-            del self._leased[address]
+        for address in tuple(self._owned.get(key, ())):
+            self._give(address)
+
+    def _take(self, address: Addr, key: Key) -> None:
+        self._leased[address] = key
+        self._owned.setdefault(key, set()).add(address)
+
+    def _give(self, address: Addr) -> None:
+        key = self._leased.pop(address, None)
+        if key is not None:
+            self._owned[key].discard(address)
+            if not self._owned[key]:
+                del self._owned[key]
 
     async def _durable(
         self,
@@ -370,9 +387,11 @@ class LeaseStore:
         operation: str,
         statements: Sequence[Statement],
         settle: Callable[["asyncio.Future[None]"], None],
+        *,
+        synced: bool = True,
     ) -> None:
         """Wait for the disk. ``settle`` brings memory in line with the outcome in any case."""
-        done = writer.submit(*statements)
+        done = writer.submit(*statements, synced=synced)
 
         def finish(future: "asyncio.Future[None]") -> None:
             error = future.exception()

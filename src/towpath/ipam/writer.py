@@ -3,6 +3,9 @@
 A lone commit to a good disk takes less than handing it to another thread and back: it is done on the spot.
 When many come, and on a disk that turned out slow, a thread of its own does the waiting: the disk delays the
 answers it must delay, and nothing else.
+
+What may be lost in a power cut does not wait for the disk. It is written, so that it outlives the process,
+and is on the disk at the latest with the next job that waits: the log keeps the order.
 """
 
 import asyncio
@@ -24,10 +27,14 @@ _BURST = 0.003
 
 
 class _Job(msgspec.Struct):
-    """Statements that take effect together; ``done`` is set in its loop when they are on the disk."""
+    """Statements that take effect together; ``done`` is set in its loop when they have been committed.
+
+    ``synced``: only when they are on the disk.
+    """
 
     statements: tuple[Statement, ...]
     done: "asyncio.Future[None]"
+    synced: bool
 
 
 class _Batch(msgspec.Struct):
@@ -46,14 +53,17 @@ class Writer:
         self._db = db
         self._gathered: list[_Job] = []
         self._quick = True
+        self._synced = True  # as schema.connect leaves it
         self._last = 0.0
         self._handed = 0
         self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="lease-store", daemon=True)
         self._thread.start()
 
-    def submit(self, *statements: Statement) -> "asyncio.Future[None]":
+    def submit(self, *statements: Statement, synced: bool = True) -> "asyncio.Future[None]":
         """Have all statements executed, or none; the future is done when they are durable, or fails.
+
+        Not ``synced``, they survive the process from then on, and a power cut from the next synced job on.
 
         A job cannot be taken back: cancelling whoever waits must not leave its outcome unknown, so add a
         callback for what has to follow and shield the future when waiting for it.
@@ -62,7 +72,7 @@ class Writer:
         if not self._gathered:
             loop.call_soon(self._begin, loop)
         done: asyncio.Future[None] = loop.create_future()
-        self._gathered.append(_Job(statements, done))
+        self._gathered.append(_Job(statements, done, synced))
         return done
 
     def close(self) -> None:
@@ -70,7 +80,7 @@ class Writer:
         self._batches.put(None)
         self._thread.join()
         if self._gathered:
-            self._execute([job.statements for job in self._gathered])
+            self._execute(self._gathered)
             self._gathered = []
         self._db.close()
 
@@ -117,7 +127,7 @@ class Writer:
     def _commit(self, *batches: _Batch) -> None:
         """One transaction for all; if it fails, one for each job: a bad one must not fail its neighbours."""
         began = time.monotonic()
-        jobs = [job.statements for batch in batches for job in batch.jobs]
+        jobs = [job for batch in batches for job in batch.jobs]
         error = self._execute(jobs)
         errors: list[sqlite3.Error | None]
         errors = (
@@ -128,13 +138,17 @@ class Writer:
             batch.errors, errors = errors[: len(batch.jobs)], errors[len(batch.jobs) :]
             batch.quick = quick
 
-    def _execute(self, jobs: list[tuple[Statement, ...]]) -> sqlite3.Error | None:
+    def _execute(self, jobs: list[_Job]) -> sqlite3.Error | None:
         """All statements of all jobs in one transaction; the error that undid it, if any."""
         db = self._db
+        synced = any(job.synced for job in jobs)
         try:
+            if synced is not self._synced:
+                db.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+                self._synced = synced
             db.execute("BEGIN IMMEDIATE")
-            for statements in jobs:
-                for sql, arguments in statements:
+            for job in jobs:
+                for sql, arguments in job.statements:
                     db.execute(sql, arguments)
             db.execute("COMMIT")
         except sqlite3.Error as error:
