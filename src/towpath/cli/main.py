@@ -27,6 +27,7 @@ VERBS = {
     "explain": "what a finding's code means and what to do",
     "ipam": "addresses: how many are used and by whom, what is leaked or used twice",
     "node": "take this node over from Canal, in place and with its pods running, or hand it back",
+    "image": "judge a container image by its files, and compare two",
     "install": "Towpath's manifests: print them, compare a cluster with them",
     "lab": "a cluster on this machine, from namespaces",
     "agent": "the node daemon (started by the DaemonSet, not by hand)",

@@ -76,14 +76,14 @@ def build(
         say("python packages")
         if site is None:
             site = wheels.install(source, architecture, locked.epoch, recipe.python_left_out, scratch)
-        tree = merged((parts[architecture], site, debian.base(UID)))
+        base = debian.base(UID)
+        own = {**base, **{path: parts[architecture][path] for path in debian.GENERATED}}
+        tree = merged((parts[architecture], site, base))
         say("bytecode")
         tree = merged((tree, bytecode.compiled(tree, parts[lock.machine()], lock.machine(), scratch)))
-        tree[sbom.PATH] = file(
-            sbom.bill(
-                "towpath-agent", __version__, tree, locked.packages[architecture], locked.epoch, recipe.suite
-            )
-        )
+        packages = locked.packages[architecture]
+        bill = sbom.bill("towpath-agent", __version__, tree, own, packages, locked.epoch, recipe.suite)
+        tree[sbom.PATH] = file(bill)
         say("layout")
         return _write(source, tree, architecture, locked, output, reference, scratch)
 

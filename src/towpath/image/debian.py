@@ -12,7 +12,8 @@ from towpath.image.tree import Entry, Tree, file, from_tar, link, merged
 # Debian 12 has these merged into /usr; its packages still ship some files under the old names.
 _MERGED = ("bin", "sbin", "lib", "lib64")
 _AUTHORITIES = "usr/share/ca-certificates/mozilla/"
-_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
+_BUNDLE, _DEFAULT = "etc/ssl/certs/ca-certificates.crt", "usr/lib/ssl/cert.pem"
+GENERATED = (*_MERGED, _BUNDLE, _DEFAULT)  # what no package has, and ``unpack`` makes
 
 
 def unpack(packages: dict[Package, Path], recipe: Recipe) -> Tree:
@@ -33,7 +34,7 @@ def unpack(packages: dict[Package, Path], recipe: Recipe) -> Tree:
         parts += [tree, _database(package, path, tree, status)]
     parts.append({"var/lib/dpkg/status": file("\n\n".join(status) + "\n")})
     if authorities:
-        parts.append({_BUNDLE: file(authorities), "usr/lib/ssl/cert.pem": link(f"/{_BUNDLE}")})
+        parts.append({_BUNDLE: file(authorities), _DEFAULT: link(f"/{_BUNDLE}")})
     return merged(parts)
 
 

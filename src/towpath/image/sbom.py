@@ -13,18 +13,24 @@ from packageurl import PackageURL
 
 from towpath.image.apt import records
 from towpath.image.lock import Package
-from towpath.image.tree import Tree
+from towpath.image.tree import Entry, Tree
 
 PATH = "usr/share/sbom/towpath-agent.cdx.json"
 
 
-def bill(name: str, version: str, tree: Tree, packages: tuple[Package, ...], epoch: int, suite: str) -> str:
-    """The SBOM of ``tree`` as JSON (CycloneDX 1.6): Debian packages by the lock, Python ones by metadata."""
+def bill(
+    name: str, version: str, tree: Tree, own: Tree, packages: tuple[Package, ...], epoch: int, suite: str
+) -> str:
+    """The SBOM of ``tree`` as JSON (CycloneDX 1.6): Debian packages by the lock, Python ones by metadata.
+
+    ``own`` are the files that no package has, listed by path and hash.
+    """
     licences = {r["Package"]: r for r in records(tree["var/lib/dpkg/status"].content.decode())}
     components = [_debian(p, licences[p.name]["Architecture"], suite) for p in packages]
     components += [
         _python(entry.content) for path, entry in tree.items() if path.endswith(".dist-info/METADATA")
     ]
+    components += [_file(path, entry) for path, entry in sorted(own.items()) if entry.kind != "folder"]
     main = Component(name=name, version=version, type=ComponentType.CONTAINER, bom_ref=f"{name}@{version}")
     bom = Bom(components=components, serial_number=uuid.UUID(int=0))
     bom.metadata.component = main
@@ -59,3 +65,9 @@ def _python(metadata: bytes) -> Component:
         purl=purl,
         bom_ref=str(purl),
     )
+
+
+def _file(path: str, entry: Entry) -> Component:
+    digest = hashlib.sha256(entry.content).hexdigest()
+    hashes = [HashType(alg=HashAlgorithm.SHA_256, content=digest)] if entry.kind == "file" else []
+    return Component(name=path, type=ComponentType.FILE, bom_ref=f"file:{path}", hashes=hashes)

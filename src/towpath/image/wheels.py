@@ -18,6 +18,7 @@ _NOT_SOURCE = shutil.ignore_patterns("__pycache__", "*.pyc", "bin")
 # Not needed to run, or about the machine that built: sources of extensions, tests, uv's own records.
 _UNUSED_SUFFIXES = (".c", ".h", ".pyx", ".pxd", ".pyi", ".hash", ".cpp", ".rst")
 _UNUSED_FOLDERS = ("tests", "test", "bin", "__pycache__")
+_UNUSED_PREFIXES = ("_testcapi.",)
 _UNUSED_NAMES = ("REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json", ".lock")
 
 
@@ -63,6 +64,7 @@ def _needed(path: str) -> bool:
     return not (
         (name.endswith(_UNUSED_SUFFIXES) and ".dist-info" not in path)
         or name in _UNUSED_NAMES
+        or name.startswith(_UNUSED_PREFIXES)
         or (name.endswith(".pth") and not folders)
         or (any(f in _UNUSED_FOLDERS for f in folders) and not path.startswith("towpath/"))
         or name == "_virtualenv.py"
