@@ -471,6 +471,38 @@ def test_what_passes_a_nodes_host_endpoint_is_explained(tmp_path: Path) -> None:
     assert policy("explain", "203.0.113.1", "shop/web", "--port", "443", *files).exit_code == 0
 
 
+AWAY_YAML = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: away, namespace: shop}
+spec: {nodeName: n2}
+status: {podIPs: [{ip: 10.244.9.9}]}
+"""
+
+
+def test_how_nodes_reach_each_others_pods_is_that_of_the_agents_settings(tmp_path: Path) -> None:
+    """The uplink's host endpoint lets nobody pass but to port 443."""
+    objects, settings = tmp_path / "objects.yml", tmp_path / "settings.json"
+    placed = PODS_YAML.replace("spec: {}", "spec: {nodeName: n1}")
+    objects.write_text("---\n".join((placed, HOST_YAML, AWAY_YAML)))
+
+    def explained(port: int, **backend: Any) -> Result:
+        conf = json.dumps({"Network": "10.244.0.0/16", "Backend": backend})
+        metadata = {"name": "towpath-config", "namespace": "kube-system"}
+        config_map = {"kind": "ConfigMap", "metadata": metadata, "data": {"net-conf.json": conf}}
+        settings.write_text(json.dumps({"apiVersion": "v1", **config_map}))
+        files = ("-f", objects, "-f", settings)
+        return policy("explain", "shop/away", "shop/web", "--port", str(port), *files)
+
+    assert explained(80, Type="vxlan").exit_code == 0, "by the tunnel"
+    assert explained(80, Type="host-gw").exit_code == 3
+    assert explained(443, Type="host-gw").exit_code == 0
+    assert explained(80, Type="vxlan", DirectRouting=True).exit_code == 3
+    refused = explained(80, Type="ipip").exception
+    assert isinstance(refused, CliError)
+    assert "net-conf.json of ConfigMap towpath-config: " in str(refused)
+
+
 def test_failsafe_ports_are_those_of_the_agents_settings(tmp_path: Path) -> None:
     pods, hosts, settings = (tmp_path / name for name in ("pods.yml", "hosts.yml", "settings.yml"))
     pods.write_text(PODS_YAML)

@@ -10,7 +10,7 @@ from policy_worlds import ADDRESSES, OUTSIDE, flow, host, hosted_worlds, nets, p
 from towpath.model.failsafe import Failsafe, Failsafes
 from towpath.policy.evaluate import Flow, passing, verdict
 from towpath.policy.explain import explain
-from towpath.policy.ir import KIND, TCP, Direction, Endpoint, Peer, Policy, Rule, World
+from towpath.policy.ir import KIND, TCP, Direction, Endpoint, Peer, Policy, Routing, Rule, World
 from towpath.policy.matrix import diff, matrix
 from towpath.policy.selector import equal
 
@@ -45,7 +45,13 @@ def routed_worlds(draw: st.DrawFn) -> World:
         own = tuple(a for a in one.addresses if owners.setdefault(a, owner) == owner)
         endpoints.append(replace(one, addresses=own))
     safe = Failsafes(inbound=(Failsafe(TCP, 22), Failsafe(TCP, 80, nets("10.0.0.0/30"))), outbound=())
-    return replace(drawn, endpoints=tuple(endpoints), failsafes=draw(st.sampled_from((Failsafes(), safe))))
+    routing: Routing = draw(st.sampled_from(("tunnel", "direct", "either")))
+    return replace(
+        drawn,
+        endpoints=tuple(endpoints),
+        failsafes=draw(st.sampled_from((Failsafes(), safe))),
+        routing=routing,
+    )
 
 
 @settings(max_examples=60)
@@ -108,6 +114,26 @@ def test_of_several_at_the_uplink_the_one_with_the_nodes_address_is_passed() -> 
     tunnel = cluster(at("tunnel", "n1", "flannel.1"), at("up", "n1", "eth0"))
     assert passed(tunnel, AWAY, A) == [("tunnel", "ingress")]
     assert passed(tunnel, A, AWAY) == [("tunnel", "egress")]
+
+
+def test_where_nodes_route_directly_their_pods_come_by_the_uplink() -> None:
+    named = cluster(at("up", "n1", "eth0", N1), at("tunnel", "n1", "flannel.1"), at("all", "n1", "*"))
+    direct = replace(named, routing="direct")
+    assert passed(direct, AWAY, A) == [("up", "ingress"), ("all", "egress")]
+    assert passed(direct, A, AWAY) == [("all", "ingress"), ("up", "egress")]
+    assert passed(direct, N2, A) == [("up", "ingress"), ("all", "egress")]
+    assert passed(direct, A, N2) == [("all", "ingress"), ("up", "egress")]
+    assert passed(direct, OUT, A) == passed(named, OUT, A)
+    assert passed(direct, A, B) == passed(named, A, B)
+
+
+def test_where_only_those_on_one_link_do_both_ways_are_asked() -> None:
+    named = cluster(at("up", "n1", "eth0", N1), at("tunnel", "n1", "flannel.1"), at("all", "n1", "*"))
+    either = replace(named, routing="either")
+    assert passed(either, AWAY, A) == [("tunnel", "ingress"), ("up", "ingress"), ("all", "egress")]
+    assert passed(either, A, AWAY) == [("all", "ingress"), ("tunnel", "egress"), ("up", "egress")]
+    general = replace(cluster(at("all", "n1", "*")), routing="either")
+    assert passed(general, AWAY, A) == [("all", "ingress"), ("all", "egress")], "each once"
 
 
 def test_what_passes_is_judged_by_policies_that_say_so() -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import USAGE, CliError
-from towpath.cli.policy_failsafes import SETTINGS, are_settings, failsafes_in
+from towpath.cli.policy_settings import SETTINGS, are_settings, failsafes_in, routing_in
 from towpath.policy.calico_order import CALICO_3_31, CALICO_3_32, CalicoEra
 from towpath.policy.ir import KIND
 from towpath.policy.world import Assembled, ObjectKey, assemble, is_namespaced, key_of, unpacked
@@ -135,8 +135,15 @@ class Input(msgspec.Struct, frozen=True):
         """The objects as a world. Pods of files that never ran get addresses to be judged by."""
         objects = _with_addresses(objects)
         raws = (sourced.raw for sourced in objects.values())
-        failsafes = failsafes_in(objects[SETTINGS].raw if SETTINGS in objects else None)
-        return Asked(assemble(raws, staged=staged, era=self.era, failsafes=failsafes), objects)
+        settings = objects[SETTINGS].raw if SETTINGS in objects else None
+        assembled = assemble(
+            raws,
+            staged=staged,
+            era=self.era,
+            failsafes=failsafes_in(settings),
+            routing=routing_in(settings),
+        )
+        return Asked(assembled, objects)
 
 
 def input_options(command: Callable[..., Any]) -> Callable[..., Any]:

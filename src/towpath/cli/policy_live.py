@@ -3,7 +3,7 @@
 import asyncio
 
 from towpath.agent.policy_kinds import shown
-from towpath.cli.policy_failsafes import SETTINGS
+from towpath.cli.policy_settings import SETTINGS
 from towpath.kube.client import Client
 from towpath.kube.errors import Forbidden, NotFound
 from towpath.kube.kinds import CONFIG_MAPS, Kind, Raw
@@ -22,13 +22,13 @@ async def gather(client: Client) -> tuple[list[Raw], list[str]]:
 
 
 async def _settings(client: Client, notes: list[str]) -> list[Raw]:
-    """The agents', for their failsafe ports."""
+    """The agents', for their failsafe ports, and for how nodes reach each other."""
     try:
         found = await client.get(CONFIG_MAPS, SETTINGS.name, SETTINGS.namespace)
     except NotFound:
         return []
     except Forbidden as refused:
-        notes.append(f"failsafe ports are taken to be the default ones: {refused}")
+        notes.append(f"failsafe ports are taken to be the default ones, and nodes to use a tunnel: {refused}")
         return []
     return [{**found, "apiVersion": "v1", "kind": SETTINGS.kind}]
 

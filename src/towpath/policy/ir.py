@@ -43,6 +43,10 @@ Aspect = Literal["local", "forwarded", "untracked", "pre-dnat"]
 """Where a host endpoint is asked: about connections of the host's own, about those that pass through, about
 packets before they are tracked, about those that come in before DNAT. Pods are asked in one way only.
 """
+Routing = Literal["tunnel", "direct", "either"]
+"""How nodes reach each other's pods: by the overlay; by the underlay alone (backend host-gw); or, where nodes
+that share a link do without the overlay (DirectRouting), either, which no object tells.
+"""
 
 
 KIND = "towpath.io/kind"
@@ -235,6 +239,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...] = ()
     network_sets: tuple[NetworkSet, ...] = ()
     failsafes: Failsafes = DEFAULT_FAILSAFES
+    routing: Routing = "tunnel"
 
 
 def pods_only(selector: Selector) -> Selector:

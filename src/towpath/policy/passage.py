@@ -4,18 +4,19 @@ A node forwards what its pods send and get. Three kinds of interfaces are told a
 other nodes, by which their pods and they themselves reach pods (no host endpoint stands there but ``*``, or
 one that names a ``flannel`` interface); the uplink, by which all else comes and goes. A host endpoint that
 names any other interface, or an address, stands at the uplink. Where a node has several and one has an
-address of the node's, that is the uplink; else all are passed, which errs on the side of "denied".
+address of the node's, that is the uplink; else all are passed, which errs on the side of "denied". Where
+nodes route to each other's pods directly there is no tunnel; where only those do that share a link, which no
+object tells, both the tunnel and the uplink are passed, for the same reason.
 
-Not told, since no object does: routes beside these, and whether nodes route to each other's pods directly
-(backend host-gw, DirectRouting), so that traffic between nodes passes the uplink. A node's own traffic to its
-pods passes nothing; its pods' to it is asked about before DNAT, where nobody knows yet that it stays.
+Not told, since no object does: routes beside these. A node's own traffic to its pods passes nothing; its
+pods' to it is asked about before DNAT, where nobody knows yet that it stays.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from towpath.policy.host_places import ALL_INTERFACES
-from towpath.policy.ir import KIND, Aspect, Direction, Endpoint, World
+from towpath.policy.ir import KIND, Aspect, Direction, Endpoint, Routing, World
 
 Interface = Literal["pod", "tunnel", "uplink"]
 End = Literal["own", "here", "pod elsewhere", "node elsewhere", "outside"]
@@ -23,12 +24,10 @@ End = Literal["own", "here", "pod elsewhere", "node elsewhere", "outside"]
 ENDS: tuple[End, ...] = ("own", "here", "pod elsewhere", "node elsewhere", "outside")
 
 _TUNNEL = "flannel"
-# By which what is sent from there comes; what goes there leaves by it too, but for what goes to nodes.
-_INTERFACE: dict[End, Interface] = {
-    "here": "pod",
-    "pod elsewhere": "tunnel",
-    "node elsewhere": "tunnel",
-    "outside": "uplink",
+_BETWEEN_NODES: dict[Routing, tuple[Interface, ...]] = {
+    "tunnel": ("tunnel",),
+    "direct": ("uplink",),
+    "either": ("tunnel", "uplink"),
 }
 
 
@@ -44,18 +43,18 @@ def passages(world: World, node: str, source: End, destination: End) -> Iterator
     """Those of what goes between such ends by way of ``node``: one of them is one of its pods."""
     if source == "own" or "here" not in (source, destination):
         return
-    entering = _INTERFACE[source]
+    entering = _standing(world, node, _interfaces(world, source))
     if destination == "own":
-        for endpoint in _at(world, node, entering):
+        for endpoint in entering:
             yield Passage(endpoint, "ingress", ("pre-dnat",))
         return
     # Nothing of pods' is asked about before tracking.
-    before: tuple[Aspect, ...] = ("pre-dnat",) if entering == "pod" else ("untracked", "pre-dnat")
-    for endpoint in _at(world, node, entering):
+    before: tuple[Aspect, ...] = ("pre-dnat",) if source == "here" else ("untracked", "pre-dnat")
+    for endpoint in entering:
         yield Passage(endpoint, "ingress", (*before, "forwarded"))
-    for endpoint in _at(
-        world, node, "uplink" if destination == "node elsewhere" else _INTERFACE[destination]
-    ):
+    # What goes to nodes themselves is for their own addresses, and takes no tunnel.
+    leaving = ("uplink",) if destination == "node elsewhere" else _interfaces(world, destination)
+    for endpoint in _standing(world, node, leaving):
         yield Passage(endpoint, "egress", ("forwarded",))
 
 
@@ -78,6 +77,19 @@ def seen_from(node: str, endpoints: Iterable[Endpoint]) -> End:
         elif found == "outside":
             found = "node elsewhere"
     return found
+
+
+def _interfaces(world: World, source: End) -> tuple[Interface, ...]:
+    """By which what is sent from there comes; what goes to pods and to the outside leaves by it too."""
+    if source == "here":
+        return ("pod",)
+    return ("uplink",) if source == "outside" else _BETWEEN_NODES[world.routing]
+
+
+def _standing(world: World, node: str, interfaces: Iterable[Interface]) -> list[Endpoint]:
+    """The host endpoints at any of these, each once."""
+    found = (one for interface in interfaces for one in _at(world, node, interface))
+    return list({one.name: one for one in found}.values())
 
 
 def _at(world: World, node: str, interface: Interface) -> list[Endpoint]:

@@ -31,7 +31,7 @@ from towpath.policy.convert_calico_endpoints import (
 )
 from towpath.policy.converted import Converted
 from towpath.policy.endpoints import namespace_labels, node_endpoint, pod_endpoint, service_account_labels
-from towpath.policy.ir import Endpoint, Policy, World
+from towpath.policy.ir import Endpoint, Policy, Routing, World
 from towpath.policy.services import resolve, services, unresolved
 from towpath.policy.sources import SERVED, STORED
 
@@ -156,15 +156,18 @@ def assemble(
     staged: bool = False,
     era: CalicoEra = CALICO_3_32,
     failsafes: Failsafes = DEFAULT_FAILSAFES,
+    routing: Routing = "tunnel",
 ) -> Assembled:
-    """Never raises. ``staged``: Calico's staged policies are in force. ``failsafes`` as agents have them."""
+    """Never raises. ``staged``: Calico's staged policies are in force. ``failsafes`` and ``routing`` as
+    agents have them.
+    """
     kept: dict[ObjectKey, Raw] = {}
     for each in objects:
         for _, raw in unpacked(each):
             key = key_of(raw)
             if key is not None:
                 kept[key] = raw
-    building = _Building(era, failsafes)
+    building = _Building(era, failsafes, routing)
     enforced = building.with_staged(kept) if staged else {k: (k, raw) for k, raw in kept.items()}
     return building.assembled({key: pair for key, pair in enforced.items() if key.kind not in STAGED_KINDS})
 
@@ -175,9 +178,9 @@ _Enforced = dict[ObjectKey, tuple[ObjectKey, Raw]]  # what is in force, the key 
 class _Building:
     """What has been found so far."""
 
-    def __init__(self, era: CalicoEra, failsafes: Failsafes) -> None:
+    def __init__(self, era: CalicoEra, failsafes: Failsafes, routing: Routing) -> None:
         self._era = era
-        self._failsafes = failsafes
+        self._failsafes, self._routing = failsafes, routing
         self._findings: list[Finding] = []
 
     def with_staged(self, kept: Mapping[ObjectKey, Raw]) -> _Enforced:
@@ -225,6 +228,7 @@ class _Building:
                 endpoints=tuple(endpoints),
                 network_sets=tuple(networks for part in parts for networks in part.network_sets),
                 failsafes=self._failsafes,
+                routing=self._routing,
             ),
             findings=tuple(dict.fromkeys(self._findings)),
             objects={_name(key, raw): raw for key, (_, raw) in enforced.items()},
