@@ -91,6 +91,11 @@ def test_bad_values(tmp_path: Path, text: str, words: str) -> None:
     assert words in str(raised.value)
 
 
+@pytest.mark.parametrize("text", ["calico_order: 3.31", 'calico_order: "3.31"'])
+def test_a_version_need_not_be_quoted(tmp_path: Path, text: str) -> None:
+    assert loaded(tmp_path, text).calico_order == "3.31"
+
+
 def test_bad_node_name(tmp_path: Path) -> None:
     assert "cannot be the name of a Node" in problems(tmp_path, flags={"node_name": "No Way"})
 

@@ -503,6 +503,33 @@ def test_how_nodes_reach_each_others_pods_is_that_of_the_agents_settings(tmp_pat
     assert "net-conf.json of ConfigMap towpath-config: " in str(refused)
 
 
+def test_the_order_of_calicos_policies_is_that_of_the_agents_settings_unless_it_is_given(
+    tmp_path: Path,
+) -> None:
+    """Up to 3.31 the policy is in the tier of its name."""
+    objects, settings = tmp_path / "objects.yml", tmp_path / "settings.yml"
+    named = {
+        "apiVersion": "crd.projectcalico.org/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "edge.shut", "namespace": "shop"},
+        "spec": {"order": 1, "selector": "app == 'db'", "types": ["Ingress"]},
+    }
+    objects.write_text(PODS_YAML + "---\n" + json.dumps(named))
+
+    def tier(*options: str | Path) -> str:
+        told = policy("explain", "shop/web", "shop/db", "-f", objects, *options).stdout
+        (line,) = {line for line in told.splitlines() if "denied by the default" in line}
+        return line.partition("default of tier ")[2].partition(":")[0]
+
+    assert tier() == "default"
+    settings.write_text(SETTINGS_YAML.replace('failsafe_inbound: "tcp:2222"', "calico_order: 3.31"))
+    assert tier("-f", settings) == "edge"
+    assert tier("-f", settings, "--calico", "3.32") == "default"
+    settings.write_text(SETTINGS_YAML.replace('failsafe_inbound: "tcp:2222"', "calico_order: 4"))
+    refused = policy("explain", "shop/web", "shop/db", "-f", objects, "-f", settings).exception
+    assert isinstance(refused, CliError) and "calico_order: 4 is none of 3.31, 3.32" in str(refused)
+
+
 def test_failsafe_ports_are_those_of_the_agents_settings(tmp_path: Path) -> None:
     pods, hosts, settings = (tmp_path / name for name in ("pods.yml", "hosts.yml", "settings.yml"))
     pods.write_text(PODS_YAML)

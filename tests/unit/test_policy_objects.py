@@ -14,6 +14,7 @@ from towpath.api.core import Namespace, Node, Pod, ServiceAccount
 from towpath.api.slices import EndpointSlice
 from towpath.model.finding import Finding
 from towpath.model.net import Addr
+from towpath.policy.calico_order import CALICO_3_31, CALICO_3_32
 from towpath.policy.objects import Objects
 from towpath.policy.sources import SOURCES, Source, source_of
 
@@ -225,6 +226,23 @@ def test_every_kind_is_read_by_its_own_reader(source: Source) -> None:
     objects.policy(source, ("shop", "default"), raw)
     objects.policy(source, ("shop", "default"), None)
     assert (sink.policies, sink.tiers, sink.network_sets) == ({}, {}, {})
+
+
+def test_tiers_and_ties_are_those_of_the_era_that_was_chosen() -> None:
+    """As ``world.assemble`` has it for the command line."""
+    places = {}
+    for era in (CALICO_3_31, CALICO_3_32):
+        sink = Told()
+        objects = Objects(sink, era)
+        for name in ("edge.one", "default.two"):
+            metadata = {"namespace": "shop", "name": name}
+            raw = {"kind": "NetworkPolicy", "metadata": metadata, "spec": {"order": 1000}}
+            objects.policy(CALICO, ("shop", name), raw)
+        objects.policy(NETWORKING, ("shop", "kube"), policy("kube"))
+        places[era.ties] = {one.name: (one.tier, one.rank) for one in sink.policies.values()}
+    assert places["key"]["edge.one"][0] == "edge" and places["name"]["edge.one"][0] == "default"
+    assert places["key"]["default.two"][1] < places["key"]["kube"][1] == "shop/knp.default.kube"
+    assert places["name"]["kube"][1] == "kube/shop/KubernetesNetworkPolicy"
 
 
 def test_cluster_network_policies_are_read_in_the_newest_version_that_is_served() -> None:

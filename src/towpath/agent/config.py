@@ -26,6 +26,7 @@ from towpath.agent.setting import (
 )
 from towpath.model.failsafe import INBOUND, OUTBOUND, Failsafe
 from towpath.model.net import Net
+from towpath.policy.calico_order import ERAS
 
 ENV_PREFIX = "TOWPATH_"
 DEFAULT_FILE = "/etc/towpath/agent.yaml"
@@ -104,6 +105,12 @@ SETTINGS = (
         "survive",
         "of flows that a changed policy denies: enforce cuts",
     ),
+    Setting(
+        "calico_order",
+        choice(*ERAS),
+        "3.32",
+        "order and tier of Calico's policies as up to 3.31, or from 3.32",
+    ),
     Setting("policy_log_group", whole_number(0, 65535), 4, "group of NFLOG that policies log to"),
     Setting("policy_log_denials", whole_number(0, 1000), 10, "denied packets told a second, 0 for none"),
     Setting(
@@ -161,6 +168,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     offload_probe: bool
     offload_port: int
     revocation: str
+    calico_order: str
     policy_log_group: int
     policy_log_denials: int
     failsafe_inbound: tuple[Failsafe, ...]

@@ -29,6 +29,7 @@ from towpath.model.net import Addr
 from towpath.model.nft import NftTable
 from towpath.model.op import NftUpdate
 from towpath.model.policy import HOST_PLACES, Program, Sampling
+from towpath.policy.calico_order import CalicoEra
 from towpath.policy.engine import TABLE, Engine
 from towpath.policy.host_places import Placed, placed
 from towpath.policy.objects import Objects
@@ -60,13 +61,14 @@ class Policies:
         sampling: Sampling,
         node_name: str,
         revocation: str,
+        era: CalicoEra,
     ) -> None:
         self._client, self._changed, self._silence = client, changed, silence
         self._pods, self._nodes = pods, nodes
         self._engine = Engine(sampling=sampling)
         self.local: dict[Addr, str] = {}
         """This node's pods, by address, as endpoints are named."""
-        self._objects = Objects(self._engine)
+        self._objects = Objects(self._engine, era)
         self._node_name = node_name
         self._addresses: Mapping[Addr, str] = {}
         self._placed = Placed()

@@ -74,10 +74,10 @@ def whole_number(low: int, high: int) -> Callable[[Any], int]:
 
 
 def choice(*allowed: str) -> Callable[[Any], str]:
-    """One of a few words."""
+    """One of a few words, or of a few versions, which YAML takes for numbers."""
 
     def parse(value: Any) -> str:
-        if value not in allowed:
+        if str(value) not in allowed:
             raise Rejected(f"{value!r} is not one of {', '.join(allowed)}")
         return str(value)
 

@@ -34,6 +34,7 @@ from towpath.model.finding import Finding
 from towpath.model.network import ClusterNetwork
 from towpath.model.op import NftUpdate
 from towpath.model.policy import Sampling
+from towpath.policy.calico_order import ERAS
 
 
 class Surroundings(Protocol):
@@ -182,6 +183,7 @@ class Cluster:
             sampling,
             settings.node_name,
             settings.revocation,
+            ERAS[settings.calico_order],
         )
         book = AddressBook(lambda: self._pods.objects, lambda: self._nodes.objects, monotonic)
         known = self._policies

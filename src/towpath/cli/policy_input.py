@@ -15,14 +15,13 @@ import yaml
 
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import USAGE, CliError
-from towpath.cli.policy_settings import SETTINGS, are_settings, failsafes_in, routing_in
-from towpath.policy.calico_order import CALICO_3_31, CALICO_3_32, CalicoEra
+from towpath.cli.policy_settings import SETTINGS, are_settings, era_in, failsafes_in, routing_in
+from towpath.policy.calico_order import ERAS, CalicoEra
 from towpath.policy.ir import KIND
 from towpath.policy.world import Assembled, ObjectKey, assemble, is_namespaced, key_of, unpacked
 
 SUFFIXES = (".yaml", ".yml", ".json")
 LIVE = "live"
-_ERAS = {"3.31": CALICO_3_31, "3.32": CALICO_3_32}
 _STAND_INS = (1 << 17) - 2
 _STEP = re.compile(r"\[(\d+)\]")
 
@@ -79,13 +78,13 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Input(msgspec.Struct, frozen=True):
-    """The options that all verbs share."""
+    """The options that all verbs share. ``era`` None: as the agents' settings say."""
 
     files: tuple[str, ...]
     live: bool
     cluster: ClusterOptions
     namespace: str
-    era: CalicoEra
+    era: CalicoEra | None
 
     def objects(self, *, or_live: bool = True) -> Objects:
         """Those of the files, on top of the cluster's where it is asked for; ``or_live``: or nothing else."""
@@ -139,7 +138,7 @@ class Input(msgspec.Struct, frozen=True):
         assembled = assemble(
             raws,
             staged=staged,
-            era=self.era,
+            era=self.era or era_in(settings),
             failsafes=failsafes_in(settings),
             routing=routing_in(settings),
         )
@@ -155,21 +154,21 @@ def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
         files: tuple[str, ...],
         live: bool,
         namespace: str,
-        calico: str,
+        calico: str | None,
         kubeconfig: str,
         context: str,
         **others: Any,
     ) -> Any:
         cluster = ClusterOptions(kubeconfig, context)
-        return command(*args, given=Input(files, live, cluster, namespace, _ERAS[calico]), **others)
+        return command(
+            *args, given=Input(files, live, cluster, namespace, ERAS[calico] if calico else None), **others
+        )
 
     for option in (
         click.option(
             "--calico",
-            type=click.Choice(list(_ERAS)),
-            default="3.32",
-            show_default=True,
-            help="Order and tier of Calico's policies as up to 3.31, or from 3.32.",
+            type=click.Choice(list(ERAS)),
+            help="Order and tier of Calico's policies as up to 3.31, or from 3.32 (default: as the agents).",
         ),
         click.option(
             "-n", "--namespace", default="default", show_default=True, help="Of what is named without one."

@@ -18,7 +18,6 @@ from towpath.cli.policy_input import Input, Origin
 from towpath.kube.client import Client
 from towpath.kube.errors import Forbidden, KubeError, NotFound
 from towpath.kube.kinds import PODS
-from towpath.policy.calico_order import CALICO_3_32
 
 AGENTS, CONTAINER = "k8s-app=towpath", "agent"
 _LIST_EVERY = 3.0
@@ -278,7 +277,7 @@ def log(
             raise CliError(f"--pod {name!r} is not NAMESPACE/NAME", USAGE)
     wanted = Wanted(node, namespace, frozenset(pods), frozenset(actions))
     cluster = ClusterOptions(kubeconfig, context)
-    given = Input(files, False, cluster, namespace or "default", CALICO_3_32)
+    given = Input(files, False, cluster, namespace or "default", None)
     places = Places({str(key): sourced.origin for key, sourced in given.read(files).items()})
     back = seconds_of(since) if since else 0.0 if follow else 3600.0
     start = datetime.now(UTC) - timedelta(seconds=back)

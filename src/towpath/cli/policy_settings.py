@@ -1,5 +1,5 @@
-"""Of the agents' settings (ConfigMap ``towpath-config``), what verdicts depend on: failsafe ports, and how
-nodes reach each other's pods.
+"""Of the agents' settings (ConfigMap ``towpath-config``), what verdicts depend on: failsafe ports, the order
+of Calico's policies, and how nodes reach each other's pods.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from towpath.agent.setting import Rejected, failsafes
 from towpath.api.netconf import NetConfError, parse_net_conf
 from towpath.cli.exit import USAGE, CliError
 from towpath.model.failsafe import INBOUND, OUTBOUND, Failsafe, Failsafes
+from towpath.policy.calico_order import CALICO_3_32, ERAS, CalicoEra
 from towpath.policy.ir import Routing
 from towpath.policy.world import ObjectKey
 
@@ -27,17 +28,21 @@ def are_settings(raw: Mapping[str, Any]) -> bool:
 
 def failsafes_in(raw: Mapping[str, Any] | None) -> Failsafes:
     """Those of the settings, or as they are by default. CliError if the agents could not read them either."""
-    text = _text(raw, _FILE)
-    try:
-        settings = yaml.safe_load(text) if text is not None else None
-    except yaml.YAMLError as wrong:
-        raise _unreadable(_FILE, " ".join(str(wrong).split())) from wrong
-    if not isinstance(settings, Mapping):
-        settings = {}
+    settings = _settings(raw)
     return Failsafes(
         inbound=_read(settings, "failsafe_inbound", INBOUND),
         outbound=_read(settings, "failsafe_outbound", OUTBOUND),
     )
+
+
+def era_in(raw: Mapping[str, Any] | None) -> CalicoEra:
+    """How the agents order Calico's policies. CliError if they could not read it either."""
+    value = _settings(raw).get("calico_order")
+    if value is None:
+        return CALICO_3_32
+    if str(value) not in ERAS:
+        raise _unreadable(_FILE, f"calico_order: {value!r} is none of {', '.join(ERAS)}")
+    return ERAS[str(value)]
 
 
 def routing_in(raw: Mapping[str, Any] | None) -> Routing:
@@ -52,6 +57,15 @@ def routing_in(raw: Mapping[str, Any] | None) -> Routing:
     if network.backend == "host-gw":
         return "direct"
     return "either" if network.direct_routing else "tunnel"
+
+
+def _settings(raw: Mapping[str, Any] | None) -> Mapping[Any, Any]:
+    text = _text(raw, _FILE)
+    try:
+        settings = yaml.safe_load(text) if text is not None else None
+    except yaml.YAMLError as wrong:
+        raise _unreadable(_FILE, " ".join(str(wrong).split())) from wrong
+    return settings if isinstance(settings, Mapping) else {}
 
 
 def _text(raw: Mapping[str, Any] | None, file: str) -> str | None:

@@ -38,6 +38,8 @@ class CalicoEra(msgspec.Struct, frozen=True):
 
 CALICO_3_32 = CalicoEra()
 CALICO_3_31 = CalicoEra(ties="key", tier="name")
+ERAS = {"3.31": CALICO_3_31, "3.32": CALICO_3_32}
+"""By the release that was the last, or the first, to do so."""
 
 
 def ranked(policy: Policy, era: CalicoEra = CALICO_3_32, *, stored: bool = True) -> Policy:

@@ -13,6 +13,7 @@ from towpath.api.core import Namespace, Node, Pod, ServiceAccount
 from towpath.api.slices import EndpointSlice
 from towpath.model.finding import Finding
 from towpath.model.net import Addr
+from towpath.policy.calico_order import CALICO_3_32, CalicoEra
 from towpath.policy.converted import Converted
 from towpath.policy.endpoints import (
     namespace_labels,
@@ -55,10 +56,12 @@ class Sink(Protocol):
 
 
 class Objects:
-    """All methods take None for an object that is gone. Idempotent; order does not matter."""
+    """All methods take None for an object that is gone. Idempotent; order does not matter. ``era``: how
+    Calico's policies are ordered.
+    """
 
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+    def __init__(self, sink: Sink, era: CalicoEra = CALICO_3_32) -> None:
+        self._sink, self._era = sink, era
         self._pods: dict[Key, Pod] = {}
         self._namespaces: dict[str, dict[str, str]] = {}
         self._accounts: dict[Key, dict[str, str]] = {}
@@ -156,7 +159,7 @@ class Objects:
     def _read(self, source: Source, key: Key) -> None:
         raw = self._raw.get((source, key))
         before = self._converted.pop((source, key), Converted())
-        after = source.read(raw, self._namespaces) if raw is not None else Converted()
+        after = source.read(raw, self._namespaces, self._era) if raw is not None else Converted()
         if raw is not None:
             self._converted[source, key] = after
         for gone in {p.key for p in before.policies} - {p.key for p in after.policies}:

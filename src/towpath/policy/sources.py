@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from towpath.policy import convert_admin, convert_calico, convert_calico_endpoints, convert_networking
-from towpath.policy.calico_order import ranked
+from towpath.policy.calico_order import CalicoEra, ranked
 from towpath.policy.converted import Converted
 
 Raw = Mapping[str, Any]
@@ -31,25 +31,34 @@ class Resource(msgspec.Struct, frozen=True):
 class Source(Resource, frozen=True):
     """A kind that is enforced. ``inherits``: it depends on the labels of its namespace, or of any."""
 
-    read: Callable[[Raw, NamespaceLabels], Converted]
+    read: Callable[[Raw, NamespaceLabels, CalicoEra], Converted]
     inherits: bool = False
 
 
-def _networking(raw: Raw, _: NamespaceLabels) -> Converted:
+_Read = Callable[[Raw, NamespaceLabels, CalicoEra], Converted]
+
+
+def _networking(raw: Raw, _: NamespaceLabels, era: CalicoEra) -> Converted:
     found = convert_networking.convert(raw)
-    return msgspec.structs.replace(found, policies=tuple(map(ranked, found.policies)))
+    return msgspec.structs.replace(found, policies=tuple(ranked(one, era) for one in found.policies))
 
 
-def _admin(convert: Callable[[Raw], Converted]) -> Callable[[Raw, NamespaceLabels], Converted]:
-    return lambda raw, _: convert(raw)
+def _alone(convert: Callable[[Raw], Converted]) -> _Read:
+    return lambda raw, namespaces, era: convert(raw)
+
+
+def _placed(convert: Callable[[Raw, NamespaceLabels], Converted]) -> _Read:
+    return lambda raw, namespaces, era: convert(raw, namespaces)
+
+
+def _ordered(convert: Callable[[Raw, CalicoEra], Converted]) -> _Read:
+    return lambda raw, namespaces, era: convert(raw, era)
 
 
 _INHERITING = ("networksets", "hostendpoints")
 
 
-def _calico(
-    plural: str, kind: str, namespaced: bool, read: Callable[[Raw, NamespaceLabels], Converted]
-) -> tuple[Source, ...]:
+def _calico(plural: str, kind: str, namespaced: bool, read: _Read) -> tuple[Source, ...]:
     return tuple(
         Source(group, (version,), plural, kind, namespaced, read, plural in _INHERITING)
         for group, version in _CALICO_VERSIONS.items()
@@ -61,28 +70,28 @@ SOURCES: tuple[Source, ...] = (
     # Since 0.3 both versions are served; they have the same fields.
     Source(
         "policy.networking.k8s.io", ("v1beta1", "v1alpha2"), "clusternetworkpolicies",
-        "ClusterNetworkPolicy", False, _admin(convert_admin.convert_cluster_network_policy),
+        "ClusterNetworkPolicy", False, _alone(convert_admin.convert_cluster_network_policy),
     ),
     Source(
         "policy.networking.k8s.io", ("v1alpha1",), "adminnetworkpolicies", "AdminNetworkPolicy", False,
-        _admin(convert_admin.convert_admin_network_policy),
+        _alone(convert_admin.convert_admin_network_policy),
     ),
     Source(
         "policy.networking.k8s.io", ("v1alpha1",), "baselineadminnetworkpolicies",
-        "BaselineAdminNetworkPolicy", False, _admin(convert_admin.convert_baseline_admin_network_policy),
+        "BaselineAdminNetworkPolicy", False, _alone(convert_admin.convert_baseline_admin_network_policy),
     ),
-    *_calico("tiers", "Tier", False, _admin(convert_calico.convert_tier)),
-    *_calico("networkpolicies", "NetworkPolicy", True, _admin(convert_calico.convert_network_policy)),
+    *_calico("tiers", "Tier", False, _alone(convert_calico.convert_tier)),
+    *_calico("networkpolicies", "NetworkPolicy", True, _ordered(convert_calico.convert_network_policy)),
     *_calico(
         "globalnetworkpolicies", "GlobalNetworkPolicy", False,
-        _admin(convert_calico.convert_global_network_policy),
+        _ordered(convert_calico.convert_global_network_policy),
     ),
-    *_calico("networksets", "NetworkSet", True, convert_calico_endpoints.convert_network_set),
+    *_calico("networksets", "NetworkSet", True, _placed(convert_calico_endpoints.convert_network_set)),
     *_calico(
         "globalnetworksets", "GlobalNetworkSet", False,
-        _admin(convert_calico_endpoints.convert_global_network_set),
+        _alone(convert_calico_endpoints.convert_global_network_set),
     ),
-    *_calico("hostendpoints", "HostEndpoint", False, convert_calico_endpoints.convert_host_endpoint),
+    *_calico("hostendpoints", "HostEndpoint", False, _placed(convert_calico_endpoints.convert_host_endpoint)),
 )  # fmt: skip
 
 SHOWN = tuple(
