@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from towpath.cli.policy_enforced import OnNode
 from towpath.cli.policy_explain import as_data, judgements, screen
 from towpath.cli.policy_input import Input
 from towpath.cli.policy_live import gather
+from towpath.cli.policy_pages import edge, graph, heading, html_table, node, page, paragraph
 from towpath.kube import fakehttp
 from towpath.kube.client import Client
 from towpath.kube.fake import FakeApiServer
@@ -293,10 +296,11 @@ def test_matrix_in_all_formats(folder: Path) -> None:
     ]
     dot = policy("matrix", "-f", folder, "-o", "dot").stdout
     assert f'{cell["from"]} -> {cell["to"]} [label="tcp 5432"];' in dot
-    page = policy("matrix", "-f", folder, "-o", "html").stdout
-    assert page.startswith("<!DOCTYPE html>")
-    assert '<td class="some">tcp 5432</td>' in page
-    assert "src=" not in page and "href=" not in page
+    told = policy("matrix", "-f", folder, "-o", "html").stdout
+    assert told.startswith("<!DOCTYPE html>") and well_formed(told)
+    assert '<td class="some">tcp 5432</td>' in told
+    assert "src=" not in told and "href=" not in told
+    assert drawn(dot)
 
 
 def test_diff_says_what_changes_and_exits_3(folder: Path, tmp_path: Path) -> None:
@@ -309,6 +313,62 @@ def test_diff_says_what_changes_and_exits_3(folder: Path, tmp_path: Path) -> Non
     changes = data("diff", old, new, "-f", pods)["changes"]
     assert {(c["added"], c["removed"]) for c in changes} == {("tcp 80", "tcp 5432")}
     assert {c["from"]["family"] for c in changes} == {4, 6}
+
+
+def well_formed(page: str) -> bool:
+    """Whether every element that is opened is closed in its turn."""
+    opened: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            opened.extend([tag] if tag not in ("meta", "br") else [])
+
+        def handle_endtag(self, tag: str) -> None:
+            assert opened.pop() == tag
+
+    Reader().feed(page)
+    return not opened
+
+
+DOT = re.compile(r'\w+( -> \w+)? \[label="([^"\\]|\\.)*"(, color=\w+, fontcolor=\w+)?\];')
+
+
+def drawn(text: str) -> list[str]:
+    """The nodes and edges of a graph, each of a form that Graphviz reads."""
+    first, *lines, last = text.splitlines()
+    assert (first, last) == ("digraph policy {", "}")
+    assert all(DOT.fullmatch(line.strip()) for line in lines[2:])
+    return [line.strip() for line in lines[2:]]
+
+
+def test_diff_and_explain_as_pages_and_graphs(folder: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.yaml"
+    new.write_text(POLICY_YAML.replace("port: pg", "port: 80"))
+    changed = ("diff", folder / "policy.yml", new, "-f", folder / "pods.yaml", "-o")
+    told = policy(*changed, "html").stdout
+    assert well_formed(told) and '<td class="ok">+ tcp 80</td>' in told and "Pod/shop/db" in told
+    lines = drawn(policy(*changed, "dot").stdout)
+    assert any('[label="+ tcp 80", color=darkgreen' in line for line in lines)
+    assert any('[label="- tcp 5432", color=red' in line for line in lines)
+    same = policy("diff", new, new, "-f", folder / "pods.yaml", "-o", "html").stdout
+    assert well_formed(same) and "nothing changes" in same
+
+    asking = ("explain", "shop/web", "shop/db", "--port", "80", "-f", folder, "-o")
+    denied = policy(*asking, "html")
+    assert denied.exit_code == 3 and well_formed(denied.stdout)
+    assert '<p class="error">DENIED</p>' in denied.stdout and "policy.yml:" in denied.stdout
+    assert "<h2>To allow it" not in denied.stdout and "To allow it, all of this:" in denied.stdout
+    lines = drawn(policy(*asking, "dot").stdout)
+    assert any("ingress of Pod/shop/db" in line and "color=red" in line for line in lines)
+    assert "src=" not in told + denied.stdout
+
+
+def test_what_is_drawn_says_what_it_says_whatever_is_in_it() -> None:
+    strange = '<b>"x"\\n</b>'
+    assert well_formed(
+        page(strange, heading(strange), paragraph(strange), html_table((strange,), [(strange,)]))
+    )
+    assert drawn(graph([node("a", strange), edge("a", "a", [strange, strange], "red")]))
 
 
 def test_diff_names_endpoints_on_one_side_only(folder: Path) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from towpath.api.inquiry import Asked as Question
 from towpath.api.inquiry import Enforcement, Found
+from towpath.cli import policy_explain_drawn
 from towpath.cli.exit import FINDING, USAGE, CliError
 from towpath.cli.output import emit, formats_option, mark, table
 from towpath.cli.policy_enforced import OnNode, ask, asked_about, node_of
@@ -317,7 +318,7 @@ def _row(step: dict[str, Any]) -> list[str]:
     help="Ask the deciding nodes (by an annotation) what their kernels hold and have counted.",
 )
 @input_options
-@formats_option("table", "json", "yaml")
+@formats_option("table", "json", "yaml", "dot", "html")
 @click.pass_context
 def explain(
     ctx: click.Context, source: str, target: str, port: str, kernel: bool, given: Input, output: str
@@ -326,12 +327,16 @@ def explain(
     that would have to happen. Of a live cluster also what implements it in the kernel, with its counters.
 
     FROM and TO are NAMESPACE/POD, POD, node/NAME or an address. A flow is judged as it is after a service's
-    address translation. Exit code 0 when allowed, 3 when denied.
+    address translation. Exit code 0 when allowed, 3 when denied. `-o dot` is for Graphviz, `-o html` a page
+    by itself.
     """
     asked = given.asked(given.objects())
     judged = judgements(asked, source, target, port, given.namespace)
     live = kernel and not given.files
     data = as_data(asked, judged, enforcement(given, asked, judged) if live else None)
-    emit(data, output, lambda: screen(data))
+    if output in ("dot", "html"):
+        click.echo(policy_explain_drawn.dot(data) if output == "dot" else policy_explain_drawn.html(data))
+    else:
+        emit(data, output, lambda: screen(data))
     if not data["allowed"]:
         ctx.exit(FINDING)

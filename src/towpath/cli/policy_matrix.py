@@ -1,13 +1,13 @@
 """``towpath policy matrix``: who reaches whom on what, by class of what acts alike."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Any
 
 import click
 
 from towpath.cli.output import emit, formats_option, table
 from towpath.cli.policy_input import Input, input_options
+from towpath.cli.policy_pages import Cell, edge, graph, heading, html_table, node, page
 from towpath.policy.connections import Connections
 from towpath.policy.matrix import Matrix, PlaceClass
 from towpath.policy.matrix import matrix as matrix_of
@@ -82,36 +82,27 @@ def screen(found: Matrix) -> str:
 
 def dot(found: Matrix) -> str:
     """For Graphviz: a node a class, an edge a cell with anything in it."""
-    names = named_classes(found)
-    lines = ["digraph policy {", "  rankdir=LR;", "  node [shape=box];"]
-    lines += [f"  {name} [label={_quoted(_lines(one))}];" for one, name in names.items()]
-    for cell in as_data(found)["cells"]:
-        lines.append(f"  {cell['from']} -> {cell['to']} [label={_quoted(cell['connections'])}];")
-    return "\n".join((*lines, "}"))
+    nodes = [node(name, class_lines(one)) for one, name in named_classes(found).items()]
+    cells = as_data(found)["cells"]
+    return graph((*nodes, *(edge(cell["from"], cell["to"], cell["connections"]) for cell in cells)))
 
 
 def html(found: Matrix) -> str:
     """A page of its own: a table of the classes, and one of sources by destinations."""
     names = named_classes(found)
-    classes = "".join(
-        f"<tr><th>{name}</th><td>{one.kind}</td><td>IPv{one.family}</td>"
-        f"<td>{'<br>'.join(escape(str(member)) for member in one.members)}</td></tr>\n"
-        for one, name in names.items()
-    )
-    heads = "".join(f"<th>{names[target]}</th>" for target in found.destinations)
-    rows = "".join(
-        f"<tr><th>{names[source]}</th>{''.join(map(_cell, _told(found, source, row)))}</tr>\n"
+    classes = [
+        (name, one.kind, f"IPv{one.family}", "\n".join(map(str, one.members))) for one, name in names.items()
+    ]
+    rows = [
+        [names[source], *map(_cell, _told(found, source, row))]
         for source, row in zip(found.sources, found.cells, strict=True)
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Policy matrix</title>\n'
-        "<style>body{font-family:sans-serif}table{border-collapse:collapse;margin-bottom:2em}"
-        "th,td{border:1px solid #999;padding:.3em .6em;text-align:left;vertical-align:top}"
-        ".all{background:#cfc}.some{background:#ffc}.none{background:#fcc}</style></head><body>\n"
-        "<h1>Policy matrix</h1>\n<h2>Classes</h2>\n<table>\n"
-        f"<tr><th>Class</th><th>Kind</th><th>Family</th><th>Members</th></tr>\n{classes}</table>\n"
-        "<h2>From (rows) to (columns)</h2>\n<table>\n"
-        f"<tr><th></th>{heads}</tr>\n{rows}</table>\n</body></html>"
+    ]
+    return page(
+        "Policy matrix",
+        heading("Classes"),
+        html_table(("Class", "Kind", "Family", "Members"), classes),
+        heading("From (rows) to (columns)"),
+        html_table(("", *(names[target] for target in found.destinations)), rows),
     )
 
 
@@ -122,22 +113,16 @@ def _told(
         yield None if is_one_endpoint(source, target) else cell
 
 
-def _cell(cell: object) -> str:
-    if cell is None:
-        return "<td></td>"
-    text = str(cell)
-    return f'<td class="{text if text in ("all", "none") else "some"}">{escape(text)}</td>'
+def _cell(cell: Connections | None) -> Cell:
+    text = "" if cell is None else str(cell)
+    return text, text if text in ("", "all", "none") else "some"
 
 
-def _lines(one: PlaceClass) -> Iterable[str]:
+def class_lines(one: PlaceClass) -> list[str]:
+    """Its first members, and how many more there are, by line."""
     shown = [str(member) for member in one.members[:SHOWN]]
     rest = len(one.members) - len(shown)
     return [*shown, f"and {rest} more"] if rest else shown
-
-
-def _quoted(text: str | Iterable[str]) -> str:
-    lines = [text] if isinstance(text, str) else text
-    return '"' + "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in lines) + '"'
 
 
 @click.command()
