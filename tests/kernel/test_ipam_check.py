@@ -14,6 +14,7 @@ from attachments import attachment
 from towpath.desired.names import host_ifname
 from towpath.ipam import codec
 from towpath.kube.fake import FakeApiServer
+from towpath.kube.kinds import IP_RESERVATIONS
 from towpath.model.attachment import PodRef
 
 FORMER = "a former boot"
@@ -183,5 +184,35 @@ async def test_what_is_wired_is_not_freed_by_hand(tmp_path: Path) -> None:
         assert code == 0 and rows[0]["freed"]
         code, rows, _ = await release()
         assert code == 3 and rows[0]["message"] == "is not leased"
+        n1.stop()
+        await api.down()
+
+
+async def test_reserved_addresses_go_to_those_who_ask_for_them(tmp_path: Path) -> None:
+    """The command writes, the agent follows."""
+    with agent_node(tmp_path) as n1, pod_namespace() as netns, pod_namespace() as other:
+        api = await n1.start_api()
+        api.put(NODES, node(1))
+        for name in ("a", "b"):
+            api.put(PODS, pod(name))
+
+        async def reserve(*arguments: str) -> tuple[int, Any, str]:
+            return await asyncio.to_thread(towpath_ipam, n1, "reserve", *arguments)
+
+        api.served[IP_RESERVATIONS.group, IP_RESERVATIONS.version] = [IP_RESERVATIONS.plural]
+        code, rows, errors = await reserve("10.42.1.0/29", "--name", "printers")
+        assert (code, rows) == (0, [{"name": "printers", "reservedCIDRs": ["10.42.1.0/29"]}]), errors
+        n1.start()
+        await n1.ready()
+        _, result = await call_shim(n1, "ADD", "a", netns)
+        assert result["ips"][0]["address"] == "10.42.1.8/32"
+        asked = {"args": {"cni": {"ips": ["10.42.1.5"]}}}
+        _, result = await call_shim(n1, "ADD", "b", other, **asked)
+        assert result["ips"][0]["address"] == "10.42.1.5/32"
+        code, rows, _ = await asyncio.to_thread(towpath_ipam, n1, "show")
+        # Of the eight, the network's address and the gateway are nobody's, and one is used.
+        assert [(r["used"], r["reserved"], r["free"]) for r in rows if r["family"] == "IPv4"] == [(2, 5, 246)]
+        code, rows, _ = await reserve("--name", "printers", "--remove")
+        assert (code, rows) == (0, [])
         n1.stop()
         await api.down()

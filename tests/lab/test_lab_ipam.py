@@ -2,9 +2,10 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
-from lab_objects import TOWPATH
+from lab_objects import TOWPATH, Kubectl
 
 from towpath.lab.client import LabClient
 
@@ -20,3 +21,15 @@ def test_every_node_tells_of_its_addresses(lab: LabClient) -> None:
         ("IPv4", 253, "leases"),
         ("IPv6", (1 << 64) - 2, "leases"),
     ] * 3
+
+
+def test_to_reserve_takes_calicos_kind(lab: LabClient, kubectl: Kubectl) -> None:
+    command = [*TOWPATH, "ipam", "reserve", "10.42.0.250", "--name", "x", "--kubeconfig", lab.kubeconfig]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 7 and "kubectl apply -f manifests/ipreservations.yaml" in done.stderr
+    kubectl("apply", "-f", str(Path(__file__).parents[2] / "manifests" / "ipreservations.yaml"))
+    kubectl("wait", "--for=condition=Established", "crd/ipreservations.crd.projectcalico.org")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "10.42.0.250/32" in kubectl("get", "ipreservations", "x", "-o", "yaml")
+    kubectl("delete", "crd", "ipreservations.crd.projectcalico.org")

@@ -22,6 +22,7 @@ from towpath.install.render import RULES, render, to_yaml
 from towpath.install.values import Values, ValuesError, values
 from towpath.kube.client import Client
 from towpath.kube.fake import FakeApiServer
+from towpath.kube.kinds import IP_RESERVATIONS
 from towpath.multinet.confine import Confinement
 from towpath.policy.sources import SOURCES
 
@@ -80,6 +81,8 @@ async def followed() -> set[tuple[str, str, str]]:
         for source in SOURCES:
             if source.group != left_out:
                 api.served.setdefault((source.group, source.versions[0]), []).append(source.plural)
+        calico = IP_RESERVATIONS.group, IP_RESERVATIONS.version
+        api.served.setdefault(calico, []).append(IP_RESERVATIONS.plural)
         api.served[DEFINITIONS.group, DEFINITIONS.version] = [DEFINITIONS.plural]
         kinds = {source.plural for source in SOURCES if source.group != left_out}
         settings = load({"node_name": "n1", "net_conf": NET_CONF}, {})
@@ -87,7 +90,7 @@ async def followed() -> set[tuple[str, str, str]]:
             cluster = Cluster(settings, parse_net_conf(NET_CONF), client, Metrics(), *[lambda: None] * 3)
             networks = NetworkDefinitions(client, 90, Path("/etc/cni/net.d"), Confinement())
             tasks = [asyncio.create_task(part) for part in (*cluster.parts(tuple), networks.run())]
-            await asyncio.wait_for(api.watched(len(kinds) + len(CORE) + 1), 10)
+            await asyncio.wait_for(api.watched(len(kinds) + len(CORE) + 2), 10)
             assert cluster.known
             for task in tasks:
                 task.cancel()

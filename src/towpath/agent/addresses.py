@@ -53,12 +53,13 @@ class Addresses:
         """How full the node's own ranges are."""
         leased, held = self._store.leased(), self._store.held()
         found = []
-        for cidr in self._attachments.settings.pod_cidrs:
+        settings, foreign = self._attachments.settings, self._attachments.foreign
+        for cidr in settings.pod_cidrs:
             try:
                 ranges = (make_range(cidr),)
             except BadRange:
                 continue  # STATUS says so
-            one = counted(ranges, leased, held, self._attachments.foreign)
+            one = counted(ranges, leased, held, foreign, settings.reserved())
             left = exhausted_in(self._store.past(one.range), one.size - one.foreign, self._now())
             found.append(msgspec.structs.replace(one, full_in=left))
         return tuple(found)

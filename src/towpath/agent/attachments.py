@@ -45,7 +45,8 @@ class AttachSettings:
     ``pod_cidrs`` of this node, at most one a family; ``mtu`` of pods whose network does not say one;
     ``not_ready`` why the node cannot take pods, empty when it can. ``bounds``, where given, are the networks
     that ranges of a network's own must lie in: outside of them nothing would be masqueraded. A lease that
-    nobody seems to need is freed after ``lease_grace`` seconds.
+    nobody seems to need is freed after ``lease_grace`` seconds; ``reserved`` are addresses that are given to
+    those alone who ask for them.
     """
 
     pod_cidrs: tuple[Net, ...] = ()
@@ -53,6 +54,7 @@ class AttachSettings:
     mtu: int = 1450
     not_ready: str = "the agent is starting"
     lease_grace: float = 60.0
+    reserved: Callable[[], tuple[Net, ...]] = tuple
 
 
 class Attachments:
@@ -267,7 +269,7 @@ class Attachments:
             log.info("attachment_replaced", container=other.container_id, by=r.container_id, host=host)
             await self._undo(other)
         try:
-            choices = self._store.choose(sets, requested(r), self._is_foreign)
+            choices = self._store.choose(sets, requested(r), self._is_foreign, self.settings.reserved())
             att = attachment(r, pod, (c.address for c in choices), self.settings.mtu, self._store.boot_id)
             self._check_ports(att)
             await self._store.add(att, choices)

@@ -96,6 +96,7 @@ class Agent:
         if client is not None:
             changes = self._kernel_runner.poke, self._policy_runner.poke, self._own_changed
             self._around = Cluster(settings, network, client, self._metrics, *changes)
+        self._attach.reserved = self._around.reserved
         probing = client is not None and settings.offload_probe
         self._probe = OffloadProbe(SystemOffload(), settings.offload_port) if probing else None
 

@@ -18,6 +18,7 @@ from towpath.agent.policy_conditions import PolicyConditions
 from towpath.agent.policy_events import PolicyEvents
 from towpath.agent.policy_log import PolicyLog
 from towpath.agent.report import Publisher
+from towpath.agent.reservations import Reservations
 from towpath.agent.revocation import Cutter, Revocation
 from towpath.api.core import Node, Pod
 from towpath.api.report import AgentReport
@@ -31,6 +32,7 @@ from towpath.kube.reflector import Reflector, Selection
 from towpath.model.attachment import Attachment, PodRef
 from towpath.model.failsafe import UDP, Failsafe, Failsafes
 from towpath.model.finding import Finding
+from towpath.model.net import Net
 from towpath.model.network import ClusterNetwork
 from towpath.model.op import NftUpdate
 from towpath.model.policy import Sampling
@@ -72,6 +74,10 @@ class Surroundings(Protocol):
 
     def here(self) -> list[PodRef]:
         """The pods that have a network of their own and are said to be on this node."""
+        ...
+
+    def reserved(self) -> tuple[Net, ...]:
+        """Addresses that are only given to who asks for them."""
         ...
 
     def everybody(self) -> Iterable[Pod] | None:
@@ -122,6 +128,10 @@ class Standalone:
         """None."""
         return []
 
+    def reserved(self) -> tuple[Net, ...]:
+        """None."""
+        return ()
+
     def everybody(self) -> Iterable[Pod] | None:
         """Unknown."""
         return None
@@ -163,6 +173,7 @@ class Cluster:
         self._name, self._changed, self._own_changed = settings.node_name, changed, own_changed
         self._seen: dict[str, tuple[Any, ...]] = {}
         self._metrics, self._client = metrics, client
+        self._reservations = Reservations(client, settings.api_silence_seconds)
         self._publisher = Publisher(client, settings.node_name, monotonic)
         silence = settings.api_silence_seconds
         self._nodes: Reflector[Node] = Reflector(
@@ -208,7 +219,7 @@ class Cluster:
     @property
     def known(self) -> bool:
         """Whether the Nodes and all that policy depends on were listed."""
-        return self._nodes.listed.is_set() and not self._policies.problem()
+        return self._nodes.listed.is_set() and not (self._policies.problem() or self._reservations.problem())
 
     @property
     def own(self) -> Node | None:
@@ -220,7 +231,7 @@ class Cluster:
         for kind, reflector in self.reflectors.items():
             if not reflector.listed.is_set():
                 return f"{kind} not listed yet: {reflector.problem or 'no answer yet'}"
-        return self._policies.problem()
+        return self._policies.problem() or self._reservations.problem()
 
     def verdicts(self, attachments: tuple[Attachment, ...], one: Attachment) -> Verdicts:
         """What ``one`` of them is judged by, as far as nothing else has to be in the kernel for it."""
@@ -239,6 +250,10 @@ class Cluster:
             if pod.spec.node_name == self._name and not pod.spec.host_network
         ]
 
+    def reserved(self) -> tuple[Net, ...]:
+        """By the IPReservations."""
+        return self._reservations.nets()
+
     def everybody(self) -> Iterable[Pod] | None:
         """As the API has them."""
         return list(self._pods.objects.values()) if self._pods.listed.is_set() else None
@@ -246,12 +261,17 @@ class Cluster:
     def findings(self) -> list[Finding]:
         """Nodes that cannot be read, policies that are stricter than what was written."""
         nodes = [_strange(f"Node/{name}", why) for (_, name), why in self._nodes.undecodable.items()]
-        return nodes + self._policies.findings() + self._log.findings()
+        return [
+            *nodes,
+            *self._policies.findings(),
+            *self._log.findings(),
+            *self._reservations.findings(),
+        ]
 
     def parts(self, usage: Callable[[], Iterable[Usage]]) -> list[Coroutine[Any, Any, None]]:
         """The reflectors, what listens to the kernel, and what tells of policies and addresses."""
         addresses = IpamEvents(self._client, self._name, usage)
-        following = [self._nodes.run(), self._pods.run(), self._policies.run()]
+        following = [self._nodes.run(), self._pods.run(), self._policies.run(), self._reservations.run()]
         return [*following, self._log.run(), self._events.run(), self._conditions.run(), addresses.run()]
 
     def revocation(self, kernel: Cutter, lock: asyncio.Lock) -> Revocation | None:

@@ -4,6 +4,7 @@ import click
 
 from towpath.cli.ipam_check import check
 from towpath.cli.ipam_release import release
+from towpath.cli.ipam_reserve import reserve
 from towpath.cli.ipam_show import show
 
 
@@ -15,5 +16,5 @@ def command() -> None:
     """
 
 
-for verb in (show, check, release):
+for verb in (show, check, release, reserve):
     command.add_command(verb)

@@ -9,6 +9,7 @@ import yaml
 from towpath.install import configuration
 from towpath.install.daemonset import NAME, daemonset
 from towpath.install.values import Values
+from towpath.kube.kinds import IP_RESERVATIONS
 from towpath.policy.sources import SOURCES
 
 Object = dict[str, Any]
@@ -39,6 +40,11 @@ RULES = (
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
     {"apiGroups": [_CONDITIONED], "resources": _STATUSES, "verbs": ["patch"]},
     {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+    {
+        "apiGroups": [IP_RESERVATIONS.group],
+        "resources": [IP_RESERVATIONS.plural],
+        "verbs": ["list", "watch"],
+    },
     *(
         {"apiGroups": [group], "resources": plurals, "verbs": ["list", "watch"]}
         for group, plurals in _POLICIES.items()

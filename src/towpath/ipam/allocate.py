@@ -98,6 +98,11 @@ def range_key(ranges: RangeSet) -> str:
 def walk(ranges: RangeSet, after: Addr | None) -> Iterator[Addr]:
     """Every address of the set once, in order, from behind ``after`` (from the start if it is not in it)."""
     start = next((i for i, r in enumerate(ranges) if after is not None and _spans(r, after)), None)
+    if start is None and after is not None:  # what it was in is reserved by now: go on behind that
+        behind = [r for r in ranges if r.subnet.version == after.version and int(r.first) > int(after)]
+        for r in (*behind, *(r for r in ranges if r not in behind)):
+            yield from _span(r, int(r.first), int(r.last))
+        return
     if start is None or after is None:
         for r in ranges:
             yield from _span(r, int(r.first), int(r.last))
@@ -121,6 +126,26 @@ def _span(r: Range, low: int, high: int) -> Iterator[Addr]:
             yield address
 
 
+@lru_cache(maxsize=64)
+def without(ranges: RangeSet, reserved: tuple[Net, ...]) -> RangeSet:
+    """The ranges less what is reserved, in order; empty if that is all."""
+    pieces = list(ranges)
+    for net in reserved:
+        low, high = int(net.network_address), int(net.broadcast_address)
+        left = []
+        for r in pieces:
+            first, last, make = int(r.first), int(r.last), type(r.first)
+            if net.version != r.subnet.version or high < first or last < low:
+                left.append(r)
+                continue
+            if first < low:
+                left.append(msgspec.structs.replace(r, last=make(low - 1)))
+            if high < last:
+                left.append(msgspec.structs.replace(r, first=make(high + 1)))
+        pieces = left
+    return tuple(r for r in pieces if r.size)
+
+
 def pick(
     ranges: RangeSet,
     *,
@@ -128,22 +153,25 @@ def pick(
     leased: Mapping[Addr, object],
     held: Mapping[Addr, float],
     foreign: Callable[[Addr], bool],
+    reserved: tuple[Net, ...] = (),
 ) -> Addr:
     """The next free address.
 
     ``after`` is the last one handed out, ``leased`` what is taken, ``held`` recently released addresses with
     the time of their release (they come last, the longest free first), ``foreign`` asks whether the kernel
-    knows another owner. Raises RangeExhausted.
+    knows another owner, ``reserved`` is never picked. Raises RangeExhausted.
     """
+    whole, ranges = ranges, without(ranges, reserved)
     for address in walk(ranges, after):
         if address not in leased and address not in held and not foreign(address):
             return address
     for address in sorted(held, key=lambda a: (held[a], int(a))):
         if any(address in r for r in ranges) and address not in leased and not foreign(address):
             return address
-    size = sum(r.size for r in ranges)
+    size = sum(r.size for r in whole)
     used = sum(1 for address in leased if any(address in r for r in ranges))
-    raise RangeExhausted(", ".join(str(r) for r in ranges), size, used)
+    kept = size - sum(r.size for r in ranges)
+    raise RangeExhausted(", ".join(str(r) for r in whole), size, used, kept)
 
 
 def match_requested(sets: Sequence[RangeSet], requested: Iterable[Addr]) -> dict[int, Addr]:

@@ -22,12 +22,15 @@ class AddressUnavailable(AddressError):
 class RangeExhausted(AddressError):
     """Every address of a range set is in use.
 
-    ``used`` counts leases; the rest up to ``size`` are addresses the kernel routes for others.
+    ``used`` counts leases, ``reserved`` what is kept for those who ask by name; the rest up to ``size`` are
+    addresses the kernel routes for others.
     """
 
-    def __init__(self, ranges: str, size: int, used: int) -> None:
-        foreign = f", {size - used} routed to interfaces without a lease" if size > used else ""
-        super().__init__(f"no free address in {ranges}: {used} of {size} are leased{foreign}")
+    def __init__(self, ranges: str, size: int, used: int, reserved: int = 0) -> None:
+        kept = f", {reserved} reserved" if reserved else ""
+        others = size - used - reserved
+        foreign = f", {others} routed to interfaces without a lease" if others > 0 else ""
+        super().__init__(f"no free address in {ranges}: {used} of {size} are leased{kept}{foreign}")
         self.ranges, self.size, self.used = ranges, size, used
 
 

@@ -23,7 +23,7 @@ from towpath.ipam.schema import ASIDE, connect, explain, put_aside
 from towpath.ipam.usage import Sample
 from towpath.ipam.writer import Statement, Writer
 from towpath.model.attachment import Attachment
-from towpath.model.net import Addr
+from towpath.model.net import Addr, Net
 
 _INSERT_ATTACHMENT = "INSERT INTO attachments (container_id, ifname, body) VALUES (?, ?, ?)"
 _INSERT_LEASE = "INSERT INTO leases (address, container_id, ifname) VALUES (?, ?, ?)"
@@ -176,12 +176,17 @@ class LeaseStore:
         return tuple(self._past.get(range_name, ()))
 
     def choose(
-        self, sets: Sequence[RangeSet], requested: Iterable[Addr], foreign: Callable[[Addr], bool]
+        self,
+        sets: Sequence[RangeSet],
+        requested: Iterable[Addr],
+        foreign: Callable[[Addr], bool],
+        reserved: tuple[Net, ...] = (),
     ) -> tuple[Choice, ...]:
         """One free address for each set, requested ones where given.
 
         Nothing is taken yet: call ``add`` before anything else gets to run. ``foreign`` tells whether the
-        kernel knows an address as somebody's. Raises AddressError, LeaseStoreError.
+        kernel knows an address as somebody's; what is ``reserved`` has to be requested. Raises AddressError,
+        LeaseStoreError.
         """
         self._ready("choose an address in")
         wanted = match_requested(sets, requested)
@@ -194,11 +199,15 @@ class LeaseStore:
                 continue
             key = range_key(ranges)
             after = self._cursors.get(key)
-            choices.append(
-                Choice(
-                    pick(ranges, after=after, leased=self._leased, held=self._released, foreign=foreign), key
-                )
+            address = pick(
+                ranges,
+                after=after,
+                leased=self._leased,
+                held=self._released,
+                foreign=foreign,
+                reserved=reserved,
             )
+            choices.append(Choice(address, key))
         return tuple(choices)
 
     def _check_free(self, address: Addr, foreign: Callable[[Addr], bool]) -> None:

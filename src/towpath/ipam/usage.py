@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from towpath.ipam.allocate import RangeSet
-from towpath.model.net import Addr
+from towpath.ipam.allocate import RangeSet, without
+from towpath.model.net import Addr, Net
 
 LEVELS = (80, 95, 100)
 """Per cent of a range at which operators are told."""
@@ -56,22 +56,25 @@ def counted(
     leased: Collection[Addr],
     held: Collection[Addr],
     foreign: Collection[Addr],
-    reserved: int = 0,
-    full_in: float | None = None,
+    reserved: tuple[Net, ...] = (),
 ) -> Usage:
-    """The figures of one set. ``reserved`` counts addresses that are not leased."""
+    """The figures of one set. Of what is reserved, what is not in use counts."""
 
-    def inside(addresses: Iterable[Addr]) -> int:
-        return sum(1 for address in addresses if any(address in one for one in ranges))
+    def inside(addresses: Iterable[Addr], among: RangeSet = ranges) -> int:
+        return sum(1 for address in addresses if any(address in one for one in among))
+
+    size, open_ = sum(one.size for one in ranges), without(ranges, reserved)
+    strangers = [address for address in foreign if address not in leased]
+    used, others = inside(leased), inside(strangers)
+    taken_of_reserved = used + others - inside(leased, open_) - inside(strangers, open_)
 
     return Usage(
         range=", ".join(map(str, ranges)),
-        size=sum(one.size for one in ranges),
-        used=inside(leased),
+        size=size,
+        used=used,
         held=inside(held),
-        foreign=inside(a for a in foreign if a not in leased),
-        reserved=reserved,
-        full_in=full_in,
+        foreign=others,
+        reserved=size - sum(one.size for one in open_) - taken_of_reserved,
     )
 
 

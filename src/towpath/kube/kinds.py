@@ -42,6 +42,9 @@ EVENTS: Kind[Raw] = Kind(plural="events", type=dict)
 DAEMONSETS: Kind[Raw] = Kind(plural="daemonsets", type=dict, group="apps")
 CONFIG_MAPS: Kind[Raw] = Kind(plural="configmaps", type=dict)
 LEASES: Kind[Raw] = Kind(plural="leases", type=dict, group="coordination.k8s.io")
+IP_RESERVATIONS: Kind[Raw] = Kind(
+    plural="ipreservations", type=dict, group="crd.projectcalico.org", namespaced=False
+)
 DEFINITIONS: Kind[Raw] = Kind(
     plural="customresourcedefinitions", type=dict, group="apiextensions.k8s.io", namespaced=False
 )

@@ -89,4 +89,12 @@ IPAM: dict[str, Code] = {
             "leaked. Lower the kubelet's maxPods, move pods, or give nodes larger podCIDRs."
         ),
     ),
+    "TP4019": Code(
+        title="An IPReservation cannot be read",
+        cause=(
+            "A CIDR in spec.reservedCIDRs is none, and reserves nothing; or the agent may not list "
+            "IPReservations at all, as with the ClusterRole of an older release."
+        ),
+        fix="Correct the object; `towpath ipam reserve` lists them. Apply the release's own ClusterRole.",
+    ),
 }
