@@ -71,7 +71,13 @@ def definitions(release: str) -> dict[str, int]:
 
 
 def sound() -> Inventory:
-    daemonset = canal.daemonset(KNOWN.release(FROM))
+    """Of FROM, ready to go to TO."""
+    return running(FROM)
+
+
+def running(release: str) -> Inventory:
+    """The same with another release's Canal."""
+    daemonset = canal.daemonset(KNOWN.release(release))
     daemonset["metadata"] |= {"uid": "ds", "generation": 1}
     daemonset["status"] = {
         "observedGeneration": 1,

@@ -30,6 +30,8 @@ class Upgrade:
         quick = ("--churn", "0.2") if verb == "plan" else ()
         if verb == "plan" and not {"--probes", "--read-nodes"} & set(arguments):
             quick = (*quick, "--no-probes")
+        if verb == "plan" and "--pull" not in arguments:
+            quick = (*quick, "--no-pull")
         return [*TOWPATH, "upgrade", verb, "--kubeconfig", self._lab.kubeconfig, *quick, *arguments]
 
     def run(self, verb: str, *arguments: str) -> tuple[int, str]:
@@ -43,8 +45,8 @@ class Upgrade:
         )
         return done.returncode, done.stdout + done.stderr
 
-    def plan(self, target: str = NEW) -> None:
-        code, told = self.run("plan", "--to", target, "-f", str(self.file), *QUICK, *SKIP)
+    def plan(self, target: str = NEW, *more: str) -> None:
+        code, told = self.run("plan", "--to", target, "-f", str(self.file), *QUICK, *SKIP, *more)
         assert code == 0, told
 
 

@@ -28,7 +28,9 @@ def upgrade(lab: LabClient, kubectl: Kubectl, tmp_path: Path) -> Iterator[Upgrad
 
 
 def test_upgraded_verified_and_rolled_back(upgrade: Upgrade, kubectl: Kubectl) -> None:
-    upgrade.plan()
+    upgrade.plan(NEW, "--pull")
+    pulled = json.loads(upgrade.file.read_text())
+    assert pulled["digests"].keys() == {after for _, after in pulled["images"].values()}
     code, told = upgrade.run("apply", str(upgrade.file))
     assert code == 0, told
     assert set(flannels(kubectl).values()) == {AFTER} and strategy(kubectl) == "RollingUpdate"

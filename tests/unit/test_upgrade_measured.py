@@ -10,7 +10,8 @@ import node_reports as reports
 from probe_objects import GOOD, probe, series
 from towpath.inventory.cluster import NodeState
 from towpath.inventory.components import NodeFacts
-from towpath.inventory.node_report import Churn, NodeReport
+from towpath.inventory.node_report import Churn, Flow, NodeReport
+from towpath.node_reader import counters
 from towpath.node_reader.host import Host
 from towpath.node_reader.listing import fingerprints, tables
 from towpath.probe.paths import SERVICE, Found
@@ -190,3 +191,20 @@ def test_a_host_is_read_where_it_is_mounted(tmp_path: Path) -> None:
     assert host.unmanaged() == ("interface-name:cali*", "interface-name:x")
     assert list(host.hashes("/opt/cni/bin")) == ["/opt/cni/bin/calico"]
     assert msgspec.json.decode(msgspec.json.encode(reports.sound(1)), type=NodeReport) == reports.sound(1)
+
+
+def test_counters_of_the_kernel() -> None:
+    snmp = "Ip: Forwarding\nIp: 1\nTcp: RtoMin OutSegs RetransSegs InErrs\nTcp: 200 900 7 0\n"
+    assert counters.tcp(snmp) == (900, 7) and counters.tcp("") == (0, 0)
+    head = "Inter-|   Receive\n face |bytes\n"
+    lines = "  lo: 5 1 0 9 0 0 0 0 5 1 0 9 0 0 0 0\n" + "flannel.1: 50 1 0 2 0 0 0 0 70 1 0 3 0 0 0 0\n"
+    assert counters.devices(head + lines) == (5, 120)
+    stat = "entries  searched insert_failed drop early_drop\n0a 00 01 10 00\n0a 00 00 01 02\n"
+    assert counters.conntrack(stat) == 1 + 16 + 1 + 2 and counters.conntrack("") == 0
+    before, after = counters.Counters(10, 5, 3, 100), counters.Counters(30, 4, 3, 900)
+    assert before.until(after, 2.04) == Flow(seconds=2.0, segments=20, resent=0, dropped=0, tunnel_bytes=800)
+
+
+def test_counters_of_this_machine() -> None:
+    mine = Host(Path("/")).counters()
+    assert mine.segments >= 0 and Host(Path("/")).counters().tunnel_bytes >= mine.tunnel_bytes

@@ -4,13 +4,16 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
+from towpath.inventory.node_report import Flow
 from towpath.upgrade.looking import _CPU, _MEMORY, load, quantity
 from towpath.upgrade.watch_job import manifests
-from towpath.upgrade.watching import PodSeen, Sample, Traffic, findings
+from towpath.upgrade.watching import NodeSeen, PodSeen, Sample, Traffic, findings
 
 POD = PodSeen(node="n1", name="kube-system/p", ready=True, restarts=1, memory_mb=100, cpu_milli=100)
 TRAFFIC = Traffic(level="H0", sent=1000, lost=0, gap_ms=0, opened=0, p999_ms=4)
-BEFORE = Sample(at=1, pods=(POD,), objects={"ipamblocks.x": 4, "tiers.x": 1}, traffic=TRAFFIC)
+FLOW = Flow(seconds=5, segments=10_000, resent=10, dropped=0, tunnel_bytes=5_000_000)
+NODE = NodeSeen(node="n1", flow=FLOW, wrong=(("TP7328", "rp_filter is 2"),))
+BEFORE = Sample(at=1, pods=(POD,), objects={"ipamblocks.x": 4, "tiers.x": 1}, traffic=TRAFFIC, nodes=(NODE,))
 
 
 def pods(**changed: object) -> Sample:
@@ -19,6 +22,10 @@ def pods(**changed: object) -> Sample:
 
 def traffic(**changed: object) -> Sample:
     return replace(BEFORE, traffic=replace(TRAFFIC, **changed))
+
+
+def flow(**changed: float) -> Sample:
+    return replace(BEFORE, nodes=(replace(NODE, flow=replace(FLOW, **changed)),))
 
 
 @pytest.mark.parametrize(
@@ -42,6 +49,17 @@ def traffic(**changed: object) -> Sample:
         (replace(BEFORE, objects={"ipamblocks.x": 1, "tiers.x": 1}), ["TP7609"]),
         (replace(BEFORE, objects={"ipamblocks.x": 3, "tiers.x": 1}), []),
         (replace(BEFORE, traffic=None), []),
+        (flow(resent=150), []),
+        (flow(resent=400), ["TP7610"]),
+        (flow(segments=20, resent=19), []),
+        (flow(dropped=49), []),
+        (flow(dropped=60), ["TP7611"]),
+        (flow(tunnel_bytes=300_000), []),
+        (flow(tunnel_bytes=9_000), ["TP7612"]),
+        (replace(BEFORE, nodes=()), []),
+        (replace(BEFORE, nodes=(replace(NODE, wrong=()),)), []),
+        (replace(BEFORE, nodes=(replace(NODE, wrong=(("TP7330", "nothing masquerades"),)),)), ["TP7613"]),
+        (replace(BEFORE, nodes=(replace(NODE, node="n2"),)), ["TP7613"]),
     ],
 )
 def test_what_is_worse(now: Sample, codes: list[str]) -> None:

@@ -14,11 +14,13 @@ from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE, USAGE, CliError
 from towpath.cli.nodes import NodeOptions, node_options, read
 from towpath.cli.output import emit, formats_option, mark, progress, progress_done
+from towpath.cli.policy_engines import between
 from towpath.cli.releases import catalogue_of, catalogue_option, release_of
 from towpath.cli.several import contexts_option
 from towpath.inventory.cluster import Inventory
 from towpath.kube.client import Client
 from towpath.preflight.checks import PREFLIGHT
+from towpath.preflight.engines import Verdicts
 from towpath.preflight.situation import Answer, Situation, run
 from towpath.upgrade.survey import survey
 
@@ -70,20 +72,22 @@ def command(
     to = release_of(known, target)
     if strange := sorted(set(skip) - {check.number for check in PREFLIGHT}):
         raise CliError(f"there is no check {strange[0]}; there are {_numbers()}", USAGE)
-    now = datetime.now(UTC)
+    now, verdicts = datetime.now(UTC), None
+    given = release_of(known, source) if source else None
     if file is not None:
         found = _read(file)
     else:
         options = ClusterOptions(kubeconfig, context)
 
-        async def look(client: Client) -> Inventory:
-            return await read(client, await survey(client, now, progress), options, nodes)
+        async def look(client: Client) -> tuple[Inventory, Verdicts | None]:
+            seen = await read(client, await survey(client, now, progress), options, nodes)
+            return seen, await between(client, seen, to)
 
-        found = options.run(look)
+        found, verdicts = options.run(look)
         progress_done()
-    begun = release_of(known, source) if source else running(known, found)
+    begun = given or running(known, found)
     comparison = compare(known, begun, to) if begun is not None else None
-    situation = Situation(found, known, begun, to, comparison, now)
+    situation = Situation(found, known, begun, to, comparison, now, verdicts)
     answers = run(PREFLIGHT, situation, frozenset(skip))
     if output == "junit":
         click.echo(junit(answers))

@@ -10,6 +10,7 @@ from towpath.cli.cluster import ClusterOptions
 from towpath.cli.exit import CliError
 from towpath.cli.nodes import NodeOptions
 from towpath.cli.output import mark, progress, progress_done, table
+from towpath.cli.policy_engines import compared
 from towpath.cli.upgrade_measure import Wanted, measures_told, planned
 from towpath.install.migration import LABEL, TAKEN, identity, only_labelled, pod_spec, without_taken
 from towpath.install.values import Values
@@ -17,6 +18,8 @@ from towpath.inventory.cluster import Inventory
 from towpath.inventory.components import Component
 from towpath.kube.client import Client
 from towpath.kube.kinds import DAEMONSETS, Raw
+from towpath.preflight import engines
+from towpath.preflight.engine_checks import told
 from towpath.probe.cluster import image_for
 from towpath.upgrade import plan as plans
 from towpath.upgrade.moving import DIRECTION
@@ -37,7 +40,13 @@ class _Gathered(NamedTuple):
 
 
 def migration(
-    options: ClusterOptions, target: str, nodes: NodeOptions, wanted: Wanted, gates: Gates, now: datetime
+    options: ClusterOptions,
+    target: str,
+    nodes: NodeOptions,
+    wanted: Wanted,
+    gates: Gates,
+    skip: tuple[int, ...],
+    now: datetime,
 ) -> Plan:
     """Unsigned. Raises CliError when the cluster is not prepared for it, or there is nothing to do."""
 
@@ -46,6 +55,7 @@ def migration(
         canal, towpath = _part(found, _CANALS, "Canal"), _part(found, _OURS, "Towpath")
         raw = await client.get(DAEMONSETS, towpath.name, towpath.namespace)
         _prepared(await client.get(DAEMONSETS, canal.name, canal.namespace), raw)
+        await _same_verdicts(client, canal, target, skip)
         in_lab = lab_of(options.kubeconfig, options.context) is not None
         pod = await _pod(client, raw, nodes.image, gates, in_lab=in_lab)
         part = towpath if target == "towpath" else canal
@@ -90,6 +100,20 @@ def _part(found: Inventory, image: str, whose: str) -> Component:
             f"TP7409 {whose}'s DaemonSet must be there, once: {names} (docs/guides/migrate-from-canal.md)"
         )
     return parts[0]
+
+
+async def _same_verdicts(client: Client, canal: Component, target: str, skip: tuple[int, ...]) -> None:
+    """Check 29, of the two networks. Raises CliError."""
+    if 29 in skip:
+        return
+    tag = next(image.tag for image in canal.wanted.values() if image.name == _CANALS)
+    try:
+        sides = [engines.calico(tag), engines.TOWPATH]
+    except ValueError as odd:
+        raise CliError(f"TP7342 which Calico runs cannot be told: {odd} (--skip 29 goes on)") from odd
+    found = await compared(client, *(sides if target == "towpath" else reversed(sides)))
+    for one in told(found) if found is not None else ():
+        raise CliError(f"{one} (--skip 29 goes on)")
 
 
 def _prepared(canal: Raw, towpath: Raw) -> None:
@@ -152,5 +176,5 @@ def migration_screen(made: Plan) -> str:
     if made.evict:
         lines.append(f"a node is {'drained' if made.evict == 'drain' else 'cordoned'} during its turn")
     if made.skipped:
-        lines.append(mark("--skip means nothing here: the takeover makes its own checks", "warning"))
+        lines.append(mark(f"skipped checks: {', '.join(map(str, made.skipped))}", "warning"))
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import USAGE, CliError
 from towpath.cli.nodes import NodeOptions, node_options, read
 from towpath.cli.output import mark, progress, progress_done, table
+from towpath.cli.policy_engines import between
 from towpath.cli.preflight import running
 from towpath.cli.releases import catalogue_of, catalogue_option
 from towpath.cli.upgrade_measure import Wanted, measure_options, measures_told, planned
@@ -20,12 +21,14 @@ from towpath.cli.upgrade_migrate import MIGRATIONS, migration, migration_screen
 from towpath.cli.verify_rollout import expected_images
 from towpath.inventory.cluster import Inventory
 from towpath.inventory.components import Component
+from towpath.inventory.images import Image
 from towpath.kube.client import Client
 from towpath.kube.kinds import DAEMONSETS, Raw
 from towpath.model.finding import Finding
 from towpath.preflight.checks import PREFLIGHT
+from towpath.preflight.engines import Verdicts
 from towpath.preflight.situation import Answer, Situation, run
-from towpath.upgrade import managers
+from towpath.upgrade import managers, pulling
 from towpath.upgrade import plan as plans
 from towpath.upgrade.charts import HELM_CHARTS
 from towpath.upgrade.plan import ChartPlan, CheckSeen, Gates, Measure, Plan, PlanError
@@ -57,6 +60,8 @@ class _Gathered(NamedTuple):
     tags: dict[str, str]
     owners: tuple[Finding, ...]
     measure: tuple[Measure | None, str]
+    digests: dict[str, str]
+    verdicts: Verdicts | None
 
 
 @click.command()
@@ -82,6 +87,12 @@ class _Gathered(NamedTuple):
 @click.option(
     "--sandbox-within", default=60.0, show_default=True, help="Seconds until a new pod has an address."
 )
+@click.option(
+    "--pull/--no-pull",
+    default=True,
+    help="Have every node pull the images now; what runs later is compared with them by digest.",
+)
+@click.option("--pull-within", default=300.0, show_default=True, help="Seconds until every node has them.")
 @click.option("--window", default="", metavar="TEXT", help="Begin nodes only then: 'Sat 22:00-04:00 UTC'.")
 @click.option(
     "--cordon", "evict", flag_value="cordon", help="Keep new pods away from a node during its turn."
@@ -102,6 +113,8 @@ def plan(
     canary_soak: float,
     ready_within: float,
     sandbox_within: float,
+    pull: bool,
+    pull_within: float,
     window: str,
     evict: str | None,
     drain_within: float,
@@ -121,7 +134,7 @@ def plan(
     gates = Gates(ready_within, soak, canary_soak, drain_within=drain_within, sandbox_within=sandbox_within)
     if target in MIGRATIONS:
         around = {"window": window, "evict": evict or "", "skipped": tuple(sorted(skip))}
-        made = migration(options, target, nodes, measures, gates, now)
+        made = migration(options, target, nodes, measures, gates, skip, now)
         made = plans.sign(msgspec.structs.replace(made, **around))
         _write(file, made)
         click.echo(f"{migration_screen(made)}\n\ntowpath upgrade apply {file}")
@@ -131,17 +144,25 @@ def plan(
         tags = expected_images(target)
         found = await survey(client, now, progress)
         part = _chosen(found, tags, daemonset)
-        if target_release(target, catalogue) is not None:
+        verdicts = None
+        if (to := target_release(target, catalogue)) is not None:
+            verdicts = await between(client, found, to)
             found = await read(client, found, options, nodes)
         raw = await client.get(DAEMONSETS, part.name, part.namespace)
+        digests: dict[str, str] = {}
+        if pull:
+            digests = await _pulled(client, raw, part, tags, pull_within)
+            found = _with_images(found, digests)
         measure = await planned(client, options, nodes, part, measures)
-        return _Gathered(found, part, raw, tags, await _owners(client, raw, found), measure)
+        return _Gathered(
+            found, part, raw, tags, await _owners(client, raw, found), measure, digests, verdicts
+        )
 
-    found, part, raw, tags, owners, (measure, unmeasured) = options.run(work)
+    found, part, raw, tags, owners, (measure, unmeasured), digests, verdicts = options.run(work)
     progress_done()
     if owners and not managed_elsewhere:
         raise CliError("\n".join(map(str, owners)))
-    checks = _refuse(found, target, skip, catalogue, now)
+    checks = _refuse(found, target, skip, catalogue, now, verdicts)
     gates = Gates(ready_within, soak, canary_soak, drain_within=drain_within, sandbox_within=sandbox_within)
     strategy = raw["spec"].get("updateStrategy") or {"type": "RollingUpdate"}
     try:
@@ -158,10 +179,40 @@ def plan(
             managers=tuple(f"{one.object} {one.message}" for one in owners),
             measure=measure,
             unmeasured=unmeasured,
+            digests=digests,
         )
     )
     _write(file, made)
     click.echo(f"{screen(made)}\n\ntowpath upgrade rehearse {file}; towpath upgrade apply {file}")
+
+
+async def _pulled(
+    client: Client, raw: Raw, part: Component, tags: dict[str, str], within: float
+) -> dict[str, str]:
+    """Image to digest, the same on every node. Raises CliError."""
+    after = [plans.new_image(image, tags) for image in part.wanted.values()]
+    images = sorted(set(after) - {plans.full_name(image) for image in part.wanted.values()})
+    nodes = [pod.node for pod in part.pods]
+    if not images or not nodes:
+        return {}
+    secrets = raw["spec"]["template"]["spec"].get("imagePullSecrets") or ()
+    answers = await pulling.pull(client, part.namespace, nodes, images, secrets, within, progress)
+    try:
+        return pulling.agreed(answers)
+    except pulling.NotPulled as e:
+        raise CliError(f"TP7410 {e} (--no-pull does without)") from e
+
+
+def _with_images(found: Inventory, digests: dict[str, str]) -> Inventory:
+    """Nodes tell of new images a while later only, and of fifty at most."""
+    there = frozenset(Image.parse(image) for image in digests)
+    nodes = tuple(
+        msgspec.structs.replace(
+            node, facts=msgspec.structs.replace(node.facts, cached=node.facts.cached | there)
+        )
+        for node in found.nodes
+    )
+    return msgspec.structs.replace(found, nodes=nodes)
 
 
 def _write(file: Path, made: Plan) -> None:
@@ -230,13 +281,16 @@ def _refuse(
     skip: tuple[int, ...],
     catalogue: Path | None,
     now: datetime,
+    verdicts: Verdicts | None,
 ) -> tuple[CheckSeen, ...]:
     """The checks' answers. Raises CliError when one finds an error or cannot tell."""
     known, to = catalogue_of(catalogue), target_release(target, catalogue)
     if to is None:
         return ()
     begun = running(known, found)
-    situation = Situation(found, known, begun, to, compare(known, begun, to) if begun else None, now)
+    situation = Situation(
+        found, known, begun, to, compare(known, begun, to) if begun else None, now, verdicts
+    )
     answers = run(PREFLIGHT, situation, frozenset(skip))
     wrong = [answer for answer in answers if _bad(answer)]
     if wrong:
@@ -286,6 +340,8 @@ def screen(made: Plan) -> str:
         lines.append(
             f"HelmChart {made.chart.name} is frozen until the end, so that helm rolls nothing meanwhile"
         )
+    if made.digests:
+        lines.append(f"{len(made.digests)} images lie on every node; what runs must be them, by digest")
     lines += [mark(f"managed elsewhere: {manager}", "warning") for manager in made.managers]
     if made.skipped:
         lines.append(mark(f"skipped checks: {', '.join(map(str, made.skipped))}", "warning"))

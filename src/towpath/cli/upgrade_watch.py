@@ -14,6 +14,7 @@ from towpath.catalogue import load as catalogues
 from towpath.cli.beside import lab_of
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, USAGE, CliError
+from towpath.cli.nodes import NodeOptions, reading_for
 from towpath.cli.output import mark, progress_done
 from towpath.cli.probe import Options as ProbeOptions
 from towpath.cli.probe import measure
@@ -28,6 +29,7 @@ from towpath.upgrade import looking
 from towpath.upgrade.watch_job import manifests
 from towpath.upgrade.watching import Sample, Traffic, findings
 
+_COUNTED = 5.0  # seconds for which a node's rules and counters are looked at
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -60,7 +62,12 @@ class Duration(click.ParamType[float]):
     help="Take one look, keep it in this file, end.",
 )
 @click.option("--probe-seconds", default=10.0, show_default=True, help="Of probes at each look; 0: none.")
-@click.option("--image", default="", help="With towpath in it, for probes and --job.")
+@click.option("--image", default="", help="With towpath in it, for probes, nodes and --job.")
+@click.option(
+    "--read-nodes/--no-read-nodes",
+    default=None,
+    help="Look at the nodes themselves as well: rules, retransmits, drops, throughput.",
+)
 @click.option("--job", is_flag=True, help="Print a Job that does this in the cluster, without probes.")
 @cluster_options
 @click.pass_context
@@ -82,7 +89,8 @@ def watch(ctx: click.Context, /, kubeconfig: str, context: str, job: bool, **giv
         from towpath.lab.outside import OutsideHost
 
         outside = OutsideHost(lab)
-    watcher = Watcher(given["image"], given["probe_seconds"], outside)
+    nodes = NodeOptions(given["read_nodes"], given["image"], _COUNTED)
+    watcher = Watcher(given["image"], given["probe_seconds"], outside, (options, nodes))
     if given["save"]:
         sample = options.run(lambda client: watcher.look(client, time.time()))
         _keep(given["save"], sample)
@@ -101,8 +109,14 @@ def watch(ctx: click.Context, /, kubeconfig: str, context: str, job: bool, **giv
 class Watcher:
     """Looks, compares, and tells what is new."""
 
-    def __init__(self, image: str, probe_seconds: float, outside: Outside | None) -> None:
-        self._image, self._seconds, self._outside = image, probe_seconds, outside
+    def __init__(
+        self,
+        image: str,
+        probe_seconds: float,
+        outside: Outside | None,
+        nodes: tuple[ClusterOptions, NodeOptions],
+    ) -> None:
+        self._image, self._seconds, self._outside, self._nodes = image, probe_seconds, outside, nodes
         self._patterns = catalogues.builtin().known.log
         self.told: dict[tuple[str, str], Finding] = {}
         self.looks = 0
@@ -134,7 +148,7 @@ class Watcher:
 
     async def look(self, client: Client, since: float) -> Sample:
         """One look, with probes if they are wanted. Raises KubeError, ProbeFailed."""
-        sample = await looking.look(client, self._patterns, since)
+        sample = await self._with_nodes(client, await looking.look(client, self._patterns, since))
         if not self._seconds:
             return sample
         options = ProbeOptions(
@@ -153,6 +167,20 @@ class Watcher:
         if interrupted:
             raise KeyboardInterrupt
         return msgspec.structs.replace(sample, traffic=_traffic(result))
+
+    async def _with_nodes(self, client: Client, sample: Sample) -> Sample:
+        """What is wrong on them, and what they counted; why not, where they cannot be looked at."""
+        options, wanted = self._nodes
+        if wanted.wanted is False:
+            return sample
+        try:
+            reading = await reading_for(client, options, wanted)
+        except CliError as nothing:
+            if wanted.wanted:
+                raise
+            return msgspec.structs.replace(sample, left_out=(*sample.left_out, str(nothing)))
+        seen, why = await looking.look_at_nodes(client, reading)
+        return msgspec.structs.replace(sample, nodes=seen, left_out=(*sample.left_out, *why))
 
 
 def _traffic(result: Result) -> Traffic:

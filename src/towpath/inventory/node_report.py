@@ -79,6 +79,19 @@ class Churn(msgspec.Struct, frozen=True, kw_only=True):
     changed: dict[str, int] = {}
 
 
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel counted for ``seconds``: TCP segments sent and ``resent`` by the node and its pods;
+
+    packets ``dropped`` by devices and by conntrack; bytes through the tunnels, in and out.
+    """
+
+    seconds: float
+    segments: int
+    resent: int
+    dropped: int
+    tunnel_bytes: int
+
+
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """State that only a backup wants: texts as the programs print them, empty where there is none."""
 
@@ -122,6 +135,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     config_text: str = ""
     free_mb: dict[str, int] = {}
     churn: Churn | None = None
+    flow: Flow | None = None
     problems: tuple[str, ...] = ()
     kept: Kept | None = None
 

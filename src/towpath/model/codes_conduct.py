@@ -52,6 +52,11 @@ CONDUCT: dict[str, Code] = {
         "label towpath.dev/network.",
         "Follow docs/guides/migrate-from-canal.md, 'Before'; then make the plan again.",
     ),
+    "TP7410": Code(
+        "Images could not be pulled on every node, or are not the same everywhere",
+        "A registry that a node does not reach, a tag that is not there, or one that was moved meanwhile.",
+        "Look at the image and the nodes that are named; load the images by hand where there is no registry.",
+    ),
     "TP7601": Code(
         "A container of the pod network was started again after the upgrade",
         "It ended by itself, was killed for its memory, or did not answer its liveness probe.",
@@ -96,5 +101,25 @@ CONDUCT: dict[str, Code] = {
         "Custom resources of the network have vanished",
         "A definition was deleted with all its objects, or most objects of a kind (rke2#10168).",
         "Find out who did it; `towpath restore` brings back what the backup holds.",
+    ),
+    "TP7610": Code(
+        "Many more TCP segments are sent again than before",
+        "Packets of the node or its pods are lost, or come late.",
+        "Look for loss on the way: the devices' counters, the underlay, the MTU.",
+    ),
+    "TP7611": Code(
+        "Devices or conntrack drop many more packets than before",
+        "A queue is full, or the table of connections is.",
+        "Compare ip -s link and conntrack -S; raise nf_conntrack_max if it is reached.",
+    ),
+    "TP7612": Code(
+        "A node's tunnels carry next to nothing, and were busy before",
+        "Its pods are idle, or cut off from other nodes.",
+        "`towpath probe` tells which; `towpath verify --read-nodes` looks at the tunnel's ends.",
+    ),
+    "TP7613": Code(
+        "A node's own state is not in order any more",
+        "What the code in the message says was not so before the upgrade.",
+        "`towpath explain` that code.",
     ),
 }

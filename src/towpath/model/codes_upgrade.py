@@ -295,4 +295,10 @@ UPGRADE: dict[str, Code] = {
         "Definitions come with the chart, images may come without it; or somebody, or a chart, deleted it.",
         "Apply the definitions of the target's chart first; look in a backup for objects that it had.",
     ),
+    "TP7342": Code(
+        "Policies mean something else to the engine that comes",
+        "It enforces kinds that the other does not, or orders policies of equal order otherwise: somebody "
+        "will be let in, or shut out, by the upgrade alone.",
+        "Change the policies so that both agree; skip the check by its number if the change is wanted.",
+    ),
 }

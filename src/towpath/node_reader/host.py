@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from towpath.inventory.node_report import Listener
+from towpath.node_reader.counters import Counters, counters
 
 MODULES = (
     "vxlan", "br_netfilter", "overlay", "nf_tables", "nft_compat", "nft_chain_nat", "nft_masq",
@@ -126,6 +127,10 @@ class Host:
                         if target.startswith("socket:["):
                             found[target[8:-1]] = name
         return found
+
+    def counters(self) -> Counters:
+        """Of the node's traffic, and its pods'. Raises OSError."""
+        return counters(self._proc, self._processes())
 
     def _processes(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from towpath.inventory.node_report import Churn, Kept, Leases, NodeReport, Tunnel
+from towpath.inventory.node_report import Churn, Flow, Kept, Leases, NodeReport, Tunnel
 from towpath.ipam.errors import LeaseStoreError
 from towpath.ipam.host_local import HostLocalFolder
 from towpath.ipam.reading import read_leases
@@ -21,6 +21,7 @@ from towpath.migrate.pods import Known, adoption
 from towpath.model.net import Vxlan
 from towpath.model.state import NetState
 from towpath.node_reader import firewall, listing
+from towpath.node_reader.counters import Counters
 from towpath.node_reader.host import Host
 
 _SYSCTLS = (
@@ -56,7 +57,9 @@ class Reader:
         """Look at everything; for ``churn`` seconds at the rules; ``keep``: with all that a backup wants."""
         host, kernel = self._host, os.uname().release
         # First: what is judged afterwards is what stays, and not what was so for a moment.
+        began, counted = time.monotonic(), self._try("traffic", host.counters)
         churned = self._churn(churn) if churn > 0 else None
+        flow = self._flow(counted, began) if churn > 0 else None
         state = self._try("the kernel's network", self._observe) or NetState()
         listed = self._try("nftables", self._listing) or ""
         saved = self._legacy()
@@ -86,6 +89,7 @@ class Reader:
             config_text=text,
             free_mb=host.free(_FOLDERS),
             churn=churned,
+            flow=flow,
             kept=self._keep(state, listed, saved) if keep else None,
             problems=tuple(self._problems),
         )
@@ -190,6 +194,10 @@ class Reader:
                     changed[chain] = changed.get(chain, 0) + 1
             before, samples = now, samples + 1
         return Churn(seconds=round(time.monotonic() - began, 1), samples=samples, changed=changed)
+
+    def _flow(self, before: Counters | None, began: float) -> Flow | None:
+        after = self._try("traffic", self._host.counters)
+        return before.until(after, time.monotonic() - began) if before and after else None
 
     def _fingerprints(self) -> dict[str, int]:
         found = listing.fingerprints(self._try("nftables", self._listing) or "")

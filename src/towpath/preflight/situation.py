@@ -8,10 +8,14 @@ from towpath.catalogue.compare import Comparison
 from towpath.catalogue.model import Catalogue, Release
 from towpath.inventory.cluster import Inventory
 from towpath.model.finding import Finding, Severity
+from towpath.preflight.engines import Verdicts
 
 
 class Situation(NamedTuple):
-    """A cluster, where it is to go, and the time. ``source`` None: its release is not in the catalogue."""
+    """A cluster, where it is to go, and the time. ``source`` None: its release is not in the catalogue.
+
+    ``verdicts``: its policies under both engines, where somebody could compare them.
+    """
 
     inventory: Inventory
     catalogue: Catalogue
@@ -19,6 +23,7 @@ class Situation(NamedTuple):
     target: Release
     comparison: Comparison | None
     now: datetime
+    verdicts: Verdicts | None = None
 
 
 class Check(NamedTuple):

@@ -92,6 +92,11 @@ async def _stays(client: Client, plan: Plan, node: str, soak: float) -> Verdict:
             wanted = Image.parse(plan.after.get(one.name, ""))
             if wanted.name and (one.image.name, one.image.tag) != (wanted.name, wanted.tag):
                 return Verdict("fail", f"{one.name} runs {one.image}, not {wanted}")
+            pulled = plan.digests.get(plan.after.get(one.name, ""), "")
+            runs = Image.parse(one.image_id).digest
+            if pulled and runs and runs != pulled:
+                told = f"{one.name} runs {wanted} as {runs[:19]}, and {pulled[:19]} was pulled for the plan"
+                return Verdict("fail", told)
         restarts = sum(one.restarts for one in pod.containers)
         first = restarts if first is None else first
         if restarts > first:

@@ -6,12 +6,15 @@ import time
 import msgspec
 
 from towpath.catalogue.model import LogPattern
-from towpath.inventory.components import component_pod, components
+from towpath.inventory.cluster import node_state
+from towpath.inventory.components import component_pod, components, node_facts
 from towpath.kube.client import Client
 from towpath.kube.discovery import listable
 from towpath.kube.errors import ApiRefused, Forbidden, NotFound
-from towpath.kube.kinds import DAEMONSETS, PODS, Kind, Raw
-from towpath.upgrade.watching import PodSeen, Sample
+from towpath.kube.kinds import DAEMONSETS, NODES, PODS, Kind, Raw
+from towpath.preflight.kernel_checks import of_nodes
+from towpath.upgrade.node_reading import Reading, read_nodes
+from towpath.upgrade.watching import NodeSeen, PodSeen, Sample
 
 _GROUPS = ("crd.projectcalico.org", "policy.networking.k8s.io", "k8s.cni.cncf.io", "whereabouts.cni.cncf.io")
 _USAGE: Kind[Raw] = Kind(plural="pods", type=dict, group="metrics.k8s.io", version="v1beta1")
@@ -120,6 +123,24 @@ async def _counts(client: Client, left_out: list[str]) -> dict[str, int]:
         except (Forbidden, NotFound) as refused:
             left_out.append(str(refused))
     return found
+
+
+async def look_at_nodes(client: Client, reading: Reading) -> tuple[tuple[NodeSeen, ...], tuple[str, ...]]:
+    """Every node that could be read, and why others could not. Raises ApiError."""
+    raws = {raw["metadata"]["name"]: raw for raw in (await client.list(NODES.raw())).items}
+    answers = await read_nodes(client, raws, reading, lambda _: None)
+    seen, why = [], []
+    for name, answer in sorted(answers.items()):
+        if answer.report is None:
+            why.append(f"Node/{name}: {answer.why}")
+            continue
+        state = msgspec.structs.replace(
+            node_state(raws[name], node_facts(raws[name]), 0), report=answer.report
+        )
+        wrong, _ = of_nodes([state])
+        told = tuple((one.code, one.message) for one in wrong if one.severity == "error")
+        seen.append(NodeSeen(node=name, flow=answer.report.flow, wrong=told))
+    return tuple(seen), tuple(why)
 
 
 def load(text: bytes) -> Sample:

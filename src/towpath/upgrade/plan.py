@@ -120,7 +120,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     left out. ``window``: as ``window.Window`` reads it, empty for always. ``evict``: what is done with the
     pods of a node before its turn. ``managers``: who else would undo what is done, and was told not to.
     ``measure``: what is looked at beside readiness; ``unmeasured``: why that is not all there is.
-    ``migration``: nodes go to another network, and ``images`` are what they are to have. ``hash`` is
+    ``migration``: nodes go to another network, and ``images`` are what they are to have.
+    ``digests``: of images to come, as every node has pulled them. ``hash`` is
     over everything else but ``rehearsal``, which names the hash it belongs to.
     """
 
@@ -145,6 +146,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     measure: Measure | None = None
     unmeasured: str = ""
     migration: Migration | None = None
+    digests: dict[str, str] = {}
     hash: str = ""
 
     @property
@@ -170,10 +172,7 @@ def make(
     """Take one DaemonSet to ``tags`` (image name to tag). Raises PlanError when there is nothing to do."""
     images = {}
     for container, image in sorted(part.wanted.items()):
-        tag = tags.get(image.name, image.tag)
-        images[container] = (full_name(image), full_name(msgspec.structs.replace(image, tag=tag, digest="")))
-        if tag == image.tag:
-            images[container] = (full_name(image), full_name(image))
+        images[container] = (full_name(image), new_image(image, tags))
     if all(old == new for old, new in images.values()):
         raise PlanError(f"{part.object} has the images of {target} already")
     on = {pod.node for pod in part.pods}
@@ -248,6 +247,12 @@ def misfits(plan: Plan, inventory: Inventory) -> list[str]:
     found += [f"node {name} has come" for name in sorted(on - planned)]
     found += [f"node {name} has gone" for name in sorted(planned - on)]
     return found
+
+
+def new_image(image: Image, tags: dict[str, str]) -> str:
+    """What takes an image's place: its tag of ``tags`` (by the image's name), else itself."""
+    tag = tags.get(image.name, image.tag)
+    return full_name(image if tag == image.tag else msgspec.structs.replace(image, tag=tag, digest=""))
 
 
 def full_name(image: Image) -> str:

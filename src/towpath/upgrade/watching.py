@@ -9,10 +9,14 @@ from collections.abc import Iterator
 
 import msgspec
 
+from towpath.inventory.node_report import Flow
 from towpath.model.finding import Finding
 
 _MEMORY_FACTOR, _MEMORY_MB = 1.5, 50.0
 _CPU_FACTOR, _CPU_MILLI = 2.0, 100.0
+_RESENT_FEW, _RESENT_SHARE = 20, 0.02  # segments, and of all that were sent
+_DROPS = 10.0  # packets a second
+_TUNNEL_BUSY, _TUNNEL_SHARE = 100_000.0, 0.05  # bytes a second
 _LATENCY_FACTOR, _LATENCY_MS = 2.0, 5.0
 
 
@@ -44,6 +48,14 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     where: tuple[str, ...] = ()
 
 
+class NodeSeen(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A node that was looked at itself. ``wrong``: what its own state shows, code and sentence."""
+
+    node: str
+    flow: Flow | None = None
+    wrong: tuple[tuple[str, str], ...] = ()
+
+
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """One look. ``objects``: custom resources by definition; ``left_out``: what was refused, and why."""
 
@@ -51,12 +63,13 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     pods: tuple[PodSeen, ...]
     objects: dict[str, int]
     traffic: Traffic | None = None
+    nodes: tuple[NodeSeen, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
 def findings(before: Sample, now: Sample) -> list[Finding]:
     """What is worse than it was; of each pod and each kind of object by itself."""
-    return [*_pods(before, now), *_objects(before, now), *_traffic(before, now)]
+    return [*_pods(before, now), *_objects(before, now), *_traffic(before, now), *_nodes(before, now)]
 
 
 def _pods(before: Sample, now: Sample) -> Iterator[Finding]:
@@ -119,6 +132,38 @@ def _traffic(before: Sample, now: Sample) -> Iterator[Finding]:
     if was is not None and seen.p999_ms > max(was.p999_ms * _LATENCY_FACTOR, was.p999_ms + _LATENCY_MS):
         told = f"the 99.9th percentile is {seen.p999_ms:.1f} ms, and was {was.p999_ms:.1f} ms before"
         yield _finding("TP7606", where, told, "look whether nodes are busier than before", "warning")
+
+
+def _nodes(before: Sample, now: Sample) -> Iterator[Finding]:
+    was = {one.node: one for one in before.nodes}
+    for one in now.nodes:
+        where, known = f"Node/{one.node}", was.get(one.node)
+        for code, told in one.wrong:
+            if known is None or code not in {there for there, _ in known.wrong}:
+                yield _finding("TP7613", where, f"{code} {told}", f"towpath explain {code}")
+        if one.flow is not None and known is not None and known.flow is not None:
+            yield from _flow(known.flow, one.flow, where)
+
+
+def _flow(was: Flow, flow: Flow, where: str) -> Iterator[Finding]:
+    share, before = flow.resent / max(1, flow.segments), was.resent / max(1, was.segments)
+    if flow.resent >= _RESENT_FEW and share > max(before * 2, before + _RESENT_SHARE):
+        told = (
+            f"{share:.1%} of the TCP segments of it and its pods are sent again, and {before:.1%} were before"
+        )
+        yield _finding(
+            "TP7610", where, told, "look for loss on the way: ip -s link, ethtool -S, the underlay"
+        )
+    drops, usual = flow.dropped / flow.seconds, was.dropped / was.seconds
+    if drops > max(usual * 2, usual + _DROPS):
+        told = (
+            f"{drops:.0f} packets a second are dropped by devices and conntrack, and {usual:.0f} were before"
+        )
+        yield _finding("TP7611", where, told, "ip -s link; conntrack -S; is nf_conntrack_max reached?")
+    rate, carried = flow.tunnel_bytes / flow.seconds, was.tunnel_bytes / was.seconds
+    if carried > _TUNNEL_BUSY and rate < carried * _TUNNEL_SHARE:
+        told = f"its tunnels carry {rate / 1000:.0f} kB/s, and carried {carried / 1000:.0f} kB/s before"
+        yield _finding("TP7612", where, told, "are its pods idle, or cut off? towpath probe tells", "warning")
 
 
 def _finding(code: str, where: str, message: str, fix: str, severity: str = "error") -> Finding:
