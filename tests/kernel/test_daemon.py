@@ -85,6 +85,7 @@ async def test_from_nothing_to_ready(n1: AgentNode, api: FakeApiServer) -> None:
     code, text = n1.get("/metrics")
     assert code == 200
     assert 'towpath_ready{condition="kernel"} 1.0' in text
+    assert 'towpath_dropped_packets_total{reason="spoofed"} ' in text
     assert n1.get("/healthz") == (200, "ok\n")
     assert n1.get("/nothing")[0] == 404
 
@@ -261,6 +262,7 @@ async def test_garbage_from_other_nodes_is_their_affair(n1: AgentNode, api: Fake
     await n1.ready()
     await n1.until(lambda: any("TP3003 Node/n3" in f for f in report(api).get("findings", ())))
     assert any("TP1040 Node/n4" in f for f in report(api)["findings"])
+    assert 'towpath_findings{code="TP1040",' in n1.get("/metrics")[1]
     assert {str(f.dst) for f in n1.observe().fdb} == {"172.30.0.12", "fd00:172:30::12", "fd00:172:30::13"}
 
 

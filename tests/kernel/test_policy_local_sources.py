@@ -6,12 +6,14 @@ Each is shown to arrive when the rules in question are taken out, with the kerne
 import contextlib
 import socket
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from policed_node import A, B, PolicedNode, network_policy
 from wired_node import DROPPED, NIC_MAC, NODE4, NODE6
 
+from towpath.agent.drops import dropped
 from towpath.desired.names import HOST_LL, HOST_MAC, host_ifname
 from towpath.kernel.netns import run_in
 
@@ -94,6 +96,35 @@ def test_loopback_addresses_come_by_no_other_interface(
             server.settimeout(5)
             wire.sendto(packet, where)
             assert server.recv(64) == b"ping"
+
+
+def test_what_is_dropped_is_counted_by_why(node: PolicedNode) -> None:
+    pod, mac = node.pods["a"], bytes.fromhex(HOST_MAC.replace(":", ""))
+    node.enforce(network_policy("shut", "b", policyTypes=["Ingress"]))
+
+    def counted() -> dict[str, float]:
+        return {one.labels[0]: one.value for one in run_in(node.netns, lambda: list(dropped()))}
+
+    def sent(reason: str, send: Callable[[], object]) -> bool:
+        before = counted()
+        send()
+        after = counted()  # (the veth hands a packet over while it is sent, or soon after)
+        deadline = time.monotonic() + 5
+        while after.get(reason, 0) == before.get(reason, 0) and time.monotonic() < deadline:
+            after = counted()
+        return after[reason] > before.get(reason, 0)
+
+    with (
+        run_in(pod, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)) as wire,
+        icmpv6(pod, "eth0", POD_LL) as mouth,
+    ):
+        where = ("eth0", 0x0800, 0, 0, mac)
+        assert sent("loopback", lambda: wire.sendto(udp(A[0], "127.0.0.1"), where))
+        assert sent("spoofed", lambda: wire.sendto(udp("10.42.1.77", B[0]), where))
+        assert sent("policy", lambda: wire.sendto(udp(A[0], B[0]), where))
+        advertisement = bytes((ADVERTISEMENT, 0, 0, 0)) + bytes(12)
+        assert sent("router", lambda: mouth.sendto(advertisement, (ALL_NODES, 0)))
+    assert run_in(node.world, lambda: list(dropped())) == [], "no table is there"
 
 
 @BOTH

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from towpath import __version__
+from towpath.agent.drops import dropped
 from towpath.agent.ethtool import tx_checksum
 from towpath.agent.garbage import Garbage
 from towpath.agent.metrics import Sample
@@ -48,6 +49,7 @@ def sample(
             yield Sample("towpath_ipam_addresses", (one.range, state), getattr(one, state))
         if one.full_in is not None:
             yield Sample("towpath_ipam_exhausted_seconds", (one.range,), one.full_in)
+    yield from dropped()
     yield Sample("towpath_ipam_garbage", (), len(garbage.candidates))
     yield Sample("towpath_ipam_collected", (), garbage.collected)
     for device in overlay:

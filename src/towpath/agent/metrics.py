@@ -55,6 +55,9 @@ METRICS = {
     ),
     "towpath_ipam_garbage": Described("gauge", "Leases that nobody needs, in their grace period"),
     "towpath_ipam_collected": Described("counter", "Leases freed that no DEL had released"),
+    "towpath_dropped_packets": Described(
+        "counter", "Packets the node's own rules dropped, by why", ("reason",)
+    ),
     "towpath_policy_log_records": Described(
         "counter", "Packets of which a line was logged, by what became of them", ("action",)
     ),
