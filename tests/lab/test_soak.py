@@ -24,11 +24,12 @@ def test_a_seed_decides_what_happens() -> None:
 
 
 @pytest.mark.lab
-def test_after_a_minute_of_accidents_nothing_is_out_of_place() -> None:
+@pytest.mark.timeout(700)
+def test_after_three_minutes_of_accidents_nothing_is_out_of_place() -> None:
     """Seed 8: a flush hits the table, for the agents do not own it."""
-    command = [sys.executable, "-m", "bench.soak_chaos", "--minutes", "1", "--seed", "8"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    command = [sys.executable, "-m", "bench.soak_chaos", "--minutes", "3", "--seed", "8"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.stdout, done.stderr[-3000:]
     outcome = json.loads(done.stdout.splitlines()[-1])
     assert outcome["ok"], (outcome, done.stderr[-3000:])
-    assert sum(outcome["actions"].values()) > 10
+    assert sum(outcome["actions"].values()) > 30
