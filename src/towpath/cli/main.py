@@ -26,6 +26,7 @@ VERBS = {
     "policy": "what policies allow and why, what is wrong with them, what a change would change",
     "explain": "what a finding's code means and what to do",
     "ipam": "addresses: how many are used and by whom, what is leaked or used twice",
+    "net": "networks beside the pod network, and what pods have of them",
     "node": "take this node over from Canal, in place and with its pods running, or hand it back",
     "image": "judge a container image by its files, and compare two",
     "install": "Towpath's manifests: print them, compare a cluster with them",

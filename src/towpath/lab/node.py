@@ -16,6 +16,7 @@ from towpath.lab.runtime import Runtime
 from towpath.lab.runtime_process import guarded
 from towpath.lab.topology import LabSpec, NodeSpec
 
+DEBIAN_PLUGINS = Path("/usr/lib/cni")
 CONFLIST = Path("/etc/cni/net.d/10-towpath.conflist")
 CNI_BIN = Path("/opt/cni/bin")
 AGENT_CONFIG = Path("/etc/towpath/agent.yaml")
@@ -90,6 +91,9 @@ def _install(spec: LabSpec, one: NodeSpec) -> None:
             shutil.copy2(SHIM, CNI_BIN / f".{SHIM.name}")
             (CNI_BIN / f".{SHIM.name}").replace(CNI_BIN / SHIM.name)
         _write(CONFLIST, json.dumps(conflist(), indent=2))
+    for plugin in DEBIAN_PLUGINS.glob("*"):  # as a distribution's installer brings them, for extra networks
+        with suppress(FileExistsError):
+            (CNI_BIN / plugin.name).symlink_to(plugin)
     _write(AGENT_CONFIG, yaml.safe_dump(agent_config(spec, one)))
     _write(AGENT_KUBECONFIG, credentials.kubeconfig_text(topology.api_url(spec), credentials.AGENT))
 
