@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towpath.lab.canal import felix_rules, flannel_rules
+from towpath.lab.canal import felix, felix_rules, flannel_rules
 from towpath.lab.canal.felix_rules import Endpoint
 from towpath.migrate import hostports
 from towpath.migrate.iptables import closed, parse_save, restore_text
 from towpath.migrate.ownership import endpoints_in_force, ifb_name, masquerades, owned
 from towpath.model.attachment import PortMapping
+from towpath.probe import objects as probes
 
 NETWORK = "k8s-pod-network"
 # As iptables-save prints what Debian's portmap 1.1.1 has made, beside podman's.
@@ -157,3 +158,28 @@ def test_comments_never_count_as_options(comment: str) -> None:
     (rule,) = parse_save(text)["filter"].rules
     assert rule.comments == (comment,)
     assert rule.target == "ACCEPT"
+
+
+def test_felix_reads_the_policies_that_probes_are_denied_by() -> None:
+    """Ports of ingress, blocks with exceptions of egress: what the probes' own policies are made of."""
+    run = probes.Run(name="abc", expires="", image="image")
+    policies = probes.policies(run, ("203.0.113.9", "2001:db8::9"))
+    selected = [policy["spec"]["podSelector"]["matchLabels"] for policy in policies]
+    pods = [
+        {
+            "metadata": {"namespace": run.namespace, "name": f"p{number}", "labels": labels},
+            "spec": {"nodeName": "n1"},
+            "status": {"podIPs": [{"ip": f"10.42.0.{number}"}]},
+        }
+        for number, labels in enumerate(selected, 2)
+    ]
+    found = {e.addresses[0]: e for e in felix.endpoints("n1", pods, policies)}
+    asked, asking = found["10.42.0.2"], found["10.42.0.3"]
+    assert asked.sources == () and {name for name, _ in asked.ports} == {"tcp", "udp"} and asked.ways is None
+    assert asking.sources is None and asking.ways is not None
+    assert [bool(way.excepted) for way in asking.ways] == [False, True]
+    rules = felix_rules.restore(4, [asked, asking]).splitlines()
+    out = [line for line in rules if line.startswith("-A cali-po-")]
+    assert [line.rpartition(" -j ")[2].split()[0] for line in out][-2:] == ["RETURN", "MARK"]
+    assert "-d 203.0.113.9/32" in out[-2] and "-d 0.0.0.0/0" in out[-1]
+    assert not any("2001:db8" in line for line in rules)

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from towpath.cli.exit import CliError
+from towpath.cli.main import cli
 from towpath.cli.upgrade_migrate import _part, _prepared
 from towpath.install.migration import TAKEN, TAKEOVER, identity, only_labelled, pod_spec, without_taken
 from towpath.install.values import Values
@@ -46,7 +49,7 @@ def plan(direction: Direction = "takeover") -> Plan:
             images={name: (image, image) for name, image in IMAGE.items()},
             strategy={"type": "RollingUpdate"},
             nodes=tuple(NodeStep(node, "") for node in NODES),
-            gates=Gates(ready_within=20, move_within=50, soak=0, canary_soak=0),
+            gates=Gates(ready_within=20.0, move_within=50.0, soak=0.0, canary_soak=0.0),
             migration=Migration(**{**_fields(MOVING), "direction": direction}),
         )
     )
@@ -261,3 +264,10 @@ def test_labels_in_between_are_neither() -> None:
     made, cluster = begin("takeover", {})
     cluster.labels["n1"] = TAKEOVER
     assert [stands(made, cluster.seen(), node) for node in NODES] == ["other", "old", "old"]
+
+
+def test_a_migration_is_not_rehearsed_in_a_twin(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    file.write_bytes(plans.dump(plan()))
+    done = CliRunner().invoke(cli, ["upgrade", "rehearse", str(file), "--from", str(file)])
+    assert "towpath lab up --cni canal" in f"{done.output}{done.exception}"

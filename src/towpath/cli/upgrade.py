@@ -27,6 +27,7 @@ from towpath.cli.upgrade_watch import watch
 from towpath.kube.client import Client
 from towpath.upgrade.actions import Note, Wait
 from towpath.upgrade.announce import announce
+from towpath.upgrade.clock import LIMIT, skew
 from towpath.upgrade.conduct import next_action
 from towpath.upgrade.conductor import Conductor, Ended, look
 from towpath.upgrade.exclusion import Held, alone
@@ -154,6 +155,10 @@ def apply(
             and known[1].mode not in ("rolled-back", "aborted")
         ):
             return  # under way, or done
+        if abs(ahead := await skew(client)) > LIMIT:
+            raise CliError(
+                f"TP7411 this machine's clock is {ahead:+.0f} s from the API server's", PRECONDITION
+            )
         if found := await misfit_text(client, made):
             raise CliError(f"TP7401 {file} no longer fits the cluster: {found}", PRECONDITION)
         await logbook.begin(made)

@@ -68,6 +68,11 @@ def rehearse(
     Exit code 3 when the twin is not as the archive, 4 when the upgrade did not come to its end there.
     """
     made = read_plan(file)
+    if made.migration is not None:
+        raise CliError(
+            "a twin is Towpath's from the start: try a migration in a lab (towpath lab up --cni canal)",
+            USAGE,
+        )
     options = ClusterOptions(kubeconfig, context)
     archive, from_ = _source(source, options)
     twin = twins.twin(f"twin-{os.getpid()}", from_, nodes, pods)

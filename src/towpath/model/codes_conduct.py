@@ -57,6 +57,11 @@ CONDUCT: dict[str, Code] = {
         "A registry that a node does not reach, a tag that is not there, or one that was moved meanwhile.",
         "Look at the image and the nodes that are named; load the images by hand where there is no registry.",
     ),
+    "TP7411": Code(
+        "This machine's clock is not the API server's",
+        "Windows, the times of the journal and the lease that keeps two conductors apart go by it.",
+        "Set the clock (chronyc makestep, timedatectl); nothing was begun.",
+    ),
     "TP7601": Code(
         "A container of the pod network was started again after the upgrade",
         "It ended by itself, was killed for its memory, or did not answer its liveness probe.",

@@ -1,19 +1,21 @@
 """Two conductors exclude each other: a Lease of ``coordination.k8s.io`` says who conducts.
 
-A holder that does not renew for ``SECONDS`` is taken to be dead. Even if it is not, and goes on: the journal
-is changed by compare-and-swap, and every action may be done twice.
+A holder that does not renew for ``SECONDS`` is taken to be dead: by this machine's clock and, as the other's
+may differ, by looking whether it renews meanwhile. Even if it lives and goes on: the journal is changed by
+compare-and-swap, and every action may be done twice.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, Conflict, KubeError, NotFound
 from towpath.kube.kinds import LEASES, Raw
 
 NAME, SECONDS, RENEW_EVERY = "towpath-upgrade", 20, 5.0
+_NO_SKEW = 3600.0  # clocks of one cluster do not differ by that: tokens would not work
 _FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -45,7 +47,7 @@ async def _take(client: Client, identity: str, namespace: str) -> None:
     except AlreadyExists:
         raw = await client.get(LEASES, NAME, namespace)
     holder = (raw.get("spec") or {}).get("holderIdentity") or ""
-    if holder not in ("", identity) and not _expired(raw):
+    if holder not in ("", identity) and await _lives(client, raw, namespace):
         raise Held(f"{holder} conducts it (Lease {namespace}/{NAME}); wait, or end that process")
     try:
         await client.update(LEASES, {**raw, "spec": spec})
@@ -74,10 +76,23 @@ def _spec(identity: str) -> Raw:
     return {"holderIdentity": identity, "leaseDurationSeconds": SECONDS, "renewTime": now}
 
 
-def _expired(raw: Raw) -> bool:
-    renewed = (raw.get("spec") or {}).get("renewTime") or ""
-    try:
-        last = datetime.strptime(renewed, _FORMAT).replace(tzinfo=UTC)
-    except ValueError:
+async def _lives(client: Client, raw: Raw, namespace: str) -> bool:
+    """Whether the holder renews it: by the time that stands there; where clocks may differ, by looking."""
+    renewed = _renewed(raw)
+    if renewed is None:
+        return False
+    age = (datetime.now(UTC) - renewed).total_seconds()
+    if -SECONDS <= age <= SECONDS:
         return True
-    return datetime.now(UTC) - last > timedelta(seconds=SECONDS)
+    if age > _NO_SKEW:
+        return False
+    await asyncio.sleep(RENEW_EVERY * 1.5)
+    now = await client.get(LEASES, NAME, namespace)
+    return _renewed(now) != renewed
+
+
+def _renewed(raw: Raw) -> datetime | None:
+    try:
+        return datetime.strptime((raw.get("spec") or {}).get("renewTime") or "", _FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return None

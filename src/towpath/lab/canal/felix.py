@@ -1,8 +1,9 @@
 """A stand-in for ``calico-node -felix``: rules for the node's pods, from the API, and nothing removed on
 exit.
 
-Of policies it knows NetworkPolicies that restrict ingress, by namespace and the labels' equality; whatever
-else a policy says it takes for "nobody". It looks at the API four times a second where Felix watches.
+Of policies it knows NetworkPolicies: ingress by namespace, the labels' equality and numbered ports, egress by
+blocks of addresses and numbered ports; whatever else a policy says it takes for "nobody". It looks at the API
+four times a second where Felix watches.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from towpath.kube.client import Client
 from towpath.kube.errors import KubeError
 from towpath.kube.kinds import PODS, Kind, Raw
 from towpath.lab.canal import rules
-from towpath.lab.canal.felix_rules import Endpoint
+from towpath.lab.canal.felix_rules import Endpoint, Port, Way
 
 POLICIES: Kind[Raw] = Kind(plural="networkpolicies", type=dict, group="networking.k8s.io")
 _POLL_SECONDS = 0.25
@@ -35,7 +36,16 @@ def endpoints(node: str, pods: Iterable[Raw], policies: Iterable[Raw]) -> tuple[
         if spec.get("nodeName") != node or spec.get("hostNetwork") or not mine:
             continue
         dev = host_ifname(meta["namespace"], meta["name"])
-        found.append(Endpoint(dev=dev, addresses=mine, sources=_sources(pod, everyone, all_policies)))
+        applied = _applied(pod, all_policies)
+        found.append(
+            Endpoint(
+                dev=dev,
+                addresses=mine,
+                sources=_sources(pod, everyone, applied),
+                ports=_open(applied),
+                ways=_ways(applied),
+            )
+        )
     return tuple(sorted(found, key=lambda endpoint: endpoint.dev))
 
 
@@ -46,15 +56,54 @@ def _addresses(pod: Raw) -> tuple[str, ...]:
     return tuple(entry["ip"] for entry in status.get("podIPs") or ())
 
 
-def _sources(pod: Raw, pods: list[Raw], policies: list[Raw]) -> tuple[str, ...] | None:
+def _applied(pod: Raw, policies: list[Raw]) -> list[Raw]:
+    """What the policies that select a pod say."""
     space = pod["metadata"]["namespace"]
-    applied = [
+    return [
         policy["spec"]
         for policy in policies
-        if policy["metadata"]["namespace"] == space
-        and "Ingress" in (policy["spec"].get("policyTypes") or ["Ingress"])
-        and _selects(policy["spec"].get("podSelector") or {}, pod)
+        if policy["metadata"]["namespace"] == space and _selects(policy["spec"].get("podSelector") or {}, pod)
     ]
+
+
+def _closes(spec: Raw, way: str) -> bool:
+    given = spec.get("policyTypes") or (["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
+    return way in given
+
+
+def _open(applied: list[Raw]) -> tuple[Port, ...]:
+    """Ports that everybody may ask: rules that name numbers and no peers."""
+    rules = [rule for spec in applied for rule in spec.get("ingress") or () if not rule.get("from")]
+    return tuple(sorted({port for rule in rules for port in _ports(rule)}))
+
+
+def _ways(applied: list[Raw]) -> tuple[Way, ...] | None:
+    closing = [spec for spec in applied if _closes(spec, "Egress")]
+    if not closing:
+        return None
+    found = []
+    for rule in (rule for spec in closing for rule in spec.get("egress") or ()):
+        blocks = [peer["ipBlock"] for peer in rule.get("to") or () if "ipBlock" in peer]
+        excepted = tuple(net for block in blocks for net in block.get("except") or ())
+        if not rule.get("ports") or _ports(rule):
+            found.append(
+                Way(networks=tuple(b["cidr"] for b in blocks), excepted=excepted, ports=_ports(rule))
+            )
+    # What one excepts another may allow: those come first.
+    return tuple(sorted(found, key=lambda way: bool(way.excepted)))
+
+
+def _ports(rule: Raw) -> tuple[Port, ...]:
+    return tuple(
+        (str(one.get("protocol", "TCP")).lower(), one["port"])
+        for one in rule.get("ports") or ()
+        if isinstance(one.get("port"), int)
+    )
+
+
+def _sources(pod: Raw, pods: list[Raw], selecting: list[Raw]) -> tuple[str, ...] | None:
+    space = pod["metadata"]["namespace"]
+    applied = [spec for spec in selecting if _closes(spec, "Ingress")]
     if not applied:
         return None
     allowed: set[str] = set()

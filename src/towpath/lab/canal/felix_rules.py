@@ -7,7 +7,7 @@ same form (16 characters of base64url), as what they are hashes of is not public
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import msgspec
 
@@ -15,16 +15,32 @@ from towpath.model.net import Addr
 
 ACCEPT, PASS, DROP, ENDPOINT = "0x10000", "0x20000", "0x40000", "0xfff00000"
 SETS = {4: "cali40", 6: "cali60"}
-OF_PODS = ("cali-fw-", "cali-tw-", "cali-pi-")
+OF_PODS = ("cali-fw-", "cali-tw-", "cali-pi-", "cali-po-")
 _ICMPV6 = ("130", "131", "132", "133", "135", "136")
 
 
+Port = tuple[str, int]  # protocol in small letters, number
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a pod may open connections to: networks, without ``excepted`` ones; ``ports`` empty for all."""
+
+    networks: tuple[str, ...]
+    excepted: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod: its host interface and addresses. ``sources``: who may open connections to it, None for all."""
+    """A pod: its host interface and addresses. ``sources``: who may open connections to it, None for all;
+
+    ``ports``: to which everybody may besides. ``ways``: where it may open some to, None for everywhere.
+    """
 
     dev: str
     addresses: tuple[str, ...]
     sources: tuple[str, ...] | None = None
+    ports: tuple[Port, ...] = ()
+    ways: tuple[Way, ...] | None = None
 
 
 def restore(family: int, endpoints: Iterable[Endpoint]) -> str:
@@ -137,7 +153,8 @@ def chains(family: int, endpoints: Iterable[Endpoint]) -> frozenset[str]:
     """Names of the chains that pods have of their own, in the filter table."""
     pods = [e for e in endpoints if any(ip_address(a).version == family for a in e.addresses)]
     found = {f"cali-{way}-{e.dev}" for e in pods for way in ("fw", "tw")}
-    return frozenset(found | {f"cali-pi-{_policy(e)}" for e in pods if e.sources is not None})
+    found |= {f"cali-pi-{_policy(e)}" for e in pods if e.sources is not None}
+    return frozenset(found | {f"cali-po-{_policy(e)}" for e in pods if e.ways is not None})
 
 
 def _filter(family: int, pods: list[Endpoint]) -> Iterator[str]:
@@ -146,6 +163,7 @@ def _filter(family: int, pods: list[Endpoint]) -> Iterator[str]:
     names += ["from-wl-dispatch", "to-hep-forward", "to-host-endpoint", "to-wl-dispatch", "wl-to-host"]
     names += [f"{way}-{e.dev}" for e in pods for way in ("fw", "tw")]
     names += [f"pi-{_policy(e)}" for e in pods if e.sources is not None]
+    names += [f"po-{_policy(e)}" for e in pods if e.ways is not None]
     yield from (f":cali-{name} - [0:0]" for name in names)
     yield from _static()
     if family == 6:
@@ -197,9 +215,10 @@ def _workload(family: int, e: Endpoint) -> Iterator[str]:
         yield f"-A {chain} {mark(1)} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
         yield f"-A {chain} {mark(2)} -m conntrack --ctstate INVALID -j DROP"
         yield f"-A {chain} {mark(3)} -j MARK --set-xmark 0x0/{ACCEPT}"
-        if way == "tw" and e.sources is not None:
+        judged = "pi" if way == "tw" else "po"
+        if (e.sources if way == "tw" else e.ways) is not None:
             yield f"-A {chain} {mark(4)} -j MARK --set-xmark 0x0/{PASS}"
-            yield f"-A {chain} {mark(5)} -m mark --mark 0x0/{PASS} -j cali-pi-{_policy(e)}"
+            yield f"-A {chain} {mark(5)} -m mark --mark 0x0/{PASS} -j cali-{judged}-{_policy(e)}"
             accepted = f"-m mark --mark {ACCEPT}/{ACCEPT}"
             text = '-m comment --comment "Return if policy accepted"'
             yield f"-A {chain} {mark(6)} {text} {accepted} -j RETURN"
@@ -213,6 +232,30 @@ def _workload(family: int, e: Endpoint) -> Iterator[str]:
         chain = f"cali-pi-{_policy(e)}"
         matched = f"-m set --match-set {set_name(family, e)} src"
         yield f"-A {chain} {_made(chain, '1')} {matched} -j MARK --set-xmark {ACCEPT}/{ACCEPT}"
+        for number, port in enumerate(e.ports, 2):
+            yield (
+                f"-A {chain} {_made(chain, str(number))} {_to(port)} -j MARK --set-xmark {ACCEPT}/{ACCEPT}"
+            )
+    if e.ways is not None:
+        yield from _egress(family, e, e.ways)
+
+
+def _egress(family: int, e: Endpoint, ways: tuple[Way, ...]) -> Iterator[str]:
+    """What the last way excepts leaves the chain without a mark: nothing after it could allow it."""
+    chain, number = f"cali-po-{_policy(e)}", 0
+    for one in ways:
+        lines = [(f"-d {network}", "RETURN") for network in one.excepted]
+        accepted = f"MARK --set-xmark {ACCEPT}/{ACCEPT}"
+        ports = [f" {_to(port)}" for port in one.ports] or [""]
+        lines += [(f"-d {network}{port}", accepted) for network in one.networks for port in ports]
+        for match, target in lines:
+            if ip_network(match.split()[1]).version == family:
+                number += 1
+                yield f"-A {chain} {match} {_made(chain, str(number))} -j {target}"
+
+
+def _to(port: Port) -> str:
+    return f"-p {port[0]} -m {port[0]} --dport {port[1]}"
 
 
 def _policy(e: Endpoint) -> str:
@@ -265,11 +308,26 @@ def nft_script(family: int, endpoints: Iterable[Endpoint]) -> str:
 
 
 def _nft_pod(family: int, e: Endpoint) -> list[str]:
-    fw = f"chain filter-cali-fw-{e.dev} {{\nct state established,related accept\nct state invalid drop\n}}"
+    ip = "ip" if family == 4 else "ip6"
+    left = "\n"
+    if e.ways is not None:
+        left = f"\n{''.join(_nft_ways(family, ip, e.ways))}drop\n"
+    fw = (
+        f"chain filter-cali-fw-{e.dev} {{\nct state established,related accept\nct state invalid drop{left}}}"
+    )
     allowed = "\n"
     if e.sources is not None:
-        ip = "ip" if family == 4 else "ip6"
         mine: list[Addr] = [a for a in map(ip_address, e.sources) if a.version == family]
         members = ", ".join(map(str, mine))
-        allowed = f"\n{ip} saddr {{ {members} }} return\ndrop\n" if mine else "\ndrop\n"
+        ports = "".join(f"{protocol} dport {number} return\n" for protocol, number in e.ports)
+        allowed = f"\n{ip} saddr {{ {members} }} return\n{ports}drop\n" if mine else f"\n{ports}drop\n"
     return [fw, f"chain filter-cali-tw-{e.dev} {{\nct state established,related accept{allowed}}}"]
+
+
+def _nft_ways(family: int, ip: str, ways: tuple[Way, ...]) -> Iterator[str]:
+    for one in ways:
+        yield from (f"{ip} daddr {net} drop\n" for net in one.excepted if ip_network(net).version == family)
+        for net in one.networks:
+            if ip_network(net).version == family:
+                ports = [f" {protocol} dport {number}" for protocol, number in one.ports] or [""]
+                yield from (f"{ip} daddr {net}{port} return\n" for port in ports)
