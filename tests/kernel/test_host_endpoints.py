@@ -1,5 +1,6 @@
 """Real packets to, from and through a node with host endpoints, in both families."""
 
+import asyncio
 import select
 import socket
 import time
@@ -23,7 +24,10 @@ from wired_node import (
 
 from policy_worlds import host as host_endpoint
 from policy_worlds import nets, pod, policy
+from towpath.agent.inquiries import Inquiries
 from towpath.agent.policy_records import Where, record
+from towpath.api.inquiry import Asked, Enforcement
+from towpath.desired.node import node_state
 from towpath.desired.snapshot import Snapshot
 from towpath.kernel.netns import run_in
 from towpath.kernel.nflog import LogSocket
@@ -394,3 +398,40 @@ def test_what_is_denied_is_told_with_the_endpoint_and_the_rule(net: Node, family
             assert found.startswith(said) and "at HostEndpoint/h" in found, (port, found)
     finally:
         ear.close()
+
+
+@BOTH
+def test_what_decides_is_found_in_the_kernel_and_counts(net: Node, family: int) -> None:
+    """As ``policy explain`` asks of the node."""
+    listed = (about("in", ingress=(shut(81), to(80))),)
+    hosts = {"eth0": closed()}
+    net.judge(hosts, *listed)
+    table = node_state(net.snapshot()).state.nft
+    inquiries = run_in(
+        net.node,
+        lambda: Inquiries(net.kernel, asyncio.Lock(), lambda: table, tuple, lambda: {"eth0": closed().name}),
+    )
+
+    def asked(port: int) -> Enforcement:
+        question = Asked(
+            direction="ingress",
+            source=WORLD[family],
+            destination=NODE[family],
+            protocol=TCP,
+            port=port,
+            host=closed().name,
+            aspects=("untracked", "pre-dnat", "local"),
+        )
+        return asyncio.run(inquiries.about(question))
+
+    for port, allowed in ((80, True), (81, False), (83, False)):
+        before = asked(port)
+        assert before.allowed is allowed, before
+        if allowed:
+            assert reach(net.world, net.node, NODE[family], port)
+        else:
+            assert dropped(net.world, net.node, NODE[family], port)
+            after = asked(port)
+            counted = [hit.packets for hit in after.hits if hit.packets is not None]
+            earlier = [hit.packets for hit in before.hits if hit.packets is not None]
+            assert counted[-1] > earlier[-1], (port, after)

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from towpath.agent.inquiries import Inquiries
 from towpath.api.core import Node
@@ -66,7 +67,7 @@ class Counting:
 
 
 def inquiries(kernel: Counting | None = None, table: NftTable | None = TABLE) -> Inquiries:
-    return Inquiries(kernel or Counting(), asyncio.Lock(), lambda: table, lambda: (POD,))
+    return Inquiries(kernel or Counting(), asyncio.Lock(), lambda: table, lambda: (POD,), dict)
 
 
 def node(nonce: str, *flows: Asked) -> Node:
@@ -116,6 +117,25 @@ async def test_both_sides_and_who_is_not_here() -> None:
     assert "not in force" in early.problem
     many = read(await inquiries().annotations(node("a", *[out] * 99)))
     assert len(many.flows) == 16
+
+
+async def test_a_host_endpoint_is_asked_at_its_interface() -> None:
+    rules = ('iifname "eth0" ct state invalid counter goto denied', 'iifname "eth0" goto pi-1')
+    hosted = replace(TABLE, chains={**TABLE.chains, "host_in": NftChain(name="host_in", rules=rules)})
+    hosts = {"eth0": "HostEndpoint/up"}
+    asked = Inquiries(Counting(), asyncio.Lock(), lambda: hosted, lambda: (POD,), lambda: hosts)
+    up = replace(TO_POD, host="HostEndpoint/up", aspects=("pre-dnat", "local"))
+    answer = read(await asked.annotations(node("a", up, replace(up, port=80), replace(up, host="x"))))
+    denied, allowed, unknown = answer.flows
+    assert denied.allowed is False
+    assert [hit.name for hit in denied.hits] == ["host_in", "class4", "pi-1", "cs-1"]
+    assert denied.hits[-1].packets is not None
+    assert allowed.allowed is True and allowed.hits[-1].text == "meta l4proto 6 th dport 80 return"
+    assert unknown.problem == "x stands at no interface of this node"
+    (quiet,) = read(
+        await asked.annotations(node("b", replace(up, direction="egress", aspects=("local",))))
+    ).flows
+    assert quiet.allowed is True and quiet.problem.startswith("no rule asks about it")
 
 
 async def test_what_the_kernel_refuses_is_said() -> None:

@@ -152,7 +152,9 @@ class Agent:
             self._repairs,
             revocation.applied if revocation is not None else lambda _: None,
         )
-        self._inquiries = Inquiries(kernel, self._lock, self._in_force, self._attachments.current)
+        self._inquiries = Inquiries(
+            kernel, self._lock, self._in_force, self._attachments.current, lambda: self._around.hosts
+        )
         self._aftermath = Aftermath(Connections(), self._network, self._metrics, time.monotonic)
         stack.push_async_callback(self._aftermath.close)
         routed, found = self._network.networks, self._attachments

@@ -18,7 +18,7 @@ from towpath.model.net import Addr
 from towpath.model.nft import Key, NftChain, NftTable
 from towpath.policy.evaluate import Flow
 from towpath.policy.port_matches import PROTOCOLS
-from towpath.policy.traced import Element, Hit, Untraceable, allows, trace
+from towpath.policy.traced import Element, Hit, Untraceable, allows, lets_pass, trace, trace_host
 
 log = get_logger("towpath.inquiries")
 
@@ -34,7 +34,9 @@ class Counters(Protocol):
 
 
 class Inquiries:
-    """``table`` is what was last put in force, None before; the kernel is read under ``lock``."""
+    """``table`` is what was last put in force, None before; the kernel is read under ``lock``. ``hosts``:
+    this node's host endpoints by the interfaces they stand at.
+    """
 
     def __init__(
         self,
@@ -42,8 +44,10 @@ class Inquiries:
         lock: asyncio.Lock,
         table: Callable[[], NftTable | None],
         attachments: Callable[[], Iterable[Attachment]],
+        hosts: Callable[[], Mapping[str, str]],
     ) -> None:
-        self._kernel, self._lock, self._table, self._attachments = kernel, lock, table, attachments
+        self._kernel, self._lock, self._table = kernel, lock, table
+        self._attachments, self._hosts = attachments, hosts
         self._last = Answer(nonce="", flows=())
 
     async def annotations(self, node: Node | None) -> dict[str, str]:
@@ -64,17 +68,32 @@ class Inquiries:
             return Enforcement(problem=_NOT_YET)
         try:
             flow = _flow(asked)
+            if asked.host:
+                return await self._about_host(table, asked, flow)
             own = flow.source if asked.direction == "egress" else flow.destination
             interface = self._interface(own)
             if not interface:
                 return Enforcement(problem=f"no pod of this node has the address {own}")
             hits = trace(table, interface, asked.direction, flow)
-            async with self._lock:
-                found = tuple(self._found(table, hit) for hit in hits)
+            found = await self._counted(table, hits)
         except (ValueError, Untraceable, KernelRefused) as error:
             return Enforcement(problem=str(error))
         problem = "" if found else f"{interface} has no verdict yet, and so is denied"
         return Enforcement(allowed=allows(hits), hits=found, problem=problem)
+
+    async def _about_host(self, table: NftTable, asked: Asked, flow: Flow) -> Enforcement:
+        """Raises Untraceable, KernelRefused."""
+        interface = next((device for device, name in self._hosts().items() if name == asked.host), "")
+        if not interface:
+            return Enforcement(problem=f"{asked.host} stands at no interface of this node")
+        hits = trace_host(table, interface, asked.direction, asked.aspects, flow)
+        found = await self._counted(table, hits)
+        problem = "" if found else "no rule asks about it, and so it goes on"
+        return Enforcement(allowed=lets_pass(hits), hits=found, problem=problem)
+
+    async def _counted(self, table: NftTable, hits: Iterable[Hit]) -> tuple[Found, ...]:
+        async with self._lock:
+            return tuple(self._found(table, hit) for hit in hits)
 
     def _interface(self, own: Addr) -> str:
         return next((att.host_ifname for att in self._attachments() if own in att.addresses), "")

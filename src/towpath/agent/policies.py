@@ -182,6 +182,11 @@ class Policies:
         self._behind = local
         self._enforced = self._revocable()
 
+    @property
+    def hosts(self) -> Mapping[str, str]:
+        """This node's host endpoints by the interfaces they stand at."""
+        return self._placed.interfaces
+
     def _place_hosts(self) -> None:
         self._placed = placed(self._node_name, self._objects.hosts.values(), self._addresses)
         self._engine.set_hosts(self._placed.interfaces)

@@ -60,6 +60,11 @@ class Surroundings(Protocol):
         """What is watched, by kind."""
         ...
 
+    @property
+    def hosts(self) -> Mapping[str, str]:
+        """This node's host endpoints by the interfaces they stand at, ``*`` for all others."""
+        ...
+
     def problem(self) -> str:
         """Why it is not all known yet, empty when it is."""
         ...
@@ -111,6 +116,11 @@ class Standalone:
         self.pods: PodDirectory | None = None
         self.planner: Planner = StandalonePlanner(network)
         self.reflectors: Mapping[str, Reflector[Any]] = {}
+
+    @property
+    def hosts(self) -> Mapping[str, str]:
+        """None."""
+        return {}
 
     def problem(self) -> str:
         """None."""
@@ -225,6 +235,11 @@ class Cluster:
     def own(self) -> Node | None:
         """As it was last seen."""
         return self._nodes.objects.get(("", self._name))
+
+    @property
+    def hosts(self) -> Mapping[str, str]:
+        """As policies are enforced now."""
+        return self._policies.hosts
 
     def problem(self) -> str:
         """What has not been listed, and what the API server said."""

@@ -20,7 +20,8 @@ T = TypeVar("T")
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """The first packet of a flow, and whose policy of this node is meant: the sender's, or the receiver's.
 
-    ``protocol`` an IP protocol number; ``port`` the destination's.
+    ``protocol`` an IP protocol number; ``port`` the destination's. ``host`` names a host endpoint of this
+    node that is meant instead of a pod, and ``aspects`` where it is asked.
     """
 
     direction: Literal["ingress", "egress"]
@@ -30,6 +31,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     icmp_type: int = 0
     icmp_code: int = 0
+    host: str = ""
+    aspects: tuple[Literal["local", "forwarded", "untracked", "pre-dnat"], ...] = ()
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):

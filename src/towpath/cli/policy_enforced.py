@@ -25,7 +25,7 @@ class OnNode(msgspec.Struct, frozen=True):
 
 
 def asked_about(flow: Flow, side: SideExplained) -> Asked:
-    """What to ask the node of a side's pod."""
+    """What to ask the node of a side's pod, or host endpoint."""
     return Asked(
         direction=side.direction,
         source=str(flow.source),
@@ -34,11 +34,16 @@ def asked_about(flow: Flow, side: SideExplained) -> Asked:
         port=flow.destination_port,
         icmp_type=flow.icmp_type,
         icmp_code=flow.icmp_code,
+        host=side.endpoint if side.aspects else "",
+        aspects=side.aspects,
     )
 
 
 def node_of(world: World, side: SideExplained) -> str:
-    """Where the side is judged; empty if its pod has no node, or it is no pod."""
+    """Where the side is judged; empty if its pod has no node, or if it is neither a pod nor asked."""
+    if side.aspects:
+        hosts = (one for one in world.assembled.world.endpoints if one.name == side.endpoint)
+        return next((one.node for one in hosts), "")
     kind, _, rest = side.endpoint.partition("/")
     namespace, _, name = rest.partition("/")
     sourced = world.objects.get(ObjectKey("", kind, namespace, name))

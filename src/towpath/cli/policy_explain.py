@@ -61,7 +61,11 @@ def _explained(asked: Asked, flow: Flow) -> Explanation:
     """What policies say, but where nobody asks them: between a node and its own pods."""
     explanation = explained(asked.assembled.world, flow)
     senders = {endpoint.name for endpoint in endpoints_at(asked.assembled.world, flow.source)}
-    judging = {f"Node/{node_of(asked, side)}" for side in explanation.sides if side.direction == "ingress"}
+    judging = {
+        f"Node/{node_of(asked, side)}" if side.endpoint.startswith("Pod/") else side.endpoint
+        for side in explanation.sides
+        if side.direction == "ingress"
+    }
     if not judging or not judging <= senders:
         return explanation
     notes = ("no policy is asked: a node always reaches its own pods",)
@@ -283,7 +287,9 @@ def enforcement(given: Input, asked: Asked, judged: Sequence[Judged]) -> Enforce
     def found(flow: Flow, side: SideExplained) -> OnNode:
         node = node_of(asked, side)
         pod = side.endpoint.startswith("Pod/")
-        why = f"{side.endpoint} is on no node" if pod else "what it does for host endpoints is not looked up"
+        why = (
+            f"{side.endpoint} is on no node" if pod else "no policy is asked, a failsafe port is always open"
+        )
         nobody = Enforcement(problem=why)
         return OnNode(node, answers.get((node, asked_about(flow, side)), nobody))
 

@@ -179,6 +179,19 @@ def through(
         yield Decision(allowed=True)  # nobody else is asked
 
 
+def host_aspects(
+    world: World, endpoint: Endpoint, direction: Direction, flow: Flow, aspects: tuple[Aspect, ...] = ()
+) -> tuple[Aspect, ...]:
+    """Those of ``through`` in which a host endpoint is asked about the flow; none if it is for a failsafe
+    port of its own, and of another endpoint.
+    """
+    if endpoint.labels.get(KIND) != "hostendpoint":
+        return ()
+    if not _is_failsafe(world, direction, flow):
+        return aspects or HOST_ASPECTS[direction]
+    return tuple(aspect for aspect in aspects if aspect not in _UNDECIDED)
+
+
 def _is_failsafe(world: World, direction: Direction, flow: Flow) -> bool:
     inward = direction == "ingress"
     far = flow.source if inward else flow.destination

@@ -18,6 +18,7 @@ from towpath.policy.evaluate import (
     Unmet,
     asked,
     endpoints_at,
+    host_aspects,
     judged,
     passing,
     through,
@@ -84,12 +85,14 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True):
 
 class SideExplained(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint's judgement. ``edits`` are all needed; there are none if the flow is allowed. ``passing``:
-    of a host endpoint, about what its node forwards.
+    of a host endpoint, about what its node forwards; ``aspects``: where it is asked, none if it is for a
+    failsafe port.
     """
 
     endpoint: str
     direction: Direction
     passing: bool = False
+    aspects: tuple[Aspect, ...] = ()
     steps: tuple[Step, ...]
     verdict: Verdict
     edits: tuple[Edit, ...]
@@ -159,6 +162,7 @@ def _side(
         endpoint=endpoint.name,
         direction=direction,
         passing=bool(aspects),
+        aspects=host_aspects(world, endpoint, direction, flow, aspects),
         steps=steps,
         verdict=_verdict(endpoint, direction, decisions[0], steps, passing=bool(aspects)),
         edits=tuple(dict.fromkeys(edits)),

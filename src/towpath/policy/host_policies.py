@@ -54,6 +54,10 @@ _PLACES = (
 )
 
 
+CHAINS: Mapping[tuple[Aspect, Direction], str] = {(p.aspect, p.direction): p.chain for p in _PLACES}
+"""By what is asked, where it is."""
+
+
 class _Facet:
     """One endpoint in one place.
 

@@ -12,9 +12,11 @@ import msgspec
 
 from towpath.model.net import Addr
 from towpath.model.nft import Key, NftTable
-from towpath.model.policy import DENIED, DST_CLASS, POD_FROM, POD_TO, SRC_CLASS
+from towpath.model.policy import DENIED, DST_CLASS, POD_FROM, POD_TO, PRE_DNAT, SRC_CLASS, UNTRACKED
 from towpath.policy.evaluate import Flow
-from towpath.policy.ir import Direction
+from towpath.policy.host_places import ALL_INTERFACES
+from towpath.policy.host_policies import CHAINS
+from towpath.policy.ir import Aspect, Direction
 
 _MATCH = re.compile(
     r"(?P<what>meta nfproto|meta l4proto|th sport|th dport|icmp type|icmp code|icmpv6 type|icmpv6 code"
@@ -25,6 +27,9 @@ _LOG = r'log (?:prefix "[^"]*" )?(?:[a-z-]+ \d+ )*'
 _VERDICT = re.compile(
     rf"(?:counter |{_LOG})*(?P<verdict>return|accept|drop|(?P<how>goto|jump) (?P<chain>\S+))"
 )
+_AT = re.compile(r'[io]ifname (?:"(?P<name>[^"]+)"|!= "lo") (?P<rest>.+)')
+_INVALID = "ct state invalid "  # which a first packet is not
+_ENDS = ("return", "accept", "drop", DENIED, UNTRACKED, PRE_DNAT)
 _STATEMENT = re.compile(r"(counter|log|limit|ct|set|add|update)\b")  # decides nothing if no verdict follows
 
 
@@ -62,16 +67,52 @@ def trace(table: NftTable, interface: str, direction: Direction, flow: Flow) -> 
     return (Element(start, (interface,), verdict), *_follow(table, str(verdict[0]), flow))
 
 
+def trace_host(
+    table: NftTable, interface: str, direction: Direction, aspects: Sequence[Aspect], flow: Flow
+) -> tuple[Hit, ...]:
+    """What judges the flow for the host endpoint that stands at ``interface`` (``*``: at all that no other
+    does), where these aspects are asked, up to the one that decides. Nothing of what is not asked.
+
+    Raises Untraceable.
+    """
+    hits: list[Hit] = []
+    for aspect in aspects:
+        for rule, verdict in _standing(table, CHAINS[aspect, direction], interface):
+            hits += (RuleHit(CHAINS[aspect, direction], rule), *_follow(table, verdict, flow))
+            if aspect not in ("untracked", "pre-dnat") or not _verdict(hits[-1]).endswith("return"):
+                return tuple(hits)
+    return tuple(hits)
+
+
+def _standing(table: NftTable, chain: str, interface: str) -> Iterator[tuple[str, str]]:
+    """The rule of a place that is about the interface, and its verdict."""
+    for rule in table.chains[chain].rules if chain in table.chains else ():
+        match = _AT.fullmatch(rule)
+        verdict = _VERDICT.fullmatch(match["rest"].removeprefix(_INVALID)) if match is not None else None
+        if match is None or verdict is None:
+            raise Untraceable(f"{rule!r} of {chain} is of no form that is known here")
+        if (match["name"] or ALL_INTERFACES) == interface and not match["rest"].startswith(_INVALID):
+            yield rule, verdict["verdict"]
+            return
+
+
+def lets_pass(hits: Sequence[Hit]) -> bool:
+    """Whether what ``trace_host`` found does not deny the flow: where nobody asks, it goes on."""
+    return not hits or not _verdict(hits[-1]).endswith((DENIED, "drop"))
+
+
+def _verdict(hit: Hit) -> str:
+    return str(hit.data[0]) if isinstance(hit, Element) else hit.text
+
+
 def allows(hits: Sequence[Hit]) -> bool:
     """Whether what ``trace`` found allows the flow."""
-    last = hits[-1] if hits else None
-    verdict = str(last.data[0]) if isinstance(last, Element) else last.text if last is not None else ""
-    return verdict.endswith(("return", "accept"))
+    return bool(hits) and _verdict(hits[-1]).endswith(("return", "accept"))
 
 
 def _follow(table: NftTable, verdict: str, flow: Flow) -> Iterator[Hit]:
     chain = verdict.removeprefix("goto ")
-    if chain in ("return", "accept", "drop", DENIED):
+    if chain in _ENDS:
         return
     if chain not in table.chains:
         raise Untraceable(f"there is no chain {chain}")
