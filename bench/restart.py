@@ -3,8 +3,8 @@
     make bench-restart                                     the last line on stdout is JSON
     make bench-restart ONLY=restart,link ROUNDS=3          a part of it, or fewer rounds
 
-One lab of two nodes, one probe run without a break, all kinds of probes on all paths in both families. A
-fault happens every few seconds, to one node after the other, and every loss is counted for the fault in whose
+One lab of two nodes, one probe run without a break, all kinds of probes on all paths in both families, a
+secondary network (``bench.restart_network``) among them. A fault happens every few seconds, to one node after the other, and every loss is counted for the fault in whose
 time it was sent. ``control`` are as many windows without a fault, whose 99.9th percentile is compared with.
 ``flannel_v026``: the masquerade rules as flanneld keeps them, deleted at its SIGTERM and made anew a second
 later by its successor (anchors/flannel-canal.md §2), under the same probes, Towpath's own masquerade off.
@@ -37,7 +37,7 @@ from typing import Any
 
 import msgspec
 
-from bench import restart_takeover
+from bench import restart_network, restart_takeover
 from bench.restart_faults import (
     CONTROL,
     FLANNEL,
@@ -162,7 +162,9 @@ async def measure(client: LabClient, chosen: Chosen) -> Measured:
     """The run in the lab. Raises SystemExit when it cannot begin."""
     old = older_python(say) if "version" in chosen.faults else Path(sys.executable)
     async with Client(config.load(client.kubeconfig), user_agent="bench-restart") as kube:
-        run = new_run("towpath/probe", (sys.executable,), int(PROBED))
+        cluster = Cluster(client, old)
+        await asyncio.to_thread(restart_network.prepare, cluster)
+        run = new_run("towpath/probe", (sys.executable,), int(PROBED), restart_network.NETWORK)
         async with ProbeRun(kube, run, outside=OutsideHost(client), say=lambda _: None) as probing:
             found = await probing.deploy()
             await probing.start(Wanted(origins=tuple(found.targets)[:1], seconds=PROBED))
@@ -171,7 +173,7 @@ async def measure(client: LabClient, chosen: Chosen) -> Measured:
             say(f"{len(probing.collection.probes)} probes on {len(found.targets)} nodes")
             measured = Measured(probing)
             try:
-                await all_faults(Cluster(client, old), chosen, measured)
+                await all_faults(cluster, chosen, measured)
             except (FaultFailed, LabError) as failed:
                 measured.stopped = str(failed)
                 say(f"STOPPED: {failed}")

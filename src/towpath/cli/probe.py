@@ -41,6 +41,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What was typed."""
 
     image: str
+    network: str
     seconds: float
     control: float
     origins: tuple[str, ...]
@@ -54,6 +55,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 @click.group(invoke_without_command=True)
 @cluster_options
 @click.option("--image", default="", help="Image with towpath in it (default: that of the cluster's agent).")
+@click.option("--network", default="", metavar="NAMESPACE/NAME",
+              help="A NetworkAttachmentDefinition that the pods get as well, as a path of its own.")  # fmt: skip
 @click.option(
     "--seconds", default=30.0, show_default=True, help="How long, after the control window; 0: until Ctrl-C."
 )
@@ -113,12 +116,15 @@ def _options(**given: Any) -> Options:
         raise CliError(
             "probe: --seconds, --control and --budget are not negative, --slower at least 0.2", USAGE
         )
+    if given["network"] and not all(given["network"].partition("/")):
+        raise CliError(f"probe: --network {given['network']}: NAMESPACE/NAME is wanted", USAGE)
     for path in (given["html"], given["json_file"]):
         if path and str(path) != "-" and not path.absolute().parent.is_dir():
             raise CliError(f"probe: there is no folder {path.absolute().parent} to write {path.name} to")
     during: str = given["during"]
     return Options(
         image=given["image"],
+        network=given["network"],
         seconds=given["seconds"],
         control=given["control"],
         origins=given["nodes"],
@@ -160,7 +166,7 @@ async def measure(
             await cluster.remove(client, name)
     open_ended = options.command or not options.seconds
     longest = options.control + (_DAY if open_ended else options.seconds)
-    new = cluster.new_run(image, python, longest)
+    new = cluster.new_run(image, python, longest, options.network)
     async with ProbeRun(client, new, outside=outside, say=progress) as probing:
         ready = asyncio.create_task(_prepare(probing, options, longest))
         ended = asyncio.create_task(stopped.wait())

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from towpath.api.core import Node, Pod
 from towpath.kube.client import Client
 from towpath.kube.errors import ApiError, NotFound
 from towpath.kube.kinds import DAEMONSETS, NAMESPACES, NODES, PODS, Kind, Raw
+from towpath.multinet.status import STATUS
 from towpath.probe import objects
 from towpath.probe.objects import Run
 from towpath.probe.paths import Found
@@ -18,6 +21,7 @@ from towpath.probe.plan import Plan
 
 SERVICES: Kind[Raw] = Kind(plural="services", type=dict)
 POLICIES: Kind[Raw] = Kind(plural="networkpolicies", type=dict, group="networking.k8s.io")
+NETWORKS: Kind[Raw] = Kind(plural="network-attachment-definitions", type=dict, group="k8s.cni.cncf.io")
 _READY_WITHIN, _ASK_EVERY = 120.0, 0.2
 _GONE_WITHIN = 60.0
 
@@ -26,15 +30,24 @@ class ProbeFailed(Exception):
     """A probe run cannot start or go on; the text says why and what to do."""
 
 
-def new_run(image: str, python: tuple[str, ...], seconds: float) -> Run:
+def new_run(image: str, python: tuple[str, ...], seconds: float, network: str = "") -> Run:
     """A run with a name of its own that may be there until a quarter of an hour after its end."""
     until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds + 900)
     stamp = until.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Run(name=secrets.token_hex(4), expires=stamp, image=image, python=python)
+    return Run(name=secrets.token_hex(4), expires=stamp, image=image, python=python, network=network)
 
 
 async def put_targets(client: Client, run: Run, *, host: bool) -> None:
-    """Namespace, targets, Service. ``host``: targets on the nodes' own network as well. Raises ApiError."""
+    """Namespace, targets, Service. ``host``: targets on the nodes' own network as well.
+
+    Raises ApiError; ProbeFailed: the run's network is not there.
+    """
+    if run.network:
+        namespace, _, name = run.network.partition("/")
+        try:
+            await client.get(NETWORKS, name, namespace)
+        except NotFound as missing:
+            raise ProbeFailed(f"there is no NetworkAttachmentDefinition {run.network}") from missing
     await client.create(NAMESPACES.raw(), objects.namespace(run))
     await client.create(DAEMONSETS, objects.targets(run), run.namespace)
     if host:
@@ -69,10 +82,15 @@ async def _addresses(client: Client, run: Run, pods: list[Pod]) -> Found:
     spec = service["spec"]
     nodes = (await client.list(NODES)).items
     by_app: dict[str, dict[str, tuple[str, ...]]] = {objects.TARGETS: {}, objects.HOST_TARGETS: {}}
+    secondary: dict[str, tuple[str, ...]] = {}
     for pod in sorted(pods, key=lambda pod: pod.spec.node_name):
         app = (pod.metadata.labels or {}).get("app.kubernetes.io/name", "")
         if app in by_app and _is_ready(pod):
             by_app[app][pod.spec.node_name] = tuple(ip.ip for ip in pod.status.pod_ips or [])
+            if app == objects.TARGETS and run.network:
+                secondary[pod.spec.node_name] = in_network(pod, run.network)
+    if run.network and not any(secondary.values()):
+        raise ProbeFailed(f"no target's annotation {STATUS} tells an address in {run.network}")
     return Found(
         targets=by_app[objects.TARGETS],
         nodes={node.metadata.name: _internal(node) for node in nodes},
@@ -80,7 +98,22 @@ async def _addresses(client: Client, run: Run, pods: list[Pod]) -> Found:
         node_ports={f"{p['targetPort']}/{p['protocol']}": p["nodePort"] for p in spec["ports"]},
         host_targets=tuple(by_app[objects.HOST_TARGETS]),
         dns=await _cluster_dns(client),
+        secondary=secondary,
     )
+
+
+def in_network(pod: Pod, network: str) -> tuple[str, ...]:
+    """The pod's addresses there, as Towpath's agent, or Multus, wrote them; none when nobody did."""
+    try:
+        entries = msgspec.json.decode((pod.metadata.annotations or {}).get(STATUS, "[]"), type=list[_Entry])
+    except msgspec.DecodeError:
+        return ()
+    return tuple(ip for entry in entries if entry.name == network for ip in entry.ips)
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    name: str = ""
+    ips: tuple[str, ...] = ()
 
 
 def _is_ready(pod: Pod) -> bool:

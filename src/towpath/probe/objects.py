@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from towpath.multinet.annotation import NETWORKS
 from towpath.probe.paths import (
     DENIED_PORT,
     DNS_PORT,
@@ -32,17 +33,24 @@ _TRANSPORT = {"DNS": "UDP"}
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. ``expires`` RFC 3339; ``python`` the interpreter inside ``image``."""
+    """One run. ``expires`` RFC 3339; ``python`` the interpreter inside ``image``; ``network``: a
+    NetworkAttachmentDefinition, NAMESPACE/NAME, that the pods get beside the pod network."""
 
     name: str
     expires: str
     image: str
     python: tuple[str, ...] = ("python3",)
+    network: str = ""
 
     @property
     def namespace(self) -> str:
         """Where all of it is."""
         return f"towpath-probe-{self.name}"
+
+    @property
+    def networks(self) -> dict[str, str] | None:
+        """The annotation of pods on the pod network."""
+        return {NETWORKS: self.network} if self.network else None
 
     def labels(self, app: str) -> dict[str, str]:
         """Of every object."""
@@ -138,7 +146,8 @@ def prober(run: Run, node: str, plan: Plan, *, host_network: bool) -> dict[str, 
         "hostNetwork": host_network,
     }
     name = prober_name(node, host_network=host_network)
-    return {**_object("v1", "Pod", name, run.labels("prober"), run.namespace), "spec": spec}
+    networks = None if host_network else run.networks
+    return {**_object("v1", "Pod", name, run.labels("prober"), run.namespace, networks), "spec": spec}
 
 
 def prober_name(node: str, *, host_network: bool) -> str:
@@ -165,11 +174,14 @@ def _daemonset(
         **more,
     }
     labels = run.labels(name)
+    metadata: dict[str, Any] = {"labels": labels}
+    if run.networks and not spec.get("hostNetwork"):
+        metadata["annotations"] = run.networks
     return {
         **_object("apps/v1", "DaemonSet", name, labels, run.namespace),
         "spec": {
             "selector": {"matchLabels": _selector(run, name)},
-            "template": {"metadata": {"labels": labels}, "spec": {**_pod_spec([container]), **spec}},
+            "template": {"metadata": metadata, "spec": {**_pod_spec([container]), **spec}},
         },
     }
 

@@ -9,6 +9,7 @@ import msgspec
 from towpath.probe.plan import PERIODS, TIMEOUTS, Kind, Plan, Probe, spread
 
 SAME_NODE, CROSS_NODE = "pod → pod, same node", "pod → pod, cross node"
+SECONDARY = "pod → pod, secondary network"
 SERVICE, OUTSIDE, CLUSTER_DNS = "pod → service", "pod → outside, SNAT", "pod → cluster DNS"
 TO_NODE = "pod → another node, SNAT"
 FROM_NODE = "node → pod"
@@ -17,6 +18,7 @@ NODE_HOST_PORT, NODE_NODE_PORT = "node → hostPort", "node → NodePort"
 PATHS = (
     SAME_NODE,
     CROSS_NODE,
+    SECONDARY,
     SERVICE,
     OUTSIDE,
     TO_NODE,
@@ -40,7 +42,8 @@ _ALLOWED = tuple(kind for kind in Kind if not kind.denied)
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses in the cluster, as text. ``targets`` and ``nodes`` by node; ``node_ports`` by target port
     and "TCP" or "UDP"; ``host_targets``: nodes with a target on the host's network; ``outside`` none where
-    there is no host outside of ours; ``dns`` of the cluster's DNS service."""
+    there is no host outside of ours; ``dns`` of the cluster's DNS service; ``secondary``: the targets' in the
+    run's own network, by node."""
 
     targets: Mapping[str, tuple[str, ...]]
     nodes: Mapping[str, tuple[str, ...]]
@@ -49,6 +52,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     host_targets: tuple[str, ...] = ()
     outside: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
+    secondary: Mapping[str, tuple[str, ...]] = {}
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +123,8 @@ def _asks(found: Found, origin: str) -> Iterator[_Ask]:
     if other != origin:
         yield from _each(pod, CROSS_NODE, found.targets[other], _ports(_EVERY))
         yield from _each(("node", origin), FROM_NODE, found.targets[other], _ports(_EVERY))
+    # NetworkPolicies are about the pod network: nothing is denied on others.
+    yield from _each(pod, SECONDARY, found.secondary.get(other, ()), _ports(_ALLOWED))
     yield from _each(pod, SERVICE, found.service, _ports(_EVERY))
     yield from _each(pod, OUTSIDE, found.outside, _ports(_EVERY))
     yield from _each(pod, CLUSTER_DNS, found.dns, {Kind.DNS: 53})
