@@ -4,11 +4,12 @@
     make bench-restart ONLY=restart,link ROUNDS=3          a part of it, or fewer rounds
 
 One lab of two nodes, one probe run without a break, all kinds of probes on all paths in both families, a
-secondary network (``bench.restart_network``) among them. A fault happens every few seconds, to one node after the other, and every loss is counted for the fault in whose
-time it was sent. ``control`` are as many windows without a fault, whose 99.9th percentile is compared with.
-``flannel_v026``: the masquerade rules as flanneld keeps them, deleted at its SIGTERM and made anew a second
-later by its successor (anchors/flannel-canal.md §2), under the same probes, Towpath's own masquerade off.
-``flush_unowned``: the flush on a kernel without table owners, and what is open until the table is back.
+secondary network (``bench.restart_network``) among them. A fault happens every few seconds, to one node after
+the other, and every loss is counted for the fault in whose time it was sent. ``control`` are as many windows
+without a fault, whose 99.9th percentile is compared with. ``flannel_v026``: the masquerade rules as flanneld
+keeps them, deleted at its SIGTERM and made anew a second later by its successor (anchors/flannel-canal.md
+§2), under the same probes, Towpath's own masquerade off. ``flush_unowned``: the flush on a kernel without
+table owners, and what is open until the table is back.
 
 A fault's window ends when its agent is Ready again, plus half a second. ``lost`` are summed over the ``n``
 windows, ``gap_ms`` and ``fail_open_ms`` the longest of any; ``level`` is that of the worst window, but for

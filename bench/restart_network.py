@@ -37,12 +37,15 @@ def prepare(cluster: Cluster) -> None:
 
 def _configuration(name: str, number: int) -> dict[str, object]:
     ranges = [
-        [{"subnet": "192.168.77.0/24", "rangeStart": f"192.168.77.{32 * number + 10}",
-          "rangeEnd": f"192.168.77.{32 * number + 30}"}],
-        [{"subnet": "fd77::/64", "rangeStart": f"fd77::{number + 1}:10", "rangeEnd": f"fd77::{number + 1}:ff"}],
-    ]  # fmt: skip
+        [_part("192.168.77.0/24", f"192.168.77.{32 * number + 10}", f"192.168.77.{32 * number + 30}")],
+        [_part("fd77::/64", f"fd77::{number + 1}:10", f"fd77::{number + 1}:ff")],
+    ]
     ipam = {"type": "host-local", "ranges": ranges}
     return {"cniVersion": "1.0.0", "name": name, "type": "macvlan", "mtu": 1400, "ipam": ipam}
+
+
+def _part(subnet: str, first: str, last: str) -> dict[str, str]:
+    return {"subnet": subnet, "rangeStart": first, "rangeEnd": last}
 
 
 def _apply(cluster: Cluster, manifest: object) -> None:

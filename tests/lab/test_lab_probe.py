@@ -54,6 +54,21 @@ def finished(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.parametrize(
+    ("network", "code", "said"),
+    [
+        ("default/none", 7, "there is no NetworkAttachmentDefinition default/none"),
+        ("none", 2, "NAMESPACE/NAME is wanted"),
+    ],
+)
+def test_a_network_that_is_not_there_is_named(
+    probe: Callable[..., subprocess.Popen[str]], network: str, code: int, said: str
+) -> None:
+    process = probe("--network", network, "--seconds", "1")
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, said in err) == (code, True), err
+
+
 def test_an_agent_is_killed_under_probes_and_nothing_is_lost(
     lab: LabClient, probe: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

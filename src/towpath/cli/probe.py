@@ -41,7 +41,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What was typed."""
 
     image: str
-    network: str
     seconds: float
     control: float
     origins: tuple[str, ...]
@@ -50,13 +49,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     budget_ms: float
     title: str
     command: tuple[str, ...]
+    network: str = ""
 
 
 @click.group(invoke_without_command=True)
 @cluster_options
 @click.option("--image", default="", help="Image with towpath in it (default: that of the cluster's agent).")
 @click.option("--network", default="", metavar="NAMESPACE/NAME",
-              help="A NetworkAttachmentDefinition that the pods get as well, as a path of its own.")  # fmt: skip
+              help="A NetworkAttachmentDefinition that the pods get as well: a path of its own.")  # fmt: skip
 @click.option(
     "--seconds", default=30.0, show_default=True, help="How long, after the control window; 0: until Ctrl-C."
 )
