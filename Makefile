@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh bench-cni bench-fabric bench-ipam bench-lab bench-policy bench-kube bench-restart bench-upgrade soak-chaos
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh chart bench-cni bench-fabric bench-image bench-ipam bench-lab bench-policy bench-kube bench-restart bench-upgrade soak-chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ image: bootstrap-image ## the agent's image from locked Debian packages, in buil
 image-refresh: bootstrap-image ## move image/lock.json to the latest patches, and say what changed
 	@$(PY) -m towpath.image.build --refresh
 
+chart: bootstrap-test ## the Helm chart from the manifests, tried with real Helm (the library on PyPI, 47 MB)
+	@$(PY) -m towpath.install.chart charts/towpath
+	@uv=$$(command -v uv || echo .venv-uv/bin/uv); UV_SYSTEM_CERTS=1 $$uv pip install -q --target build/helm \
+	    --python-version 3.13 --no-deps --only-binary :all: --require-hashes -r charts/helm.txt
+	@$(PY) -m pytest --confcutdir=tests/e2e/chart tests/e2e/chart
+
 lint: bootstrap-test ## ruff, mypy --strict, import-linter
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
@@ -47,6 +53,9 @@ lint: bootstrap-test ## ruff, mypy --strict, import-linter
 
 bench-cni: bootstrap-test ## ADD and DEL against Debian's plugin chain
 	@$(PY) -m bench.cni
+
+bench-image: bootstrap-image ## the image's size and build, and what an agent started from it costs with 100 pods
+	@$(PY) -m bench.image
 
 bench-fabric: bootstrap-test ## throughput across nodes against a hand-made flannel.1
 	@$(PY) -m bench.fabric

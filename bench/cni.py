@@ -36,7 +36,7 @@ _CLONE_NEWNS, _CLONE_NEWNET, _MS_REC_PRIVATE = 0x00020000, 0x40000000, 0x44000
 
 def main() -> None:
     """Run, print, exit 0."""
-    _enter_namespaces()
+    enter_namespaces()
     # Not in /tmp, which is often a tmpfs: the durability of leases is part of the price.
     folder = Path(tempfile.mkdtemp(prefix="towpath-bench-", dir="/var/tmp"))
     sandboxes = Sandboxes()
@@ -56,7 +56,8 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-def _enter_namespaces() -> None:
+def enter_namespaces() -> None:
+    """A network and a mount namespace with a node's underlay. Exits without root."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET | _CLONE_NEWNS) != 0:
         sys.exit("bench-cni needs root: it makes namespaces of its own and executes CNI plugins in them")

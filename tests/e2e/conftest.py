@@ -4,7 +4,7 @@ import pytest
 
 from towpath.lab.real.binaries import KubeBinaries, find_binaries
 
-collect_ignore = ["image", "nodes"]  # with the network, and in a world: the Makefile
+collect_ignore = ["chart", "image", "nodes"]  # with Helm, with the network, in a world: the Makefile
 
 
 @pytest.fixture(scope="session")

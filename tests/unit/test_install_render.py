@@ -118,11 +118,22 @@ def test_the_agent_is_bounded() -> None:
         security = container["securityContext"]
         assert security["capabilities"]["drop"] == ["ALL"]
         assert security["readOnlyRootFilesystem"]
-        assert not security["allowPrivilegeEscalation"]
         assert "privileged" not in security
-    added = pod["containers"][0]["securityContext"]["capabilities"]["add"]
-    assert added == ["NET_ADMIN", "SETGID", "SETPCAP", "SETUID"]
+    installer, agent = (pod[name][0]["securityContext"] for name in ("initContainers", "containers"))
+    assert installer["capabilities"] == {"drop": ["ALL"]}
+    assert not installer["allowPrivilegeEscalation"]
+    assert agent["capabilities"]["add"] == ["NET_ADMIN"]
+    assert agent["runAsNonRoot"] and agent["runAsUser"] == Values().uid
+    assert agent["allowPrivilegeEscalation"], "else the launcher's file capability would not count"
+    assert pod["containers"][0]["command"][0] == "/usr/bin/towpath-launch"
     assert not pod.get("hostPID")
+
+
+def test_only_the_agent_has_a_token() -> None:
+    pod = render(Values())[-1]["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert "token" in {m["name"] for m in pod["containers"][0]["volumeMounts"]}
+    assert "token" not in {m["name"] for m in pod["initContainers"][0]["volumeMounts"]}
 
 
 def test_another_configuration_rolls_the_daemonset() -> None:

@@ -20,7 +20,7 @@ import msgspec
 
 import towpath
 from towpath import __version__
-from towpath.image import apt, bytecode, debian, lock, pack, sbom, wheels
+from towpath.image import apt, bytecode, debian, launcher, lock, pack, sbom, wheels
 from towpath.image.errors import ImageError
 from towpath.image.tree import Tree, file, merged
 
@@ -77,6 +77,7 @@ def build(
         if site is None:
             site = wheels.install(source, architecture, locked.epoch, recipe.python_left_out, scratch)
         base = debian.base(UID)
+        base |= launcher.compiled(source, architecture, scratch)
         own = {**base, **{path: parts[architecture][path] for path in debian.GENERATED}}
         tree = merged((parts[architecture], site, base))
         say("bytecode")
@@ -132,6 +133,7 @@ def labels(source: Path) -> dict[str, str]:
         f"{prefix}.licenses": "MIT",
         f"{prefix}.vendor": "Towpath",
         f"{prefix}.base.name": "scratch",
+        "dev.towpath.health": "GET /healthz and /readyz on 127.0.0.1:9109",
     }
     if revision := _revision(source):
         found[f"{prefix}.revision"] = revision

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from towpath.image.apt import run
 from towpath.image.errors import ImageError
+from towpath.image.launcher import COMPILERS
 from towpath.image.lock import machine
 from towpath.image.tree import Entry, Tree, file, from_folder
 
 SITE = "usr/local/lib/python3.11/dist-packages"
 _PLATFORM = {"amd64": "x86_64-manylinux_2_36", "arm64": "aarch64-manylinux_2_36"}
-_COMPILER = {"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
 SOURCES = ("src", "shim", "pyproject.toml", "uv.lock", "hatch_build.py", "README.md", "LICENSE")
 _NOT_SOURCE = shutil.ignore_patterns("__pycache__", "*.pyc", "bin")
 # Not needed to run, or about the machine that built: sources of extensions, tests, uv's own records.
@@ -30,7 +30,7 @@ def install(project: Path, architecture: str, epoch: int, left_out: Iterable[str
     }
     environment |= {"SOURCE_DATE_EPOCH": str(epoch), "UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
     if architecture != machine():
-        environment["CC"] = _COMPILER[architecture]
+        environment["CC"] = COMPILERS[architecture]
     source, out, site = scratch / "source", scratch / "wheel", scratch / "site"
     _copy_source(project, source)
     constraints = str(project / "image/build-requirements.txt")

@@ -10,6 +10,7 @@ NET_CONF, AGENT_CONFIG = "net-conf.json", "agent.yaml"
 CNI_TYPE = "towpath-cni"
 CNI_SOCKET = "cni.sock"
 
+DEFAULTS = Values()
 _CAPABILITIES = ("portMappings", "bandwidth", "dns", "ipRanges", "ips", "mac", "aliases")
 
 
@@ -34,7 +35,8 @@ def agent_config(values: Values) -> dict[str, Any]:
         "net_conf": f"{CONFIG_FOLDER}/{NET_CONF}",
         "cni_socket": f"{values.run}/{CNI_SOCKET}",
         "state_dir": values.state,
-        "network_conf_dir": values.cni_conf,
+        # Only where it is not the default: an earlier version, to which one may go back, does not know it.
+        **({"network_conf_dir": values.cni_conf} if values.cni_conf != DEFAULTS.cni_conf else {}),
         "health_address": f"127.0.0.1:{values.health_port}",
         "run_as_uid": values.uid,
         "run_as_gid": values.gid,

@@ -9,8 +9,10 @@ from towpath.install.values import Values
 
 NAME = "towpath"
 HOST = "/host"
+LAUNCHER = "/usr/bin/towpath-launch"
 
 _VERSION_LABEL = "app.kubernetes.io/version"
+_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where clients look for it
 
 
 def daemonset(values: Values, checksum: str) -> dict[str, Any]:
@@ -23,13 +25,19 @@ def daemonset(values: Values, checksum: str) -> dict[str, Any]:
         "metadata": {"name": NAME, "namespace": values.namespace, "labels": versioned},
         "spec": {
             "selector": {"matchLabels": {"k8s-app": NAME}},
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+            "updateStrategy": _strategy(values),
             "template": {
                 "metadata": {"labels": versioned, "annotations": {"towpath.dev/config": checksum}},
                 "spec": _pod(values),
             },
         },
     }
+
+
+def _strategy(values: Values) -> dict[str, Any]:
+    if values.update_strategy == "OnDelete":
+        return {"type": "OnDelete"}
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
 
 
 def _pod(values: Values) -> dict[str, Any]:
@@ -39,6 +47,7 @@ def _pod(values: Values) -> dict[str, Any]:
         "hostNetwork": True,
         "dnsPolicy": "Default",
         "serviceAccountName": NAME,
+        "automountServiceAccountToken": False,
         "priorityClassName": "system-node-critical",
         # The successor's pod is made at once. With any grace it is made when the kubelet has reported the end
         # of this one, which takes kubelets before 1.22 up to ten seconds, and pods that start would wait. The
@@ -50,11 +59,16 @@ def _pod(values: Values) -> dict[str, Any]:
             {"operator": "Exists", "key": "CriticalAddonsOnly"},
         ],
         # The group makes the projected token and the state folder the agent's, whose uid is not the owner.
-        "securityContext": {"fsGroup": values.gid, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {
+            "fsGroup": values.gid,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            **({"seLinuxOptions": {"type": values.selinux_type}} if values.selinux_type else {}),
+        },
         "initContainers": [_installer(values)],
         "containers": [_agent(values)],
         "volumes": [
             {"name": "config", "configMap": {"name": f"{NAME}-config"}},
+            _token(),
             _host_path("cni-bin", values.cni_bin),
             _host_path("cni-conf", values.cni_conf),
             _host_path("state", values.state),
@@ -78,7 +92,8 @@ def _installer(values: Values) -> dict[str, Any]:
             f"--uid={values.uid}",
             f"--gid={values.gid}",
         ],
-        "securityContext": _security("CHOWN", "DAC_OVERRIDE"),
+        # As the agent's group, so that root without any capability can give it the folders.
+        "securityContext": {"runAsUser": 0, "runAsGroup": values.gid, **_security(escalation=False)},
         "volumeMounts": [
             _mount("cni-bin", f"{HOST}{values.cni_bin}"),
             _mount("cni-conf", f"{HOST}{values.cni_conf}"),
@@ -93,12 +108,18 @@ def _agent(values: Values) -> dict[str, Any]:
         "name": "agent",
         "image": values.image,
         "imagePullPolicy": values.image_pull_policy,
-        "command": ["/usr/bin/python3", "-m", "towpath.agent"],
+        "command": [LAUNCHER, "/usr/bin/python3", "-m", "towpath.agent"],
         "args": [f"--config={CONFIG_FOLDER}/{AGENT_CONFIG}"],
         "env": [{"name": "TOWPATH_NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
-        # Kubernetes gives a non-root user's process no effective capability. So the agent starts as root with
-        # what it takes to become run_as_uid with NET_ADMIN alone, and gives the rest up for good.
-        "securityContext": _security("NET_ADMIN", "SETGID", "SETPCAP", "SETUID"),
+        # Kubernetes gives a non-root user's process no effective capability, only the bounding set. So the
+        # launcher has NET_ADMIN as a file capability, which counts only where escalation is allowed; it makes
+        # sure that nothing else can be gained (shim/towpath-launch.c).
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": values.uid,
+            "runAsGroup": values.gid,
+            **_security("NET_ADMIN", escalation=True),
+        },
         "livenessProbe": _probe(
             values, "/healthz", initialDelaySeconds=10, periodSeconds=10, failureThreshold=6
         ),
@@ -106,6 +127,7 @@ def _agent(values: Values) -> dict[str, Any]:
         "resources": {"requests": {"cpu": values.cpu_request, "memory": values.memory_request}},
         "volumeMounts": [
             {**_mount("config", CONFIG_FOLDER), "readOnly": True},
+            {**_mount("token", _TOKEN), "readOnly": True},
             _mount("state", values.state),
             _mount("run", values.run),
             {**_mount("cni-conf", values.cni_conf), "readOnly": True},  # networks that are configured there
@@ -115,14 +137,23 @@ def _agent(values: Values) -> dict[str, Any]:
     }
 
 
-def _security(*capabilities: str) -> dict[str, Any]:
+def _security(*capabilities: str, escalation: bool) -> dict[str, Any]:
+    added = {"add": list(capabilities)} if capabilities else {}
     return {
-        "runAsUser": 0,
-        "runAsGroup": 0,
-        "allowPrivilegeEscalation": False,
+        "allowPrivilegeEscalation": escalation,
         "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"], "add": list(capabilities)},
+        "capabilities": {"drop": ["ALL"], **added},
     }
+
+
+def _token() -> dict[str, Any]:
+    """What Kubernetes would mount into every container, as a volume for the one that needs it."""
+    sources = [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+    ]
+    return {"name": "token", "projected": {"sources": sources}}
 
 
 def _probe(values: Values, path: str, **timing: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from towpath.install.hold import held, hold
 SHIM = Path(__file__).parents[1] / "bin" / configuration.CNI_TYPE
 _LOADED = (".conf", ".conflist", ".json")
 _LEASE_FILES = ("leases.db", "leases.db-wal", "leases.db-shm")
+_LOCK = "agent.lock"
 
 
 class InstallError(Exception):
@@ -95,18 +96,24 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _own_folder(folder: Path, owner: tuple[int, int]) -> None:
-    """``folder`` is root's and the agent's group's; leases of an agent with another uid become its own."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """``folder`` is root's and the agent's group's, and files of root's in it are writable for that group.
+
+    It takes no capability: root may give its own files to a group it is in. Raises InstallError, OSError.
+    """
     uid, gid = owner
+    folder.mkdir(parents=True, exist_ok=True)
     found = folder.stat()
-    if (found.st_uid, found.st_gid) != (0, gid):
-        os.chown(folder, 0, gid)
+    if found.st_gid != gid:
+        os.chown(folder, -1, gid)
     if found.st_mode & 0o7777 != 0o770:
         folder.chmod(0o770)
-    for name in _LEASE_FILES:
-        path = folder / name
-        if path.exists() and (path.stat().st_uid, path.stat().st_gid) != owner:
-            os.chown(path, uid, gid)
+    for path in (folder / name for name in (*_LEASE_FILES, _LOCK)):
+        if not path.exists() or (there := path.stat().st_uid) == uid:
+            continue
+        if there != 0:
+            raise InstallError(f"{path} belongs to uid {there}, not {uid}: chown it, or keep that uid")
+        os.chown(path, -1, gid)
+        path.chmod(0o660)
 
 
 def main() -> int:

@@ -17,8 +17,10 @@ class Values(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     ``cluster_cidrs`` the pod networks, one a family. ``agent`` further keys of the agent's file
     (``towpath agent --help`` lists them). ``uid`` and ``gid`` are what the agent runs as; not 65534, which
-    other software uses as nobody's. Folders are the host's. ``migrating``: only on Nodes labelled
-    ``towpath.dev/network``; ``takeover_image`` is the one with iptables and ipset, for takeovers.
+    other software uses as nobody's. Folders are the host's. ``update_strategy`` OnDelete leaves the pace of
+    an upgrade to ``towpath upgrade``. ``selinux_type`` of both containers: ``spc_t`` where SELinux enforces.
+    ``migrating``: only on Nodes labelled ``towpath.dev/network``; ``takeover_image`` is the one with iptables
+    and ipset, for takeovers.
     """
 
     image: str = f"docker.io/towpath/towpath-agent:v{__version__}"
@@ -36,6 +38,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     health_port: int = 9109
     cpu_request: str = "50m"
     memory_request: str = "64Mi"
+    update_strategy: Literal["RollingUpdate", "OnDelete"] = "RollingUpdate"
+    selinux_type: str = ""
     cni_bin: str = "/opt/cni/bin"
     cni_conf: str = "/etc/cni/net.d"
     conflist: str = "10-towpath.conflist"

@@ -1,13 +1,17 @@
 """The real image, from Debian's packages: twice in different folders, and what is in it works."""
 
 import json
+import re
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from towpath.image import apt, build, lock, pack
+from towpath.image.audit.audit import Terms, audit
+from towpath.image.audit.reading import read
 from towpath.image.errors import ImageError
 
 
@@ -61,9 +65,9 @@ def test_every_module_of_towpath_that_an_agent_or_installer_runs_is_there(root: 
         subprocess.run(command, capture_output=True, check=True)
 
 
-def test_nothing_but_python_can_be_executed(root: Path) -> None:
+def test_nothing_but_python_and_the_launcher_can_be_executed(root: Path) -> None:
     programs = [p.name for folder in ("bin", "sbin") for p in (root / "usr" / folder).glob("*")]
-    assert sorted(programs) == ["python3", "python3.11"]
+    assert sorted(programs) == ["python3", "python3.11", "towpath-launch"]
 
 
 def test_a_package_that_newer_patches_replaced_is_named_and_the_newest_is_there(tmp_path: Path) -> None:
@@ -81,3 +85,13 @@ def test_a_package_that_newer_patches_replaced_is_named_and_the_newest_is_there(
     assert refused.value.code == apt.GONE
     newest = build.latest(source, (lock.machine(),), print).packages[lock.machine()]
     assert {p.name for p in newest} == {p.name for p in locked.packages[lock.machine()]}
+
+
+def test_the_audit_finds_what_is_justified_and_nothing_else(images: list[build.Built]) -> None:
+    image = read(images[0].layout)
+    report = audit(image, Terms(now=datetime.now(UTC)))
+    image.spool.close()
+    found = {(f.code, f.path) for f in report.findings}
+    page = (build.project() / "docs/security.md").read_text()
+    listed = re.findall(r"^\| `(TP81\d\d)` \| `([^`]+)` \|", page, re.MULTILINE)
+    assert found == set(listed)
