@@ -119,8 +119,8 @@ def _hardening(file: File, elf: Elf) -> Iterator[Found]:
         yield Found(code="TP8141", path=file.path, message=f"RELRO is {elf.relro}")
     if elf.exec_stack:
         yield Found(code="TP8142", path=file.path, message="its stack can be executed (no NX)")
-    # Of a library without arrays on its stack the compiler leaves no trace, nor is there one in a static program
-    # that was stripped: only programs that would take the guard from a library are judged.
+    # A library without arrays on its stack has no trace of the guard, nor has a stripped static program: only
+    # programs that would take it from a library are judged.
     if elf.executable and elf.needed and not elf.canary and not elf.go and elf.code >= _CANARY_FROM:
         yield Found(code="TP8143", path=file.path, message="has no stack protector")
     for path in elf.rpath:
