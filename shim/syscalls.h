@@ -1,10 +1,11 @@
 /*
  * What the agent may ask of the kernel, one line a call; the rest is refused with EPERM (towpath-launch.c).
  *
- * Recorded with strace from agents under the lab's tests; what C library, Python and SQLite use instead
- * on other kernels and architectures, and in error paths, is added. Not here, on purpose: mount, setns, unshare,
- * bpf, ptrace, process_vm_*, keyctl, module and kexec calls, io_uring, userfaultfd, perf_event_open, chroot,
- * pivot_root, mknod, setuid and its kin, time setting, reboot, swapon.
+ * An agent that starts, takes charge of a node and ends makes 70 different calls of these (strace); the others are
+ * what C library, Python and SQLite use instead on other kernels and architectures, for attaching pods, and when
+ * something fails. Not here, on purpose: mount, setns, unshare, bpf, ptrace, process_vm_*, keyctl, module and
+ * kexec calls, io_uring, userfaultfd, perf_event_open, chroot, pivot_root, mknod, setuid and its kin, time setting,
+ * reboot, swapon.
  */
 /* files */
 ALLOW(read) ALLOW(readv) ALLOW(pread64) ALLOW(preadv) ALLOW(write) ALLOW(writev) ALLOW(pwrite64) ALLOW(pwritev)
