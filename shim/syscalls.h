@@ -36,6 +36,8 @@ ALLOW(getpriority) ALLOW(capget)
 ALLOW(capset) ALLOW(prctl) ALLOW(set_tid_address) ALLOW(execve) ALLOW(exit) ALLOW(exit_group) ALLOW(wait4)
 ALLOW(waitid) ALLOW(kill) ALLOW(tgkill) ALLOW(tkill) ALLOW(rt_sigaction) ALLOW(rt_sigprocmask)
 ALLOW(rt_sigreturn) ALLOW(rt_sigtimedwait) ALLOW(sigaltstack) ALLOW(pidfd_open) ALLOW(pidfd_send_signal)
+/* a client certificate out of a kubeconfig, for OpenSSL, which wants a file */
+ALLOW(memfd_create)
 #ifdef __x86_64__
 ALLOW(open) ALLOW(stat) ALLOW(lstat) ALLOW(access) ALLOW(readlink) ALLOW(mkdir) ALLOW(rmdir) ALLOW(unlink)
 ALLOW(rename) ALLOW(chmod) ALLOW(chown) ALLOW(dup2) ALLOW(pipe) ALLOW(poll) ALLOW(select) ALLOW(epoll_wait)

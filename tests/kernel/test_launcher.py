@@ -209,7 +209,8 @@ def test_the_one_capability_is_enough_to_make_a_link_and_without_it_none_is_made
 
 def test_threads_processes_and_files_work_under_the_filter(launcher: Path) -> None:
     code = """
-import asyncio, concurrent.futures, json, sqlite3, ssl, subprocess, tempfile, threading
+import asyncio, concurrent.futures, json, os, sqlite3, ssl, subprocess, tempfile, threading
+os.close(os.memfd_create("certificate"))
 with tempfile.TemporaryDirectory() as folder:
     base = sqlite3.connect(folder + "/x.db")
     base.execute("pragma journal_mode=wal"); base.execute("create table t(a)"); base.commit(); base.close()
