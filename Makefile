@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh chart bench-cni bench-fabric bench-image bench-ipam bench-lab bench-policy bench-kube bench-restart bench-upgrade soak-chaos
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh chart bench-cni bench-fabric bench-image bench-ipam bench-lab bench-policy bench-kube bench-restart bench-upgrade soak-chaos soak-ipam
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench-policy: bootstrap-test ## connections, start, changes and matrix with thou
 
 bench-ipam: bootstrap-test ## leases on the disk against Debian's host-local, with 200 and 4 000 in use
 	@$(PY) -m bench.ipam
+
+soak-ipam: bootstrap-test ## a million leases and releases by processes that are killed meanwhile (OPS=1000000 SEED=random)
+	@$(PY) -m bench.soak_ipam --ops $(or $(OPS),1000000) $(if $(SEED),--seed $(SEED))
 
 soak-chaos: bootstrap-test ## an hour of accidents in the lab: what is left of the cluster (MINUTES=60 SEED=random)
 	@$(PY) -m bench.soak_chaos --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))

@@ -155,7 +155,7 @@ class AgentNode:
         return run_in(self.netns, ask)
 
     async def ready(self) -> None:
-        await self.until(lambda: self.get("/readyz")[0] == 200)
+        await self.until(lambda: self.get("/readyz")[0] == 200, 60)
 
     async def until(self, truth: Callable[[], object], seconds: float = 10) -> float:
         """Wait for ``truth``; returns how long it took."""
