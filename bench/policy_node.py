@@ -20,6 +20,7 @@ from towpath.reconcile.diff import diff
 PORT = 8080
 # The client's closing resets the connection: nothing stays behind that would use up ports.
 _RESET = struct.pack("ii", 1, 0)
+_AT_ONCE = 10  # connections between two looks at the clock; of the slowest peer that is a turn
 # What is left of a closed connection is forgotten soon: some ten thousand are made each second.
 _SYSCTLS = {"net/ipv4/ip_forward": "1", "net/netfilter/nf_conntrack_tcp_timeout_close": "1"}
 
@@ -111,10 +112,10 @@ def _connect(to: str, seconds: float) -> float:
     begun = monotonic()
     count = 0
     while (now := monotonic()) < begun + seconds:
-        for _ in range(50):
+        for _ in range(_AT_ONCE):
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
                 client.settimeout(3)
                 client.connect((to, PORT))
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        count += 50
+        count += _AT_ONCE
     return count / (now - begun)
