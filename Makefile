@@ -33,7 +33,7 @@ e2e: bootstrap-e2e ## Towpath under real Kubernetes (built from Debian's source 
 	@$(PY) -m bench.restart_versions
 	@$(PY) -m towpath.lab.real.world $(PY) -m pytest --confcutdir=tests/e2e/nodes tests/e2e/nodes
 
-image: bootstrap-image ## the agent's image from locked Debian packages, in build/image (ARCH=arm64); last line: its digest
+image: bootstrap-image ## the agent's image from locked Debian packages, in build/image; last line: its digest
 	@$(PY) -m towpath.image.build $(if $(ARCH),--architecture $(ARCH))
 
 image-refresh: bootstrap-image ## move image/lock.json to the latest patches, and say what changed
