@@ -17,8 +17,8 @@ CRDS: Kind[Raw] = Kind(
 )
 SERVICE_ACCOUNTS: Kind[Raw] = Kind(plural="serviceaccounts", type=dict)
 
-_DEADLINE = 120.0
-_POLL = 0.05
+_DEADLINE, _DEADLINE_A_NODE = 120.0, 2.0
+_POLL, _POLL_A_NODE = 0.05, 0.01  # in a large lab, looking would take from what is looked at
 
 
 class _NotReady(Exception):
@@ -45,7 +45,9 @@ async def _bring_up(spec: LabSpec, launcher: int) -> None:
     config = credentials.client_config(spec, credentials.ADMIN)
     async with Client(config, user_agent="towpath-lab") as client:
         _say(launcher, {"progress": f"{len(spec.nodes)} nodes wired, waiting for the API server"})
-        await _until(lambda: _create(client, SERVICE_ACCOUNTS, manifests.service_account()), "the API server")
+        within = _DEADLINE + _DEADLINE_A_NODE * len(spec.nodes)
+        account = manifests.service_account()
+        await _until(lambda: _create(client, SERVICE_ACCOUNTS, account), "the API server", within)
         if spec.control_plane == "real":
             from towpath.lab.real.rights import rights
 
@@ -67,7 +69,8 @@ async def _bring_up(spec: LabSpec, launcher: int) -> None:
             return not waiting
 
         try:
-            await _until(ready, "all nodes and agents", lambda: last)
+            poll = max(_POLL, _POLL_A_NODE * len(spec.nodes))
+            await _until(ready, "all nodes and agents", within, poll, lambda: last)
         except _NotReady as late:
             raise _NotReady(f"{late}{await _last_words(client)}") from late
 
@@ -78,9 +81,9 @@ async def _create(client: Client, kind: Kind[Raw], obj: dict[str, Any]) -> bool:
     return True
 
 
-async def _until(check: Any, what: str, detail: Any = lambda: "") -> None:
+async def _until(check: Any, what: str, within: float, poll: float = _POLL, detail: Any = lambda: "") -> None:
     """Repeat until true; an API server that is not there yet is not an error."""
-    deadline = time.monotonic() + _DEADLINE
+    deadline = time.monotonic() + within
     problem = ""
     while time.monotonic() < deadline:
         try:
@@ -89,8 +92,8 @@ async def _until(check: Any, what: str, detail: Any = lambda: "") -> None:
             problem = detail()
         except (Unreachable, ServerError, NotFound) as not_yet:
             problem = str(not_yet)
-        await asyncio.sleep(_POLL)
-    raise _NotReady(f"waited {_DEADLINE:.0f} s for {what}: {problem}")
+        await asyncio.sleep(poll)
+    raise _NotReady(f"waited {within:.0f} s for {what}: {problem}")
 
 
 async def _last_words(client: Client) -> str:

@@ -19,7 +19,7 @@ from towpath.lab.rundir import KUBECONFIG, LabError
 from towpath.lab.twin import Twin
 
 _PODS = PODS.raw()
-_ASK_EVERY, _AT_ONCE = 0.2, 20
+_ASK_EVERY, _MANY, _AT_ONCE = 0.2, 100, 20  # seconds for so many pods, and longer for more
 _COMPARED = ("definitions", "policies", "networks")
 Progress = Callable[[str], None]
 
@@ -59,7 +59,7 @@ async def fill(client: Client, twin: Twin, progress: Progress, within: float = 1
         progress(f"{len(pods) - len(waiting)}/{len(pods)} pods Ready")
         if waiting and asyncio.get_running_loop().time() > deadline:
             return [*wrong, *(f"Pod/{space}/{name} is not Ready" for space, name in sorted(waiting))]
-        await asyncio.sleep(_ASK_EVERY if waiting else 0)
+        await asyncio.sleep(_ASK_EVERY * max(1.0, len(pods) / _MANY) if waiting else 0)
     return wrong
 
 
