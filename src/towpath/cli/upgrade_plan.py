@@ -51,6 +51,19 @@ async def misfit_text(client: Client, made: Plan) -> str:
     return "; ".join(plans.misfits(made, await survey(client, datetime.now(UTC), progress)))
 
 
+class _Asked(NamedTuple):
+    """What was typed. ``pull_within`` None: images are not pulled."""
+
+    target: str
+    daemonset: str
+    skip: tuple[int, ...]
+    pull_within: float | None
+    managed_elsewhere: bool
+    catalogue: Path | None
+    nodes: NodeOptions
+    measures: Wanted
+
+
 class _Gathered(NamedTuple):
     """What a plan is made from."""
 
@@ -133,57 +146,67 @@ def plan(
     _window(window)
     gates = Gates(ready_within, soak, canary_soak, drain_within=drain_within, sandbox_within=sandbox_within)
     if target in MIGRATIONS:
-        around = {"window": window, "evict": evict or "", "skipped": tuple(sorted(skip))}
         made = migration(options, target, nodes, measures, gates, skip, now)
-        made = plans.sign(msgspec.structs.replace(made, **around))
-        _write(file, made)
-        click.echo(f"{migration_screen(made)}\n\ntowpath upgrade apply {file}")
-        return
-
-    async def work(client: Client) -> _Gathered:
-        tags = expected_images(target)
-        found = await survey(client, now, progress)
-        part = _chosen(found, tags, daemonset)
-        verdicts = None
-        if (to := target_release(target, catalogue)) is not None:
-            verdicts = await between(client, found, to)
-            found = await read(client, found, options, nodes)
-        raw = await client.get(DAEMONSETS, part.name, part.namespace)
-        digests: dict[str, str] = {}
-        if pull:
-            digests = await _pulled(client, raw, part, tags, pull_within)
-            found = _with_images(found, digests)
-        measure = await planned(client, options, nodes, part, measures)
-        return _Gathered(
-            found, part, raw, tags, await _owners(client, raw, found), measure, digests, verdicts
+        shown, after = migration_screen, f"towpath upgrade apply {file}"
+    else:
+        asked = _Asked(
+            target,
+            daemonset,
+            skip,
+            pull_within if pull else None,
+            managed_elsewhere,
+            catalogue,
+            nodes,
+            measures,
         )
+        made = _upgrade(options, asked, gates, now)
+        shown, after = screen, f"towpath upgrade rehearse {file}; towpath upgrade apply {file}"
+    made = msgspec.structs.replace(made, window=window, evict=evict or "", skipped=tuple(sorted(skip)))
+    made = plans.sign(made)
+    _write(file, made)
+    click.echo(f"{shown(made)}\n\n{after}")
 
-    found, part, raw, tags, owners, (measure, unmeasured), digests, verdicts = options.run(work)
+
+def _upgrade(options: ClusterOptions, asked: _Asked, gates: Gates, now: datetime) -> Plan:
+    """Unsigned, without what is done around the nodes' turns. Raises CliError."""
+    seen = options.run(lambda client: _gather(client, options, asked, now))
     progress_done()
-    if owners and not managed_elsewhere:
-        raise CliError("\n".join(map(str, owners)))
-    checks = _refuse(found, target, skip, catalogue, now, verdicts)
-    gates = Gates(ready_within, soak, canary_soak, drain_within=drain_within, sandbox_within=sandbox_within)
-    strategy = raw["spec"].get("updateStrategy") or {"type": "RollingUpdate"}
+    if seen.owners and not asked.managed_elsewhere:
+        raise CliError("\n".join(map(str, seen.owners)))
+    checks = _refuse(seen.found, asked.target, asked.skip, asked.catalogue, now, seen.verdicts)
+    strategy = seen.raw["spec"].get("updateStrategy") or {"type": "RollingUpdate"}
     try:
-        made = plans.make(found, part, strategy, target, tags, gates, tuple(sorted(skip)))
+        made = plans.make(seen.found, seen.part, strategy, asked.target, seen.tags, gates)
     except PlanError as e:
         raise CliError(f"TP7404 {e}") from e
-    made = plans.sign(
-        msgspec.structs.replace(
-            made,
-            checks=checks,
-            window=window,
-            evict=evict or "",
-            chart=_chart(found, raw, catalogue_of(catalogue), target),
-            managers=tuple(f"{one.object} {one.message}" for one in owners),
-            measure=measure,
-            unmeasured=unmeasured,
-            digests=digests,
-        )
+    measure, unmeasured = seen.measure
+    return msgspec.structs.replace(
+        made,
+        checks=checks,
+        chart=_chart(seen.found, seen.raw, catalogue_of(asked.catalogue), asked.target),
+        managers=tuple(f"{one.object} {one.message}" for one in seen.owners),
+        measure=measure,
+        unmeasured=unmeasured,
+        digests=seen.digests,
     )
-    _write(file, made)
-    click.echo(f"{screen(made)}\n\ntowpath upgrade rehearse {file}; towpath upgrade apply {file}")
+
+
+async def _gather(client: Client, options: ClusterOptions, asked: _Asked, now: datetime) -> _Gathered:
+    tags = expected_images(asked.target)
+    found = await survey(client, now, progress)
+    part = _chosen(found, tags, asked.daemonset)
+    verdicts = None
+    if (to := target_release(asked.target, asked.catalogue)) is not None:
+        verdicts = await between(client, found, to)
+        found = await read(client, found, options, asked.nodes)
+    raw = await client.get(DAEMONSETS, part.name, part.namespace)
+    digests: dict[str, str] = {}
+    if asked.pull_within is not None:
+        digests = await _pulled(client, raw, part, tags, asked.pull_within)
+        found = _with_images(found, digests)
+    measure = await planned(client, options, asked.nodes, part, asked.measures)
+    owners = await _owners(client, raw, found)
+    return _Gathered(found, part, raw, tags, owners, measure, digests, verdicts)
 
 
 async def _pulled(
