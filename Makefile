@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh chart bench-cni bench-fabric bench-image bench-ipam bench-lab bench-policy bench-kube bench-restart bench-upgrade soak-chaos soak-ipam
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh chart bench-cni bench-fabric bench-image bench-ipam bench-lab bench-multinet bench-policy bench-kube bench-restart bench-upgrade soak-chaos soak-ipam
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-upgrade: bootstrap-test ## a conducted upgrade of ten nodes under probes; 
 
 bench-lab: bootstrap-test ## time to a Ready lab, agent's memory
 	@$(PY) -m bench.lab
+
+bench-multinet: bootstrap-test ## ADD with extra networks against Debian's plugins in sequence; 64 pods at once
+	@$(PY) -m bench.multinet
 
 bench-policy: bootstrap-test ## connections, start, changes and matrix with thousands of policies
 	@$(PY) -m bench.policy

@@ -42,9 +42,9 @@ def main() -> None:
     sandboxes = Sandboxes()
     processes = []
     try:
-        processes.append(_start_api(folder))
-        processes.append(_start_agent(folder))
-        chains = (_towpath(folder), _debian(folder))
+        processes.append(start_api(folder, _pod_names()))
+        processes.append(start_agent(folder))
+        chains = (towpath_chain(folder), debian_chain(folder))
         cases = [_compare(chains, sandboxes, port) for port in (False, True)]
         bursts = [_burst(chain, sandboxes) for chain in chains]
         print(json.dumps(_summary(cases, bursts)), flush=True)
@@ -83,15 +83,16 @@ def _start(module: str, *arguments: str, stdin: str = "") -> subprocess.Popen[st
     return process
 
 
-def _start_api(folder: Path) -> subprocess.Popen[str]:
-    process = _start("bench.cni_api", str(folder), stdin="\n".join(_pod_names()))
+def start_api(folder: Path, pods: list[str]) -> subprocess.Popen[str]:
+    """``pods`` as ``bench.cni_api`` reads them."""
+    process = _start("bench.cni_api", str(folder), stdin="\n".join(pods))
     assert process.stdout is not None
     if process.stdout.readline() != "READY\n":
         sys.exit("the API server did not start")
     return process
 
 
-def _start_agent(folder: Path) -> subprocess.Popen[str]:
+def start_agent(folder: Path) -> subprocess.Popen[str]:
     """The agent as it runs on a node: watching the API and the kernel, mending, serving metrics."""
     settings = {
         "node_name": NODE,
@@ -126,7 +127,8 @@ def _pod_names() -> list[str]:
     return [name for group in (*cases, *bursts) for name in group]
 
 
-def _towpath(folder: Path) -> Chain:
+def towpath_chain(folder: Path) -> Chain:
+    """The shim, and its agent's socket."""
     plugins = folder / "bin"
     plugins.mkdir()
     shutil.copy2(SHIM, plugins / "towpath-cni")
@@ -138,7 +140,8 @@ def _towpath(folder: Path) -> Chain:
     )
 
 
-def _debian(folder: Path) -> Chain:
+def debian_chain(folder: Path) -> Chain:
+    """What a cluster without Towpath executes for the default network."""
     ranges = [[{"subnet": "10.89.0.0/16"}]]
     ipam = {
         "type": "host-local",

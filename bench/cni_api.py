@@ -1,7 +1,8 @@
 """What the agent needs of a cluster: an API server with its Node and the pods about to be attached.
 
-``python -m bench.cni_api FOLDER`` reads pod names from stdin, writes FOLDER/kubeconfig, says READY, and
-serves until SIGTERM. It is the tests' API server: attaching asks nobody for a pod that is cached.
+``python -m bench.cni_api FOLDER`` reads a pod's name a line from stdin, and behind a blank the networks it
+asks for; where FOLDER/definitions.json has networks by name, it has those. It writes FOLDER/kubeconfig, says
+READY, and serves until SIGTERM. It is the tests' API server: attaching asks nobody for a pod that is cached.
 """
 
 import asyncio
@@ -11,11 +12,13 @@ import sys
 from pathlib import Path
 
 from bench.cni_exec import NODE, NODE_ADDRESS, POD_CIDR
+from towpath.agent.network_definitions import DEFINITIONS
 from towpath.kube.fake import FakeApiServer
 from towpath.kube.kinds import NODES, PODS
+from towpath.multinet.annotation import NETWORKS
 
 
-async def serve(folder: Path, names: list[str]) -> None:
+async def serve(folder: Path, lines: list[str]) -> None:
     """Until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -26,8 +29,15 @@ async def serve(folder: Path, names: list[str]) -> None:
         "status": {"addresses": [{"type": "InternalIP", "address": NODE_ADDRESS}]},
     }
     api.put(NODES, node)
-    for name in names:
-        metadata = {"name": name, "namespace": "bench", "uid": f"uid-of-{name}"}
+    definitions = folder / "definitions.json"
+    for name, config in json.loads(definitions.read_text() if definitions.exists() else "{}").items():
+        spec = {"config": json.dumps(config)}
+        api.put(DEFINITIONS, {"metadata": {"name": name, "namespace": "bench"}, "spec": spec})
+    api.served[DEFINITIONS.group, DEFINITIONS.version] = [DEFINITIONS.plural]
+    for line in lines:
+        name, _, networks = line.partition(" ")
+        annotations = {NETWORKS: networks} if networks else {}
+        metadata = {"name": name, "namespace": "bench", "uid": f"uid-of-{name}", "annotations": annotations}
         api.put(PODS, {"metadata": metadata, "spec": {"nodeName": NODE}})
     clusters = {"clusters": [{"name": "c", "cluster": {"server": api.config().server}}]}
     context = {"contexts": [{"name": "c", "context": {"cluster": "c"}}], "current-context": "c"}
@@ -38,4 +48,4 @@ async def serve(folder: Path, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), sys.stdin.read().split()))
+    asyncio.run(serve(Path(sys.argv[1]), sys.stdin.read().splitlines()))

@@ -90,19 +90,23 @@ class Chain:
     def __init__(self, name: str, folder: Path, plugins: list[dict[str, Any]]) -> None:
         self.name, self._folder, self._plugins = name, folder, plugins
 
-    def add(self, sandbox: Sandbox, capabilities: dict[str, Any]) -> tuple[float, dict[str, Any]]:
+    def add(
+        self, sandbox: Sandbox, capabilities: dict[str, Any], ifname: str = "eth0"
+    ) -> tuple[float, dict[str, Any]]:
         """Seconds spent in plugins, and the result. Raises RuntimeError if one fails."""
         seconds, result = 0.0, None
         for plugin in self._plugins:
-            answer = self._call("ADD", plugin, sandbox, capabilities, result)
+            answer = self._call("ADD", plugin, sandbox, capabilities, result, ifname)
             seconds += answer.seconds
             result = json.loads(answer.stdout)
         return seconds, result or {}
 
-    def delete(self, sandbox: Sandbox, capabilities: dict[str, Any], result: dict[str, Any]) -> float:
+    def delete(
+        self, sandbox: Sandbox, capabilities: dict[str, Any], result: dict[str, Any], ifname: str = "eth0"
+    ) -> float:
         """Seconds spent in plugins. Raises RuntimeError if one fails."""
         return sum(
-            self._call("DEL", plugin, sandbox, capabilities, result).seconds
+            self._call("DEL", plugin, sandbox, capabilities, result, ifname).seconds
             for plugin in reversed(self._plugins)
         )
 
@@ -113,6 +117,7 @@ class Chain:
         sandbox: Sandbox,
         capabilities: dict[str, Any],
         result: dict[str, Any] | None,
+        ifname: str,
     ) -> Answer:
         declared = plugin.get("capabilities", {})
         config = {"cniVersion": "1.0.0", "name": self.name, **plugin}
@@ -124,7 +129,7 @@ class Chain:
             "CNI_COMMAND": command,
             "CNI_CONTAINERID": sandbox.container_id,
             "CNI_NETNS": sandbox.netns,
-            "CNI_IFNAME": "eth0",
+            "CNI_IFNAME": ifname,
             "CNI_PATH": str(self._folder),
             "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME={sandbox.container_id}",
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",

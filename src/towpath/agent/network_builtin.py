@@ -76,7 +76,7 @@ class Builtin:
             mac = parse_mac(str(call.cni_args["mac"])) if call.cni_args.get("mac") else ""
             made = self._make(r.descriptors, call, plugin, mac)
             kernel = self._inside(r.descriptors)
-            kernel.apply(_settings(kernel, call.ifname) + _inside(call.ifname, found))
+            kernel.apply(_settings(r.descriptors, call.ifname) + _inside(call.ifname, found))
             await answering(r.descriptors.netlink, [ip.address.ip for ip in found.ips])
         except KernelRefused as error:
             taken = f"the pod has an interface {call.ifname} already" if error.errno == EEXIST else str(error)
@@ -218,11 +218,11 @@ def _index(name: str) -> int:
     return 0
 
 
-def _settings(kernel: Kernel, ifname: str) -> list[Op]:
+def _settings(descriptors: PodDescriptors, ifname: str) -> list[Op]:
     """Neighbours are told of the address once the interface is up: it may have been another's before."""
-    wanted = {f"net/ipv4/conf/{ifname}/arp_notify": "1", f"net/ipv6/conf/{ifname}/ndisc_notify": "1"}
-    there = kernel.observe(wanted).sysctls
-    return [SetSysctl(path, value) for path, value in wanted.items() if path in there]
+    wanted = {"net/ipv4": "arp_notify", "net/ipv6": "ndisc_notify"}
+    there = descriptors.sysctl  # a kernel without IPv6 has none of its
+    return [SetSysctl(f"{at}/conf/{ifname}/{name}", "1") for at, name in wanted.items() if at in there]
 
 
 def _inside(ifname: str, found: Result) -> list[Op]:

@@ -19,6 +19,7 @@ log = get_logger("towpath.networks")
 _COMPONENT = "towpath"
 _ANSWER_WITHIN = 3.0
 _LONGEST = 1024
+_AFTER = 0.1  # the runtime's answer goes first
 _MOST_WAITING = 1000
 
 
@@ -89,6 +90,7 @@ class Telling:
         task.add_done_callback(self._events.discard)
 
     async def _event(self, pod: Pod, reason: str, message: str, kind: str) -> None:
+        await asyncio.sleep(_AFTER)
         meta = pod.metadata
         stamp = self._now().astimezone(UTC)
         digest = hashlib.sha256(f"{meta.uid}{reason}{message}".encode()).hexdigest()[:16]
