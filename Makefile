@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh chart bench-cni bench-fabric bench-image bench-ipam bench-lab bench-multinet bench-policy bench-kube bench-restart bench-upgrade soak-chaos soak-ipam
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh chart bench-cni bench-fabric bench-image bench-ipam bench-lab bench-multinet bench-policy bench-kube bench-restart bench-upgrade bench-stories soak-chaos soak-ipam
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ bench-restart: bootstrap-test ## what pods notice of restarts, crashes, version 
 
 bench-upgrade: bootstrap-test ## a conducted upgrade of ten nodes under probes; preflight and twin of large clusters
 	@$(PY) -m bench.upgrade
+
+bench-stories: bootstrap-test ## failure stories staged in a lab with Canal: caught by what, after how long
+	@$(PY) -m bench.stories
 
 bench-lab: bootstrap-test ## time to a Ready lab, agent's memory
 	@$(PY) -m bench.lab
