@@ -11,6 +11,7 @@ from typing import Any
 from agent_node import NODES, PODS, AgentNode, agent_node, call_shim, node, pod, pod_namespace
 
 from attachments import attachment
+from towpath.api.report import STATUS
 from towpath.desired.names import host_ifname
 from towpath.ipam import codec
 from towpath.kube.fake import FakeApiServer
@@ -33,6 +34,14 @@ def towpath_ipam(n1: AgentNode, *arguments: str) -> tuple[int, Any, str]:
     command = [sys.executable, "-m", "towpath", "ipam", *arguments]
     done = n1.run(*command, "--kubeconfig", str(n1.folder / "kubeconfig"), "-o", "json")
     return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+
+
+async def started(n1: AgentNode, api: FakeApiServer, **settings: Any) -> None:
+    """An agent that is ready and has reported: the command asks no other."""
+    n1.start(**settings)
+    await n1.ready()
+    nodes = api.objects["core/v1/nodes"]
+    await n1.until(lambda: STATUS in (nodes["", "n1"]["metadata"].get("annotations") or {}), 60)
 
 
 def inject(db: sqlite3.Connection, address: dict[str, str]) -> None:
@@ -92,8 +101,7 @@ async def damaged_node(n1: AgentNode, api: FakeApiServer, spaces: contextlib.Exi
     api.put(NODES, node(1))
     for name in (*LIVING, "kept", "astray"):
         api.put(PODS, pod(name))
-    n1.start(**quiet)
-    await n1.ready()
+    await started(n1, api, **quiet)
     address = {}
     for name in LIVING:
         code, result = await call_shim(n1, "ADD", name, spaces.enter_context(pod_namespace()))
@@ -112,8 +120,7 @@ async def damaged_node(n1: AgentNode, api: FakeApiServer, spaces: contextlib.Exi
     api.put(PODS, with_address("stranger", "10.42.1.222", "2026-01-02T00:00:00Z"))
     api.put(PODS, with_address("b", address["b"], "2026-01-02T00:00:00Z"))
     api.put(PODS, with_address("twin", address["b"], "2026-01-01T00:00:00Z", on="n2"))
-    n1.start(**quiet)
-    await n1.ready()
+    await started(n1, api, **quiet)
     return address
 
 
@@ -167,8 +174,7 @@ async def test_what_is_wired_is_not_freed_by_hand(tmp_path: Path) -> None:
         api = await n1.start_api()
         api.put(NODES, node(1))
         api.put(PODS, pod("a"))
-        n1.start()
-        await n1.ready()
+        await started(n1, api)
         _, result = await call_shim(n1, "ADD", "a", netns)
         text = result["ips"][0]["address"].partition("/")[0]
 
@@ -202,8 +208,7 @@ async def test_reserved_addresses_go_to_those_who_ask_for_them(tmp_path: Path) -
         api.served[IP_RESERVATIONS.group, IP_RESERVATIONS.version] = [IP_RESERVATIONS.plural]
         code, rows, errors = await reserve("10.42.1.0/29", "--name", "printers")
         assert (code, rows) == (0, [{"name": "printers", "reservedCIDRs": ["10.42.1.0/29"]}]), errors
-        n1.start()
-        await n1.ready()
+        await started(n1, api)
         _, result = await call_shim(n1, "ADD", "a", netns)
         assert result["ips"][0]["address"] == "10.42.1.8/32"
         asked = {"args": {"cni": {"ips": ["10.42.1.5"]}}}

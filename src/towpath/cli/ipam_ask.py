@@ -10,13 +10,22 @@ import msgspec
 
 from towpath.api.core import Node
 from towpath.api.ipam_inquiry import ANSWER, QUESTION, Answer, Question, Verb, answer_on
+from towpath.api.report import agent_report
 from towpath.cli.node_question import answer_to
 from towpath.kube.client import Client
 from towpath.kube.errors import Forbidden, KubeError
 from towpath.model.net import Addr
 
-WITHIN = 15.0
+WITHIN = 30.0
 _AT_ONCE = 16
+
+
+NO_AGENT = "no Towpath agent has reported from it"
+
+
+def with_agent(nodes: Iterable[Node]) -> list[str]:
+    """Names of the nodes that an agent reports from, in order."""
+    return sorted(node.metadata.name for node in nodes if agent_report(node) is not None)
 
 
 async def ask(

@@ -7,7 +7,7 @@ import click
 from towpath.api.ipam_inquiry import Answer
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE
-from towpath.cli.ipam_ask import ask
+from towpath.cli.ipam_ask import NO_AGENT, ask, with_agent
 from towpath.cli.output import emit, mark, output_option, table
 from towpath.kube.client import Client
 from towpath.kube.kinds import NODES
@@ -30,17 +30,19 @@ def check(
     """
 
     async def gather(client: Client) -> tuple[dict[str, Answer], dict[str, Answer]]:
-        names = sorted(node.metadata.name for node in (await client.list(NODES)).items)
-        names = [name for name in names if not only or name in only]
-        found = await ask(client, names, "check")
+        known = (await client.list(NODES)).items
+        if unknown := sorted(set(only) - {node.metadata.name for node in known}):
+            raise click.UsageError(f"there is no node {', '.join(unknown)}", ctx)
+        known = [node for node in known if not only or node.metadata.name in only]
+        found = await ask(client, with_agent(known), "check")
+        absent = sorted({node.metadata.name for node in known} - found.keys())
+        found |= {name: Answer(nonce="", error=NO_AGENT) for name in absent}
         broken = [name for name, answer in found.items() if any(p.mendable for p in answer.problems)]
         return found, await ask(client, broken, "mend") if fix else {}
 
     found, mended = ClusterOptions(kubeconfig, context).run(gather)
     rows = [_row(node, answer, mended.get(node)) for node, answer in found.items()]
     emit(rows, output, lambda: _screen(rows))
-    if unknown := sorted(set(only) - found.keys()):
-        raise click.UsageError(f"there is no node {', '.join(unknown)}", ctx)
     if any(row["error"] for row in rows):
         ctx.exit(INCONCLUSIVE)
     if any(row["left"] if fix else row["problems"] for row in rows):

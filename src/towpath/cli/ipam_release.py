@@ -6,7 +6,7 @@ import click
 
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, CliError
-from towpath.cli.ipam_ask import Address, ask
+from towpath.cli.ipam_ask import Address, ask, with_agent
 from towpath.cli.output import emit, output_option
 from towpath.kube.client import Client
 from towpath.kube.kinds import NODES
@@ -36,7 +36,7 @@ def release(
     """
 
     async def work(client: Client) -> list[dict[str, Any]]:
-        names = sorted(node.metadata.name for node in (await client.list(NODES)).items)
+        names = with_agent((await client.list(NODES)).items)
         seen = await ask(client, names, "show", addresses=addresses)
         rows = []
         for address in addresses:

@@ -12,7 +12,7 @@ from towpath.api.core import Node, Pod
 from towpath.api.ipam_inquiry import Answer, RangeSeen
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE
-from towpath.cli.ipam_ask import Address, ask
+from towpath.cli.ipam_ask import NO_AGENT, Address, ask, with_agent
 from towpath.cli.output import emit, mark, output_option, table
 from towpath.ipam.allocate import make_range
 from towpath.ipam.errors import BadRange
@@ -54,8 +54,9 @@ def show(
     async def gather(client: Client) -> tuple[list[Node], list[Pod], dict[str, Answer]]:
         nodes = (await client.list(NODES)).items
         pods = (await client.list(PODS)).items
-        names = sorted(node.metadata.name for node in nodes)
-        return nodes, pods, await ask(client, names, "show", addresses=addresses, leases=leases)
+        found = await ask(client, with_agent(nodes), "show", addresses=addresses, leases=leases)
+        absent = sorted({node.metadata.name for node in nodes} - found.keys())
+        return nodes, pods, found | {name: Answer(nonce="", error=NO_AGENT) for name in absent}
 
     nodes, pods, answers = ClusterOptions(kubeconfig, context).run(gather)
     if addresses or leases:
@@ -74,7 +75,7 @@ def show(
             click.echo(f"Node/{node}: {answer.error}", err=True)
     if missing:
         ctx.exit(FINDING)
-    if any(answer.error for answer in answers.values()):
+    if any(answer.error not in ("", NO_AGENT) for answer in answers.values()):
         ctx.exit(INCONCLUSIVE)
 
 
