@@ -83,6 +83,7 @@ BUFFER(seconds, 24);
 static const char *cni_version; /* of this call, for what is printed here */
 static int64_t deadline;
 static uint64_t signals; /* blocked when we were started */
+static bool unwanted; /* the delegate to be started is to be killed at once */
 static char socket_path[sizeof(((struct sockaddr_un *)0)->sun_path)] = DEFAULT_SOCKET;
 
 /* All of it or nothing: what does not fit is marked. */
@@ -504,7 +505,7 @@ static void talk(int agent, int pid, int in, int out, int err, const char *text,
 			agent = -1; /* it may come to an end: the next agent begins with undoing it */
 			until = now_ms() + ORPHAN_MS;
 		}
-		if (word == 'K' || (until >= 0 && now_ms() >= until)) {
+		if (unwanted || word == 'K' || (until >= 0 && now_ms() >= until)) {
 			sys_kill(pid, SIGKILL);
 			sys_kill(-pid, SIGKILL); /* and what it has started */
 			break;
@@ -641,6 +642,8 @@ static enum outcome converse(int fd, long *error)
 		if (reply.length >= header) {
 			size_t length = get_u32(reply.data + header - 4);
 
+			unwanted = type == 'E' && reply.length == header + length + 1 && reply.data[header + length] == 'K';
+			reply.length -= unwanted;
 			if (length > MAX_REPLY || reply.length > header + length)
 				return GARBLED;
 			if (reply.length == header + length && type == 'R')
