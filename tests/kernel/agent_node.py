@@ -157,7 +157,7 @@ class AgentNode:
     async def ready(self) -> None:
         await self.until(lambda: self.get("/readyz")[0] == 200, 60)
 
-    async def until(self, truth: Callable[[], object], seconds: float = 10) -> float:
+    async def until(self, truth: Callable[[], object], seconds: float = 30) -> float:
         """Wait for ``truth``; returns how long it took."""
         begun = time.monotonic()
         while not await asyncio.to_thread(truth):

@@ -105,7 +105,7 @@ async def test_a_successor_takes_over_and_a_reboot_frees(host: Host, tmp_path: P
     assert await host.call("CHECK", "c1", cniVersion="0.4.0", prevResult=first) is None
     host.node.stop()
     (tmp_path / "boot").write_text("another\n")
-    host.node.start(boot_id_file=str(tmp_path / "boot"), resync_seconds=1)
+    host.node.start(boot_id_file=str(tmp_path / "boot"), resync_seconds=1, lease_grace_seconds=0.1)
     await host.node.until(lambda: not any(name.startswith("cali") for name in host.node.observe().links))
     again = await host.call("ADD", "c2", "IP=10.90.0.2")
     assert again["ips"][0]["address"] == "10.90.0.2/32"
