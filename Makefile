@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh chart bench-cni bench-fabric bench-image bench-ipam bench-lab bench-multinet bench-policy bench-kube bench-restart bench-upgrade bench-stories soak-chaos soak-ipam
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh image-takeover chart bench-cni bench-fabric bench-image bench-ipam bench-lab bench-multinet bench-policy bench-kube bench-restart bench-upgrade bench-stories soak-chaos soak-ipam
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,7 +36,10 @@ e2e: bootstrap-e2e ## Towpath under real Kubernetes (built from Debian's source 
 image: bootstrap-image ## the agent's image from locked Debian packages, in build/image; last line: its digest
 	@$(PY) -m towpath.image.build $(if $(ARCH),--architecture $(ARCH))
 
-image-refresh: bootstrap-image ## move image/lock.json to the latest patches, and say what changed
+image-takeover: bootstrap-image ## the image of a migration's Jobs, with iptables and ipset, in build/takeover-image
+	@$(PY) -m towpath.image.build --takeover $(if $(ARCH),--architecture $(ARCH))
+
+image-refresh: bootstrap-image ## move image/*lock.json to the latest patches, and say what changed
 	@$(PY) -m towpath.image.build --refresh
 
 chart: bootstrap-test ## the Helm chart from the manifests, tried with real Helm (the library on PyPI, 47 MB)

@@ -1,6 +1,6 @@
 """Images from packages: the same inputs give the same bytes, and nothing comes in that the recipe leaves out.
 
-The real image is built twice and compared in tests/e2e/test_image.py; here from packages made by the test.
+The real image is built twice and compared in tests/e2e/image; here from packages made by the test.
 """
 
 import hashlib
@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from towpath.image import apt, debian, lock, pack, wheels
+from towpath.image import apt, build, debian, lock, pack, wheels
 from towpath.image.errors import ImageError
 from towpath.image.tree import Entry, Tree, file, folder, from_folder, link, merged, write_layer
 
+ROOT = Path(__file__).parents[2]
 RECIPE = lock.Recipe(
     "bookworm", ("one",), {}, {}, ("usr/bin/*", "usr/share/doc/*"), ("usr/share/doc/*/copyright",)
 )
@@ -186,13 +187,21 @@ def test_what_a_refresh_changed() -> None:
     assert lock.changes(new, new) == []
 
 
-def test_recipe_and_lock_of_the_repository_fit() -> None:
-    root = Path(__file__).parents[2]
-    recipe, locked = lock.read_recipe(root / "image/recipe.toml"), lock.read_lock(root / "image/lock.json")
+@pytest.mark.parametrize("kind", [build.AGENT, build.TAKEOVER])
+def test_recipe_and_lock_of_the_repository_fit(kind: build.Kind) -> None:
+    recipe, locked = kind.recipe(ROOT), lock.read_lock(ROOT / "image" / kind.lockfile)
     assert set(locked.packages) == set(lock.MULTIARCH)
     for packages in locked.packages.values():
         names = {p.name for p in packages}
         assert set(recipe.packages) <= names and not names & set(recipe.left_out)
+
+
+def test_the_takeover_has_iptables_beyond_the_agent_and_nobody_has_a_shell() -> None:
+    agent, takeover = build.AGENT.recipe(ROOT), build.TAKEOVER.recipe(ROOT)
+    assert set(takeover.packages) - set(agent.packages) == {"iptables", "ipset"}
+    for program in ("usr/sbin/iptables-nft-restore", "usr/sbin/ip6tables-legacy-save", "usr/sbin/ipset"):
+        assert (agent.wanted(program), takeover.wanted(program)) == (False, True)
+    assert not takeover.wanted("usr/bin/dash") and not takeover.wanted("usr/sbin/xtables-monitor")
 
 
 @pytest.mark.parametrize("content", ["", "suite = [", "x = 1"])

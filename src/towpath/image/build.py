@@ -1,7 +1,8 @@
 """``make image``: the agent's image from locked inputs; the last line is its digest.
 
     python -m towpath.image.build [--architecture arm64] [--output build/image]
-    python -m towpath.image.build --refresh      move the lock to the latest patches, and say what changed
+    python -m towpath.image.build --takeover     that of a migration's Jobs, with iptables and ipset, for root
+    python -m towpath.image.build --refresh      move both locks to the latest patches, and say what changed
 
 No Docker, no root, nothing from the image is run but its own Python's compiler of bytecode.
 """
@@ -24,11 +25,41 @@ from towpath.image import apt, bytecode, debian, launcher, lock, pack, sbom, whe
 from towpath.image.errors import ImageError
 from towpath.image.tree import Tree, file, merged
 
-REFERENCE = f"docker.io/towpath/towpath-agent:v{__version__}"
 UID = 10531
 ENTRYPOINT = ("/usr/bin/python3", "-m", "towpath")
-ENV = ("PATH=/usr/bin", "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1", "LANG=C.UTF-8")
+ENV = ("PATH=/usr/sbin:/usr/bin", "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1", "LANG=C.UTF-8")
 Say = Callable[[str], None]
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """One of our images. ``lockfile`` and ``addition`` (to the agent's recipe) are files in ``image/``."""
+
+    name: str
+    description: str
+    user: str
+    lockfile: str
+    addition: str = ""
+
+    @property
+    def reference(self) -> str:
+        """Its name in a registry, with the tag."""
+        return f"docker.io/towpath/{self.name}:v{__version__}"
+
+    def recipe(self, source: Path) -> lock.Recipe:
+        """Raises ImageError."""
+        folder = source / "image"
+        return lock.read_recipe(folder / "recipe.toml", folder / self.addition if self.addition else None)
+
+
+AGENT = Kind("towpath-agent", "Towpath's node agent and installer", f"{UID}:{UID}", "lock.json")
+TAKEOVER = Kind(
+    "towpath-takeover",
+    "Towpath's takeover and handback of a node: root, with iptables and ipset",
+    "0:0",
+    "takeover.lock.json",
+    "takeover.toml",
+)
+REFERENCE = AGENT.reference
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -53,20 +84,21 @@ def build(
     output: Path,
     say: Say,
     *,
-    reference: str = REFERENCE,
+    kind: Kind = AGENT,
+    reference: str = "",
     site: Tree | None = None,
     locked: lock.Lock | None = None,
 ) -> Built:
     """Build into ``output``, which is replaced. Raises ImageError.
 
-    ``site`` stands in for the wheels of ``source``: another version's site-packages. ``locked`` stands in for
-    ``image/lock.json``.
+    ``reference`` is the image's name, if not its kind's. ``site`` stands in for the wheels of ``source``:
+    another version's site-packages. ``locked`` stands in for the kind's lock.
     """
-    recipe = lock.read_recipe(source / "image/recipe.toml")
-    locked = locked or lock.read_lock(source / "image/lock.json")
+    recipe = kind.recipe(source)
+    locked = locked or lock.read_lock(source / "image" / kind.lockfile)
     for name in (architecture, lock.machine()):
         if name not in locked.packages:
-            raise ImageError(f"image/lock.json has no packages for {name}", "the lock has amd64 and arm64")
+            raise ImageError(f"image/{kind.lockfile} has no packages for {name}", "the lock has amd64 and arm64")
     with tempfile.TemporaryDirectory(prefix="towpath-image-") as folder:
         scratch = Path(folder)
         parts = {
@@ -77,16 +109,18 @@ def build(
         if site is None:
             site = wheels.install(source, architecture, locked.epoch, recipe.python_left_out, scratch)
         base = debian.base(UID)
-        base |= launcher.compiled(source, architecture, scratch)
+        if kind == AGENT:
+            base |= launcher.compiled(source, architecture, scratch)
         own = {**base, **{path: parts[architecture][path] for path in debian.GENERATED}}
         tree = merged((parts[architecture], site, base))
         say("bytecode")
         tree = merged((tree, bytecode.compiled(tree, parts[lock.machine()], lock.machine(), scratch)))
         packages = locked.packages[architecture]
-        bill = sbom.bill("towpath-agent", __version__, tree, own, packages, locked.epoch, recipe.suite)
+        bill = sbom.bill(kind.name, __version__, tree, own, packages, locked.epoch, recipe.suite)
         tree[sbom.PATH] = file(bill)
         say("layout")
-        return _write(source, tree, architecture, locked, output, reference, scratch)
+        settings = pack.Settings(architecture, kind.user, ENTRYPOINT, ENV, labels(source, kind))
+        return _write(tree, settings, locked.epoch, output, reference or kind.reference, scratch)
 
 
 def _debian(
@@ -101,20 +135,13 @@ def _debian(
 
 
 def _write(
-    source: Path,
-    tree: Tree,
-    architecture: str,
-    locked: lock.Lock,
-    output: Path,
-    reference: str,
-    scratch: Path,
+    tree: Tree, settings: pack.Settings, epoch: int, output: Path, reference: str, scratch: Path
 ) -> Built:
-    settings = pack.Settings(architecture, f"{UID}:{UID}", ENTRYPOINT, ENV, labels(source))
     fresh = output.with_name(f".{output.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     tag = reference.rpartition(":")[2]
-    digest = pack.write_layout(tree, settings, locked.epoch, fresh / "layout", tag, scratch)
+    digest = pack.write_layout(tree, settings, epoch, fresh / "layout", tag, scratch)
     pack.write_archive(fresh / "layout", fresh / "image.tar", reference)
     (fresh / "sbom.cdx.json").write_bytes(tree[sbom.PATH].content)
     (fresh / "digest").write_text(digest + "\n")
@@ -123,18 +150,19 @@ def _write(
     return Built(output / "layout", output / "image.tar", digest)
 
 
-def labels(source: Path) -> dict[str, str]:
+def labels(source: Path, kind: Kind = AGENT) -> dict[str, str]:
     """OCI's annotations as labels; the revision is the last commit that touched what the image is made of."""
     prefix = "org.opencontainers.image"
     found = {
-        f"{prefix}.title": "towpath-agent",
-        f"{prefix}.description": "Towpath's node agent and installer",
+        f"{prefix}.title": kind.name,
+        f"{prefix}.description": kind.description,
         f"{prefix}.version": __version__,
         f"{prefix}.licenses": "MIT",
         f"{prefix}.vendor": "Towpath",
         f"{prefix}.base.name": "scratch",
-        "dev.towpath.health": "GET /healthz and /readyz on 127.0.0.1:9109",
     }
+    if kind == AGENT:
+        found["dev.towpath.health"] = "GET /healthz and /readyz on 127.0.0.1:9109"
     if revision := _revision(source):
         found[f"{prefix}.revision"] = revision
     return found
@@ -162,13 +190,13 @@ def cache_folder() -> Path:
     return folder
 
 
-def latest(source: Path, architectures: tuple[str, ...], say: Say) -> lock.Lock:
+def latest(source: Path, architectures: tuple[str, ...], say: Say, kind: Kind = AGENT) -> lock.Lock:
     """What the suite holds now, its security updates included. Raises ImageError."""
-    recipe = lock.read_recipe(source / "image/recipe.toml")
+    recipe = kind.recipe(source)
     found = {}
     with tempfile.TemporaryDirectory(prefix="towpath-image-") as folder:
         for architecture in architectures:
-            say(f"packages for {architecture}")
+            say(f"{kind.name}: packages for {architecture}")
             source_of = apt.Apt(Path(folder), recipe.suite, architecture)
             source_of.update()
             found[architecture] = apt.solve(source_of, recipe)
@@ -177,12 +205,14 @@ def latest(source: Path, architectures: tuple[str, ...], say: Say) -> lock.Lock:
 
 def refresh(source: Path, say: Say) -> list[str]:
     """Lock the latest packages of the suite, its security updates included. Returns what changed."""
-    path = source / "image/lock.json"
-    old = lock.read_lock(path) if path.exists() else None
-    new = latest(source, tuple(lock.MULTIARCH), say)
-    changed = lock.changes(old, new)
-    if changed:  # otherwise the lock, and with it every time in the image, stays as it is
-        lock.write_lock(new, path)
+    changed = []
+    for kind in (AGENT, TAKEOVER):
+        path = source / "image" / kind.lockfile
+        old = lock.read_lock(path) if path.exists() else None
+        new = latest(source, tuple(lock.MULTIARCH), say, kind)
+        if lines := lock.changes(old, new):  # otherwise the lock, and every time in the image, stays as it is
+            lock.write_lock(new, path)
+            changed += [f"{kind.name} {line}" for line in lines]
     apt.run(
         [wheels.find_uv(source), "pip", "compile", "--quiet", "--upgrade", "--generate-hashes", "--universal",
          "--python-version", "3.11", "--no-header", "image/build-requirements.in",
@@ -195,6 +225,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="towpath.image.build")
     parser.add_argument("--architecture", choices=sorted(lock.MULTIARCH), default=lock.machine())
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--takeover", action="store_true")
     parser.add_argument("--refresh", action="store_true")
     given = parser.parse_args()
 
@@ -206,7 +237,8 @@ def main() -> int:
         if given.refresh:
             sys.stdout.write("".join(f"{line}\n" for line in refresh(source, say)) or "nothing changed\n")
             return 0
-        built = build(source, given.architecture, given.output or source / "build/image", say)
+        kind, folder = (TAKEOVER, "takeover-image") if given.takeover else (AGENT, "image")
+        built = build(source, given.architecture, given.output or source / "build" / folder, say, kind=kind)
         say(f"{built.archive}: {pack.compressed_size(built.layout) / 1e6:.1f} MB")
         sys.stdout.write(f"{built.digest}\n")
     except (ImageError, OSError) as failed:

@@ -1,13 +1,16 @@
-"""What an image is made of: the recipe (``image/recipe.toml``), its locked inputs (``image/lock.json``)."""
+"""What an image is made of: a recipe (``image/recipe.toml`` and additions to it), its locked inputs."""
 
 import fnmatch
 import platform
 import tomllib
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from towpath.image.errors import ImageError
+
+T = TypeVar("T")
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # platform.machine() -> Debian's and OCI's name
 MULTIARCH = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
@@ -16,6 +19,13 @@ MULTIARCH = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 def machine() -> str:
     """This machine's architecture, in Debian's words."""
     return ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+class Addition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What another image has beyond a recipe; the fields are the recipe's."""
+
+    packages: tuple[str, ...]
+    keep: tuple[str, ...] = ()
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +48,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             fnmatch.fnmatchcase(path, p) for p in self.drop
         )
 
+    def extended(self, addition: Addition) -> "Recipe":
+        """With all that the addition names."""
+        packages, keep = self.packages + addition.packages, self.keep + addition.keep
+        return msgspec.structs.replace(self, packages=packages, keep=keep)
+
 
 class Package(msgspec.Struct, frozen=True):
     """A Debian package of one architecture, by the SHA-256 of its file."""
@@ -56,10 +71,15 @@ class Lock(msgspec.Struct, frozen=True):
     packages: dict[str, tuple[Package, ...]]
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, addition: Path | None = None) -> Recipe:
     """Raises ImageError: missing, no TOML, unknown or missing keys."""
+    recipe = _read(path, Recipe)
+    return recipe.extended(_read(addition, Addition)) if addition else recipe
+
+
+def _read(path: Path, kind: type[T]) -> T:
     try:
-        return msgspec.convert(tomllib.loads(path.read_text()), Recipe)
+        return msgspec.convert(tomllib.loads(path.read_text()), kind)
     except (OSError, ValueError, msgspec.ValidationError) as wrong:
         raise ImageError(f"{path}: {wrong}") from wrong
 
