@@ -98,7 +98,7 @@ def build(
     locked = locked or lock.read_lock(source / "image" / kind.lockfile)
     for name in (architecture, lock.machine()):
         if name not in locked.packages:
-            raise ImageError(f"image/{kind.lockfile} has no packages for {name}", "the lock has amd64 and arm64")
+            raise ImageError(f"image/{kind.lockfile} has no packages for {name}", "there are amd64 and arm64")
     with tempfile.TemporaryDirectory(prefix="towpath-image-") as folder:
         scratch = Path(folder)
         parts = {
