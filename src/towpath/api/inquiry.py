@@ -4,17 +4,16 @@ As with ``towpath.dev/verify`` that needs no port open anywhere, and no right th
 Whoever may patch Nodes may ask.
 """
 
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
+from towpath.api.annotated import annotated
 from towpath.api.core import Node
 
 QUESTION = "towpath.dev/policy-question"
 ANSWER = "towpath.dev/policy-answer"
 MOST_FLOWS = 16
-
-T = TypeVar("T")
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,17 +75,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 def question_on(node: Node) -> Question | None:
     """None where there is none that can be read."""
-    return _read(node, QUESTION, Question)
+    return annotated(node.metadata, QUESTION, Question)
 
 
 def answer_on(node: Node) -> Answer | None:
     """None where there is none that can be read."""
-    return _read(node, ANSWER, Answer)
-
-
-def _read(node: Node, key: str, kind: type[T]) -> T | None:
-    text = (node.metadata.annotations or {}).get(key, "")
-    try:
-        return msgspec.json.decode(text, type=kind) if text else None
-    except msgspec.DecodeError:
-        return None
+    return annotated(node.metadata, ANSWER, Answer)

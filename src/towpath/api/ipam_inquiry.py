@@ -4,18 +4,17 @@ As with policies (``api.inquiry``) that needs no port and no right that the agen
 patch Nodes may ask, and have leases freed that nobody uses.
 """
 
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
+from towpath.api.annotated import annotated
 from towpath.api.core import Node
 
 QUESTION = "towpath.dev/ipam-question"
 ANSWER = "towpath.dev/ipam-answer"
 MOST_LEASES = 1000
 MOST_PROBLEMS = 200
-
-T = TypeVar("T")
 
 Verb = Literal["show", "check", "mend", "release"]
 
@@ -89,17 +88,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def question_on(node: Node) -> Question | None:
     """None where there is none that can be read."""
-    return _read(node, QUESTION, Question)
+    return annotated(node.metadata, QUESTION, Question)
 
 
 def answer_on(node: Node) -> Answer | None:
     """None where there is none that can be read."""
-    return _read(node, ANSWER, Answer)
-
-
-def _read(node: Node, key: str, kind: type[T]) -> T | None:
-    text = (node.metadata.annotations or {}).get(key, "")
-    try:
-        return msgspec.json.decode(text, type=kind) if text else None
-    except msgspec.DecodeError:
-        return None
+    return annotated(node.metadata, ANSWER, Answer)

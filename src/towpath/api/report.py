@@ -5,6 +5,7 @@ An annotation reaches every cluster the same way: no port to open, no proxy to t
 
 import msgspec
 
+from towpath.api.annotated import annotated
 from towpath.api.core import Node
 
 STATUS = "towpath.dev/status"
@@ -35,8 +36,4 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def agent_report(node: Node) -> AgentReport | None:
     """The report on a Node, or None where there is none that can be read."""
-    text = (node.metadata.annotations or {}).get(STATUS, "")
-    try:
-        return msgspec.json.decode(text, type=AgentReport) if text else None
-    except msgspec.DecodeError:
-        return None
+    return annotated(node.metadata, STATUS, AgentReport)
