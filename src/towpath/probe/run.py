@@ -23,8 +23,8 @@ from towpath.probe.paths import Found, Wanted, plans
 from towpath.probe.plan import Kind, Plan
 from towpath.probe.source import Outside, PodLog, Source
 
-_CONTROL_WITHIN, _START_WITHIN, _STOP_WITHIN, _SILENT_WITHIN = 20.0, 90.0, 15.0, 5.0
-_SETUP = 120.0  # seconds that a prober's plan is longer than the measured time
+_CONTROL_WITHIN, _START_WITHIN, _STOP_WITHIN, _SILENT_WITHIN = 20.0, 180.0, 15.0, 5.0
+_SETUP = 240.0  # seconds that a prober's plan is longer than the measured time
 
 
 class ProbeRun:
