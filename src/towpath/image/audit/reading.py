@@ -73,8 +73,9 @@ class _TarStore:
                 self._tar = stack.enter_context(tarfile.open(path))
                 self._members = {safe_path(m.name, str(path)): m for m in self._tar}
             except (tarfile.TarError, EOFError, OSError) as damaged:
-                hint = "the archive is truncated or no tar"
-                raise ImageError(f"{path}: {damaged}", hint, "TP8010") from damaged
+                # tarfile tells what each kind of compression said, a line each.
+                reason, hint = str(damaged).partition(":\n")[0], "the archive is truncated or no tar"
+                raise ImageError(f"{path}: {reason}", hint, "TP8010") from damaged
             stack.pop_all()  # it lives as long as the image is read
 
     def open(self, name: str) -> IO[bytes]:
