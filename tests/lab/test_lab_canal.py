@@ -154,6 +154,8 @@ def assert_same(client: LabClient, kubectl: Kubectl, before: list[dict[str, Any]
         assert not any(status["restartCount"] for status in same["status"]["containerStatuses"])
     addresses = [entry["ip"] for pod in pods for entry in pod["status"]["podIPs"]]
     assert len(set(addresses)) == len(addresses) == 2 * len(pods)
-    assert failures(client, before) == []
-    # Canal's own pods answer on IPv6 once duplicate address detection on their links has ended.
+    # What is lost on the way the restart bench counts. Canal's own pods answer on IPv6 once duplicate address
+    # detection on their links has ended; and a flow that begins while flanneld writes its rules anew is not
+    # translated, and never answered.
+    eventually(lambda: not failures(client, before), 30)
     eventually(lambda: not failures(client, pods), 60)
