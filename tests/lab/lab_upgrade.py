@@ -63,13 +63,14 @@ def stand_in(lab: LabClient, kubectl: Kubectl, folder: Path) -> Iterator[Upgrade
 
 
 def flannels(kubectl: Kubectl) -> dict[str, str]:
-    """Node to the tag of flannel that its pod is of, and its age's witness."""
+    """Node to the tag of flannel that its pod is of; a pod that the scheduler has not seen is on none."""
     pods = get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"]
     return {
         pod["spec"]["nodeName"]: next(
             c["image"].rpartition(":")[2] for c in pod["spec"]["containers"] if c["name"] == "kube-flannel"
         )
         for pod in pods
+        if "nodeName" in pod["spec"]
     }
 
 

@@ -51,7 +51,7 @@ async def helm_controller(lab: LabClient, kubectl: Kubectl) -> AsyncIterator[Non
 
 def pods_of(kubectl: Kubectl) -> dict[str, str]:
     pods = get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"]
-    return {pod["metadata"]["uid"]: pod["spec"]["nodeName"] for pod in pods}
+    return {pod["metadata"]["uid"]: pod["spec"].get("nodeName", "") for pod in pods}
 
 
 def frozen(kubectl: Kubectl) -> bool:
