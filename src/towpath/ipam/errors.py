@@ -34,6 +34,18 @@ class RangeExhausted(AddressError):
         self.ranges, self.size, self.used = ranges, size, used
 
 
+class BadBlock(AddressError):
+    """An object of block mode contradicts itself or another: nothing is given out by it."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.name, self.problem = name, problem
+
+
+class BlocksExhausted(AddressError):
+    """No block has an address left that this node may give out; the text says what was tried."""
+
+
 class AlreadyLeased(AddressError):
     """The container's interface has a lease already."""
 
