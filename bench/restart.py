@@ -128,7 +128,7 @@ async def all_faults(cluster: Cluster, chosen: Chosen, measured: Measured) -> No
     """
     for _ in range(chosen.rounds):
         begin = time.time_ns()
-        await asyncio.sleep(1.0)
+        await asyncio.to_thread(cluster.look_on, 1.0)
         measured.windows.append(Window(CONTROL, begin, time.time_ns()))
     await rounds(restarts(cluster), "restarts", chosen, measured)
     await rounds(damage(cluster), "damage", chosen, measured)
@@ -163,7 +163,7 @@ async def measure(client: LabClient, chosen: Chosen) -> Measured:
     """The run in the lab. Raises SystemExit when it cannot begin."""
     old = older_python(say) if "version" in chosen.faults else Path(sys.executable)
     async with Client(config.load(client.kubeconfig), user_agent="bench-restart") as kube:
-        cluster = Cluster(client, old)
+        cluster = Cluster(client, kube, old)
         await asyncio.to_thread(restart_network.prepare, cluster)
         run = new_run("towpath/probe", (sys.executable,), int(PROBED), restart_network.NETWORK)
         async with ProbeRun(kube, run, outside=OutsideHost(client), say=lambda _: None) as probing:

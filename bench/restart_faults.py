@@ -1,21 +1,34 @@
-"""The faults of ``bench.restart``: what is done to a node, and when it is over."""
+"""The faults of ``bench.restart``: what is done to a node, and when it is over.
 
+Agents are asked after by a connection that stays open. kubectl, begun anew ten times a second, took most of a
+processor: what it is to measure, pods would have waited for it.
+"""
+
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from towpath.kube.client import Client
+from towpath.kube.errors import ApiError
+from towpath.kube.kinds import DAEMONSETS, Kind, Raw
 from towpath.lab.client import LabClient
+
+T = TypeVar("T")
 
 CONTROL, UNOWNED, FLANNEL = "control", "flush_unowned", "flannel_v026"
 _READY_WITHIN = 90.0
 _COMMAND_WITHIN = 60.0
+_PAUSE = 0.1  # seconds between two looks at the agents
+_SYSTEM = "kube-system"
+_PODS: Kind[Raw] = Kind(plural="pods", type=dict)
 _MASQ = "-m comment --comment flanneld_masq"
 
 
@@ -36,10 +49,11 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Cluster:
-    """The lab's agents, and what can be done to them."""
+    """The lab's agents, and what can be done to them. Made on ``kube``'s loop; its methods are for threads."""
 
-    def __init__(self, lab: LabClient, older: Path) -> None:
-        self.lab, self._older = lab, older
+    def __init__(self, lab: LabClient, kube: Client, older: Path) -> None:
+        self.lab, self._kube, self._older = lab, kube, older
+        self._loop = asyncio.get_running_loop()
         self.nodes = [str(node["name"]) for node in lab.call("inspect")["nodes"]]
 
     def node(self, number: int) -> str:
@@ -55,11 +69,16 @@ class Cluster:
         command = [sys.executable, "-m", "towpath", "lab", "exec", "--name", self.lab.name, node, "--"]
         return _output([*command, "sh", "-ec", script], dict(os.environ))
 
+    def _ask(self, question: Coroutine[Any, Any, T]) -> T:
+        try:
+            return asyncio.run_coroutine_threadsafe(question, self._loop).result(_COMMAND_WITHIN)
+        except (ApiError, TimeoutError) as failed:
+            raise FaultFailed(f"the API server: {failed}") from failed
+
     def agents(self) -> dict[str, tuple[str, str, bool]]:
-        """By node: the pod, its process' identity (pod and restarts), whether it is Ready."""
+        """By node: the pod, its process' identity (pod and restarts), if it is Ready. Raises FaultFailed."""
         found: dict[str, tuple[str, str, bool]] = {}
-        text = self.kubectl("get", "pods", "-n", "kube-system", "-l", "k8s-app=towpath", "-o", "json")
-        for pod in json.loads(text)["items"]:
+        for pod in self._ask(self._kube.list(_PODS, _SYSTEM, label_selector="k8s-app=towpath")).items:
             statuses = pod["status"].get("containerStatuses") or []
             if pod["metadata"].get("deletionTimestamp") or not statuses:
                 continue
@@ -68,6 +87,13 @@ class Cluster:
             found[str(pod["spec"]["nodeName"])] = (pod["metadata"]["name"], identity, ready)
         return found
 
+    def look_on(self, seconds: float) -> None:
+        """Nothing happens, and it is asked about as often as when something does."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.agents()
+            time.sleep(_PAUSE)
+
     def wait_for_others(self, nodes: list[str], before: dict[str, tuple[str, str, bool]]) -> None:
         """Until another process is Ready on each of ``nodes``. Raises FaultFailed."""
         deadline = time.monotonic() + _READY_WITHIN
@@ -75,14 +101,14 @@ class Cluster:
             now = self.agents()
             if all(n in now and now[n][2] and now[n][1] != before[n][1] for n in nodes):
                 return
-            time.sleep(0.1)
+            time.sleep(_PAUSE)
         logs = self.kubectl("logs", "-n", "kube-system", "-l", "k8s-app=towpath", "--tail=5")
         raise FaultFailed(f"no Ready agent on {nodes} after {_READY_WITHIN:.0f} s: {self.agents()}\n{logs}")
 
     def terminate(self, number: int) -> int:
         """SIGTERM, and a new pod: what a rollout does to one node."""
         node, before = self.node(number), self.agents()
-        self.kubectl("delete", "pod", "-n", "kube-system", before[node][0], "--wait=false")
+        self._ask(self._kube.delete(_PODS, before[node][0], _SYSTEM))
         self.wait_for_others([node], before)
         return 1
 
@@ -104,9 +130,7 @@ class Cluster:
         before = self.agents()
         command = [*start, "--config", "/etc/towpath/agent.yaml", *more]
         patch: Any = [{"op": "replace", "path": "/spec/template/spec/containers/0/command", "value": command}]
-        self.kubectl(
-            "patch", "daemonset", "towpath", "-n", "kube-system", "--type=json", "-p", json.dumps(patch)
-        )
+        self._ask(self._kube.patch(DAEMONSETS, "towpath", patch, _SYSTEM, type="json"))
         self.wait_for_others(self.nodes, before)
 
     def flush(self, number: int) -> int:

@@ -80,7 +80,8 @@ def _build(commit: str, venv: Path) -> None:
             ).stdout
             requirements = Path(folder, "requirements.txt")
             requirements.write_text(wanted)
-            install = [uv, "pip", "install", "--quiet", "--python", str(venv / "bin" / "python3")]
+            into = ["--quiet", "--compile-bytecode", "--python", str(venv / "bin" / "python3")]
+            install = [uv, "pip", "install", *into]
             _run(*install, "-r", str(requirements))
             _run(*install, "--no-deps", str(wheel))
         finally:
