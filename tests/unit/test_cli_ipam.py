@@ -9,7 +9,9 @@ from towpath.api.core import Pod, PodIP, PodSpec, PodStatus
 from towpath.api.ipam_inquiry import Answer, RangeSeen
 from towpath.api.meta import ObjectMeta
 from towpath.cli.ipam import command
+from towpath.cli.ipam_files import addresses_of, leaked_files
 from towpath.cli.ipam_show import _table, added_up
+from towpath.inventory.node_report import Leases
 
 ANSWERS = {
     "n1": Answer(
@@ -63,6 +65,20 @@ def test_by_namespace() -> None:
         {"namespace": "-", "used": 10},
         {"namespace": "default", "used": 470},
         {"namespace": "kube-system", "used": 2},
+    ]
+
+
+def test_what_canal_has_leaked_takes_two_proofs() -> None:
+    failed = Pod(status=PodStatus(phase="Failed", pod_ip="10.42.2.8"))
+    used = addresses_of([*PODS, pod("d", "fd00:0::5"), failed])
+    assert used == {"10.42.2.7": "kube-system/a", "10.9.9.9": "kube-system/c", "fd00::5": "kube-system/d"}
+    files = [
+        Leases(network="cbr0", total=9, leaked=("10.42.2.7", "10.42.2.8", "fd00::5")),
+        Leases(network="k8s-pod-network", total=1, leaked=("fd00::6",)),
+    ]
+    assert [(p.code, p.object, p.mendable) for p in leaked_files(files, used)] == [
+        ("TP4020", "/var/lib/cni/networks/cbr0/10.42.2.8", False),
+        ("TP4020", "/var/lib/cni/networks/k8s-pod-network/fd00::6", False),
     ]
 
 

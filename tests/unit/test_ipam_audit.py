@@ -39,7 +39,7 @@ def codes(store: Stored, said: Evidence) -> list[tuple[str, str, str]]:
 
 def test_nothing_is_wrong() -> None:
     pods = (RunningPod(name="default/a", uid="", node="n1", addresses=A.addresses),)
-    assert codes(stored(A, B), evidence(A, B, pods=pods, routed={A.addresses[0]: A.host_ifname})) == []
+    assert codes(stored(A, B), evidence(A, B, pods=pods, routed={A.addresses[0]: (A.host_ifname,)})) == []
 
 
 @given(
@@ -73,7 +73,7 @@ def test_rows_that_do_not_fit_together() -> None:
     assert codes(lost, evidence(A)) == [("TP4014", "Pod/default/a", "relist")]
     orphan = stored(leased={address: key(A)})
     assert codes(orphan, evidence()) == [("TP4013", "address 10.42.1.2", "forget")]
-    assert codes(orphan, evidence(routed={address: "cali0"})) == [("TP4013", "address 10.42.1.2", "")]
+    assert codes(orphan, evidence(routed={address: ("cali0",)})) == [("TP4013", "address 10.42.1.2", "")]
     pods = (RunningPod(name="default/x", uid="", node="n2", addresses=A.addresses),)
     assert codes(orphan, evidence(pods=pods)) == [("TP4013", "address 10.42.1.2", "")]
     unread = stored(leased={address: key(A)}, damaged=(key(A),))
@@ -86,7 +86,7 @@ def test_rows_that_do_not_fit_together() -> None:
 
 def test_strangers_and_pods_of_one_address() -> None:
     (address,) = A.addresses
-    assert codes(stored(), evidence(routed={address: "cali0"})) == [("TP4002", "address 10.42.1.2", "")]
+    assert codes(stored(), evidence(routed={address: ("cali0",)})) == [("TP4002", "address 10.42.1.2", "")]
     old = RunningPod(name="default/old", uid="1", node="n2", addresses=A.addresses, created="2026-01-01")
     new = RunningPod(name="default/new", uid="2", node="n1", addresses=A.addresses, created="2026-01-02")
     assert codes(stored(), evidence(pods=(new,))) == [("TP4017", "Pod/default/new", "")]
@@ -96,5 +96,8 @@ def test_strangers_and_pods_of_one_address() -> None:
     assert codes(mine, evidence(A, pods=(new, old))) == [("TP4015", "Pod/default/new", "")]
     assert codes(mine, evidence(A, pods=(new, old), node="n2")) == []  # told by n1, where it is to be deleted
     assert codes(mine, evidence(A, pods=(new, old), node="n3")) == []
+    routed = {address: (A.host_ifname, "cali0")}
+    assert codes(mine, evidence(A, routed=routed)) == [("TP4015", "Pod/default/a", "")]
+    assert codes(mine, evidence(A, routed=routed, busy=frozenset([key(A)]))) == []
     astray = attachment("c", "10.42.2.2")
     assert codes(stored(astray), evidence(astray)) == [("TP4016", "Pod/default/c", "")]

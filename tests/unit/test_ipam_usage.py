@@ -61,7 +61,7 @@ async def test_events_of_a_range_that_fills_up_and_empties() -> None:
         return [(e["type"], e["reason"], e["message"].split(":")[0]) for e in events]
 
     async with Client(api.config()) as client:
-        events = IpamEvents(client, "n1", lambda: usage, now)
+        events = IpamEvents(client, "n1", lambda: usage, frozenset, now)
         for used in (79, 80, 81, 79, 96, 100, 99, 100, 50):
             usage[0] = Usage(range="10.42.0.0/24", size=100, used=used)
             await events.write()
@@ -82,7 +82,7 @@ async def test_an_event_that_is_refused_is_told_later() -> None:
     api = await FakeApiServer.start()
     config = api.config()
     async with Client(config) as client:
-        events = IpamEvents(client, "n1", lambda: [Usage(range="r", size=10, used=9)])
+        events = IpamEvents(client, "n1", lambda: [Usage(range="r", size=10, used=9)], frozenset)
         await api.down()
         await events.write()
         assert events._told == {}

@@ -116,7 +116,8 @@ class Addresses:
             attachments=self._store.attachments(), leased=self._store.leased(), damaged=self._store.damaged
         )
         found = audit(stored, evidence)
-        self._standing = tuple(p.finding for p in found if p.finding.code in ("TP4013", "TP4014", "TP4015"))
+        lasting = ("TP4013", "TP4014", "TP4015")  # of two pods by the API, ``Twins`` tells
+        self._standing = tuple(p.finding for p in found if p.finding.code in lasting and p.key is not None)
         return found, evidence
 
     async def mend(self) -> tuple[list[str], list[str]]:
@@ -183,12 +184,12 @@ class Addresses:
             yield address, leased[address], self._store.get(*leased[address])
 
 
-def _routed(observed: NetState) -> Mapping[Addr, str]:
-    return {
-        route.dst.network_address: route.dev
-        for route in observed.routes
-        if route.dst.prefixlen == route.dst.max_prefixlen and route.dev.startswith(POD_PREFIX)
-    }
+def _routed(observed: NetState) -> Mapping[Addr, tuple[str, ...]]:
+    found: dict[Addr, set[str]] = {}
+    for route in observed.routes:
+        if route.dst.prefixlen == route.dst.max_prefixlen and route.dev.startswith(POD_PREFIX):
+            found.setdefault(route.dst.network_address, set()).add(route.dev)
+    return {address: tuple(sorted(links)) for address, links in found.items()}
 
 
 def _running(pods: Iterable[Pod] | None) -> tuple[RunningPod, ...] | None:

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from towpath.agent.admission import Admission
 from towpath.agent.attach_check import broken_results
 from towpath.agent.attach_errors import explained, refusal, unwirable
@@ -46,7 +48,8 @@ class AttachSettings:
     ``not_ready`` why the node cannot take pods, empty when it can. ``bounds``, where given, are the networks
     that ranges of a network's own must lie in: outside of them nothing would be masqueraded. A lease that
     nobody seems to need is freed after ``lease_grace`` seconds; ``reserved`` are addresses that are given to
-    those alone who ask for them.
+    those alone who ask for them. ``contested`` are pods' UIDs and addresses that they may not use, since an
+    older pod has them; ``elsewhere`` names the pod of another node that has an address.
     """
 
     pod_cidrs: tuple[Net, ...] = ()
@@ -55,6 +58,8 @@ class AttachSettings:
     not_ready: str = "the agent is starting"
     lease_grace: float = 60.0
     reserved: Callable[[], tuple[Net, ...]] = tuple
+    contested: Callable[[], frozenset[tuple[str, Addr]]] = frozenset
+    elsewhere: Callable[[Addr], str] = lambda _: ""
 
 
 class Attachments:
@@ -103,8 +108,14 @@ class Attachments:
         }
 
     def current(self) -> tuple[Attachment, ...]:
-        """What reconciliation has to keep in the kernel. Ask with the kernel lock held."""
-        return tuple(self._wired.values())
+        """What reconciliation has to keep in the kernel. Ask with the kernel lock held.
+
+        A pod is without the addresses that are contested.
+        """
+        contested = self.settings.contested()
+        if not contested:
+            return tuple(self._wired.values())
+        return tuple(_without(att, contested) for att in self._wired.values())
 
     def findings(self) -> tuple[Finding, ...]:
         """What an operator should know about addresses on this node."""
@@ -300,6 +311,9 @@ class Attachments:
         return container_ifname(r.container_id, r.ifname)
 
     def _is_foreign(self, address: Addr) -> bool:
+        if owner := self.settings.elsewhere(address):
+            log.warning("address_used_elsewhere", address=str(address), by=owner)
+            return True
         if not self._routed(address):
             self.foreign.discard(address)
             return False
@@ -389,6 +403,12 @@ class Attachments:
             return
         if not self._wired:
             self.adopt()
+
+
+def _without(att: Attachment, contested: frozenset[tuple[str, Addr]]) -> Attachment:
+    uid = att.pod.uid if att.pod is not None else ""
+    left = tuple(address for address in att.addresses if (uid, address) not in contested)
+    return att if left == att.addresses else replace(att, addresses=left)
 
 
 def _finding(code: str, what: str, message: str, fix: str) -> Finding:

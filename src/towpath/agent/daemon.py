@@ -96,7 +96,8 @@ class Agent:
         if client is not None:
             changes = self._kernel_runner.poke, self._policy_runner.poke, self._own_changed
             self._around = Cluster(settings, network, client, self._metrics, *changes)
-        self._attach.reserved = self._around.reserved
+        self._attach.reserved, self._attach.elsewhere = self._around.reserved, self._around.elsewhere
+        self._attach.contested = lambda: frozenset((c.uid, c.address) for c in self._around.contests())
         probing = client is not None and settings.offload_probe
         self._probe = OffloadProbe(SystemOffload(), settings.offload_port) if probing else None
 
@@ -216,7 +217,7 @@ class Agent:
             return self._could_not(f"internal error: {type(e).__name__}: {e}")
         if step is not None:
             self._learn(step)
-            self._aftermath.after(step)
+            self._aftermath.after(step, frozenset(c.address for c in self._around.contests()))
             if nonce:
                 found = [*(op.describe() for op in step.planned), *step.drift[len(step.failed) :]]
                 self._verification.answer(nonce, found, time.monotonic())
@@ -371,6 +372,7 @@ class Agent:
             self._findings,
             self._addresses.usage(),
             self._attachments.garbage,
+            len(self._around.contests()),
         )
 
     def _pages(self) -> dict[str, Handler]:

@@ -27,6 +27,7 @@ def sample(
     findings: Callable[[], Iterable[Finding]],
     ranges: Iterable[Usage],
     garbage: Garbage,
+    contests: int,
 ) -> Iterable[Sample]:
     """All gauges of ``metrics.METRICS``."""
     yield Sample("towpath_build_info", (__version__,), 1)
@@ -52,6 +53,7 @@ def sample(
     yield from dropped()
     yield Sample("towpath_ipam_garbage", (), len(garbage.candidates))
     yield Sample("towpath_ipam_collected", (), garbage.collected)
+    yield Sample("towpath_ipam_conflicts", (), contests)
     for device in overlay:
         with suppress(OSError):
             yield Sample("towpath_offload_on", (device,), float(tx_checksum(device)))

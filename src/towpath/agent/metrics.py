@@ -55,6 +55,7 @@ METRICS = {
     ),
     "towpath_ipam_garbage": Described("gauge", "Leases that nobody needs, in their grace period"),
     "towpath_ipam_collected": Described("counter", "Leases freed that no DEL had released"),
+    "towpath_ipam_conflicts": Described("gauge", "Pods' addresses that an older pod elsewhere has"),
     "towpath_dropped_packets": Described(
         "counter", "Packets the node's own rules dropped, by why", ("reason",)
     ),

@@ -20,6 +20,7 @@ from towpath.agent.policy_log import PolicyLog
 from towpath.agent.report import Publisher
 from towpath.agent.reservations import Reservations
 from towpath.agent.revocation import Cutter, Revocation
+from towpath.agent.twins import Contest, Twins
 from towpath.api.core import Node, Pod
 from towpath.api.report import AgentReport
 from towpath.desired.policy_chains import NO_POLICIES, Verdicts
@@ -32,7 +33,7 @@ from towpath.kube.reflector import Reflector, Selection
 from towpath.model.attachment import Attachment, PodRef
 from towpath.model.failsafe import UDP, Failsafe, Failsafes
 from towpath.model.finding import Finding
-from towpath.model.net import Net
+from towpath.model.net import Addr, Net
 from towpath.model.network import ClusterNetwork
 from towpath.model.op import NftUpdate
 from towpath.model.policy import Sampling
@@ -83,6 +84,14 @@ class Surroundings(Protocol):
 
     def reserved(self) -> tuple[Net, ...]:
         """Addresses that are only given to who asks for them."""
+        ...
+
+    def contests(self) -> frozenset[Contest]:
+        """Addresses of pods of this node that an older pod elsewhere has."""
+        ...
+
+    def elsewhere(self, address: Addr) -> str:
+        """The running pod of another node that has an address, empty if there is none."""
         ...
 
     def everybody(self) -> Iterable[Pod] | None:
@@ -141,6 +150,14 @@ class Standalone:
     def reserved(self) -> tuple[Net, ...]:
         """None."""
         return ()
+
+    def contests(self) -> frozenset[Contest]:
+        """None."""
+        return frozenset()
+
+    def elsewhere(self, address: Addr) -> str:
+        """Nobody."""
+        return ""
 
     def everybody(self) -> Iterable[Pod] | None:
         """Unknown."""
@@ -211,6 +228,7 @@ class Cluster:
         self._log = PolicyLog(self._name, group, known.judge, lambda: known.local, book, metrics)
         telling = client, self._name, known.read, self._by_name, monotonic
         self._events, self._conditions = PolicyEvents(*telling), PolicyConditions(*telling)
+        self._twins = Twins(self._name, lambda: self._pods.objects, self._twins_changed)
         self.pods: PodDirectory | None = ApiPodDirectory(client, self._pods, self._policies.pod_found)
         self.planner: Planner = ClusterPlanner(
             network,
@@ -269,6 +287,14 @@ class Cluster:
         """By the IPReservations."""
         return self._reservations.nets()
 
+    def contests(self) -> frozenset[Contest]:
+        """By the API's pods."""
+        return self._twins.standing
+
+    def elsewhere(self, address: Addr) -> str:
+        """By the API's pods."""
+        return self._twins.elsewhere(address)
+
     def everybody(self) -> Iterable[Pod] | None:
         """As the API has them."""
         return list(self._pods.objects.values()) if self._pods.listed.is_set() else None
@@ -281,12 +307,14 @@ class Cluster:
             *self._policies.findings(),
             *self._log.findings(),
             *self._reservations.findings(),
+            *self._twins.findings(),
         ]
 
     def parts(self, usage: Callable[[], Iterable[Usage]]) -> list[Coroutine[Any, Any, None]]:
         """The reflectors, what listens to the kernel, and what tells of policies and addresses."""
-        addresses = IpamEvents(self._client, self._name, usage)
+        addresses = IpamEvents(self._client, self._name, usage, self.contests)
         following = [self._nodes.run(), self._pods.run(), self._policies.run(), self._reservations.run()]
+        following.append(self._twins.run())
         return [*following, self._log.run(), self._events.run(), self._conditions.run(), addresses.run()]
 
     def revocation(self, kernel: Cutter, lock: asyncio.Lock) -> Revocation | None:
@@ -319,8 +347,13 @@ class Cluster:
         if own:
             self._own_changed()
 
+    def _twins_changed(self) -> None:
+        self._changed()
+        self._own_changed()
+
     def _pod_changed(self, key: Key | None) -> None:
         self._policies.pod_changed(key)
+        self._twins.pod_changed(key)
         if key is None:
             self._own_changed()
 

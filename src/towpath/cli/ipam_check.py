@@ -3,31 +3,43 @@
 from typing import Any
 
 import click
+import msgspec
 
-from towpath.api.ipam_inquiry import Answer
+from towpath.api.ipam_inquiry import Answer, ProblemSeen
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE
 from towpath.cli.ipam_ask import NO_AGENT, ask, with_agent
+from towpath.cli.ipam_files import read_files
+from towpath.cli.nodes import NodeOptions, node_options
 from towpath.cli.output import emit, mark, output_option, table
 from towpath.kube.client import Client
-from towpath.kube.kinds import NODES
+from towpath.kube.kinds import NODES, PODS
 
 
 @click.command()
 @click.option("--fix", is_flag=True, help="Mend what can be mended; without it nothing is changed.")
 @click.option("--node", "only", multiple=True, help="Only this node (may be repeated).")
+@node_options(default=False, churn=0.0)
 @cluster_options
 @output_option
 @click.pass_context
 def check(
-    ctx: click.Context, fix: bool, only: tuple[str, ...], kubeconfig: str, context: str, output: str
+    ctx: click.Context,
+    fix: bool,
+    only: tuple[str, ...],
+    nodes: NodeOptions,
+    kubeconfig: str,
+    context: str,
+    output: str,
 ) -> None:
     """Every node's leases against its kernel and the API server.
 
     What is found is what --fix would mend, and what only an operator can: it is the dry run of itself.
-    Nothing that a running pod uses is ever freed. Exit code 3: something is wrong (with --fix: still); 6: a
-    node did not answer.
+    Nothing that a running pod uses is ever freed. With --read-nodes host-local's files are looked at as well,
+    on nodes of stock Canal too; these are only told. Exit code 3: something is wrong (with --fix: still); 6:
+    a node could not be asked.
     """
+    options = ClusterOptions(kubeconfig, context)
 
     async def gather(client: Client) -> tuple[dict[str, Answer], dict[str, Answer]]:
         known = (await client.list(NODES)).items
@@ -35,12 +47,16 @@ def check(
             raise click.UsageError(f"there is no node {', '.join(unknown)}", ctx)
         known = [node for node in known if not only or node.metadata.name in only]
         found = await ask(client, with_agent(known), "check")
-        absent = sorted({node.metadata.name for node in known} - found.keys())
+        absent = {node.metadata.name for node in known} - found.keys()
         found |= {name: Answer(nonce="", error=NO_AGENT) for name in absent}
+        if nodes.wanted:
+            pods = (await client.list(PODS)).items
+            leaked, unread = await read_files(client, options, nodes, sorted(found), pods)
+            found = {name: _with_files(found[name], leaked.get(name), unread.get(name, "")) for name in found}
         broken = [name for name, answer in found.items() if any(p.mendable for p in answer.problems)]
-        return found, await ask(client, broken, "mend") if fix else {}
+        return dict(sorted(found.items())), await ask(client, broken, "mend") if fix else {}
 
-    found, mended = ClusterOptions(kubeconfig, context).run(gather)
+    found, mended = options.run(gather)
     rows = [_row(node, answer, mended.get(node)) for node, answer in found.items()]
     emit(rows, output, lambda: _screen(rows))
     if any(row["error"] for row in rows):
@@ -49,9 +65,18 @@ def check(
         ctx.exit(FINDING)
 
 
+def _with_files(answer: Answer, leaked: tuple[ProblemSeen, ...] | None, unread: str) -> Answer:
+    """What the agent said, and what the files say; where there is no agent, the files are all there is."""
+    if leaked is None:
+        return msgspec.structs.replace(answer, error="; ".join(filter(None, (answer.error, unread))))
+    error = "" if answer.error == NO_AGENT else answer.error
+    return msgspec.structs.replace(answer, error=error, problems=(*answer.problems, *leaked))
+
+
 def _row(node: str, answer: Answer, mended: Answer | None) -> dict[str, Any]:
     """One node as plain data; ``left`` are problems that mending did not end."""
-    after = mended.problems if mended is not None else answer.problems
+    told = tuple(p for p in answer.problems if p.code == "TP4020")
+    after = (*mended.problems, *told) if mended is not None else answer.problems
     return {
         "node": node,
         "error": answer.error or (mended.error if mended is not None else ""),

@@ -43,7 +43,7 @@ class RunningPod(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """``links`` of the node; ``routed`` single addresses with a route, and the pod link it leads to;
+    """``links`` of the node; ``routed`` single addresses with a route, and the pod links it leads to;
     ``unlisted`` what the runtime's last list did not have; ``over`` why the API server says that the pod of a
     lease needs it no more, ``lingering`` where it has said so for longer than a DEL takes; ``pods`` None
     without a cluster, or while they are not known; ``here`` the node's podCIDRs, ``networks`` the cluster's;
@@ -53,7 +53,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     boot_id: str
     links: frozenset[str]
-    routed: Mapping[Addr, str] = {}
+    routed: Mapping[Addr, tuple[str, ...]] = {}
     unlisted: frozenset[Key] = frozenset()
     over: Mapping[Key, str] = {}
     lingering: frozenset[Key] = frozenset()
@@ -87,6 +87,7 @@ def audit(stored: Stored, evidence: Evidence) -> tuple[Problem, ...]:
         *_attached(stored, evidence),
         *_rows(stored, evidence),
         *_strangers(stored, evidence),
+        *_elsewhere(stored, evidence),
         *_twice(stored, evidence),
     ]
     return tuple(sorted(found, key=lambda p: (p.finding.code, p.finding.object)))
@@ -150,7 +151,7 @@ def _rows(stored: Stored, e: Evidence) -> Iterable[Problem]:
         att = known.get(key)
         if key in e.busy or (att is not None and address in att.addresses):
             continue
-        used = f"a route leads to it ({e.routed[address]})" if address in e.routed else ""
+        used = f"a route leads to it ({_words(e.routed[address])})" if address in e.routed else ""
         used = used or ("by the API server a pod has it" if address in seen else "")
         code = "TP4005" if key in stored.damaged else "TP4013"
         why = "its row cannot be read" if code == "TP4005" else "nothing is known of that interface"
@@ -163,10 +164,10 @@ def _strangers(stored: Stored, e: Evidence) -> Iterable[Problem]:
     """Addresses that are used here and leased to nobody: by the kernel, else by the API server."""
     told = set()
     attached = {address for att in stored.attachments for address in att.addresses}
-    for address, link in sorted(e.routed.items(), key=lambda item: (item[0].version, int(item[0]))):
+    for address, links in sorted(e.routed.items(), key=lambda item: (item[0].version, int(item[0]))):
         if address not in stored.leased and address not in attached:
             told.add(address)
-            text = f"a route leads to {link}, but no lease says whose it is"
+            text = f"a route leads to {_words(links)}, but no lease says whose it is"
             fix = f"find its pod (ip route get {address}) and delete it, or the stale link"
             yield _problem("TP4002", f"address {address}", text, fix, (address,), None, "", "warning")
     for pod in e.pods or ():
@@ -176,6 +177,19 @@ def _strangers(stored: Stored, e: Evidence) -> Iterable[Problem]:
             text = f"has {_words(missing)} by the API server, but this node leased it to nobody"
             fix = "delete the pod; the address is not given out while a route leads to it"
             yield _problem("TP4017", f"Pod/{pod.name}", text, fix, missing)
+
+
+def _elsewhere(stored: Stored, e: Evidence) -> Iterable[Problem]:
+    """Leased addresses to which a route leads by another link than their owner's: of two pods, too."""
+    for att in stored.attachments:
+        key = (att.container_id, att.ifname)
+        for address in att.addresses:
+            others = [link for link in e.routed.get(address, ()) if link != att.host_ifname]
+            if not others or key in e.busy or stored.leased.get(address) != key or att.boot_id != e.boot_id:
+                continue
+            text = f"has {address} at {att.host_ifname}, and a route leads to it by {_words(others)} as well"
+            fix = f"find out whose {_words(others)} is and delete it: it has no lease, and may send nothing"
+            yield _problem("TP4015", _name(att), text, fix, (address,), key)
 
 
 def _twice(stored: Stored, e: Evidence) -> Iterable[Problem]:
@@ -207,7 +221,7 @@ def _name(att: Attachment) -> str:
     return f"Pod/{att.pod.namespace}/{att.pod.name}" if att.pod else f"container {att.container_id[:13]}"
 
 
-def _words(values: Iterable[Addr] | Iterable[Net]) -> str:
+def _words(values: Iterable[Addr] | Iterable[Net] | Iterable[str]) -> str:
     return ", ".join(map(str, values))
 
 

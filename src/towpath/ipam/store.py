@@ -215,7 +215,9 @@ class LeaseStore:
             raise AddressUnavailable(address, f"container {owner[0]} ({owner[1]}) has it", temporary=True)
         if foreign(address):
             raise AddressUnavailable(
-                address, "a route of this node leads to it, but no lease", temporary=True
+                address,
+                "a route of this node leads to it, but no lease, or a pod of another node has it",
+                temporary=True,
             )
 
     # Changes.

@@ -59,11 +59,12 @@ IPAM: dict[str, Code] = {
     "TP4015": Code(
         title="Two pods have one address",
         cause=(
-            "By the API server, or by the lease store, two pods have the same address: another IPAM gave "
-            "it out on another node, a podCIDR was changed under running pods, or a store was restored "
-            "from a backup."
+            "By the API server, by the lease store or by the kernel's routes, two pods have the same "
+            "address: another IPAM gave it out, a podCIDR was changed under running pods, or a store was "
+            "restored from a backup. The agent of the newer pod's node has taken the address from it: no "
+            "route leads to it, and nothing is sent by it, so that the older pod's traffic stays its own."
         ),
-        fix="Delete the newer pod; what is sent to the address is the older one's.",
+        fix="Delete the newer pod: it gets another address. If the older one goes first, it keeps this one.",
     ),
     "TP4016": Code(
         title="A pod's address is outside of its node's podCIDRs",
@@ -88,6 +89,15 @@ IPAM: dict[str, Code] = {
             "`towpath ipam show` says by whom and how long it will do; `towpath ipam check` finds what is "
             "leaked. Lower the kubelet's maxPods, move pods, or give nodes larger podCIDRs."
         ),
+    ),
+    "TP4020": Code(
+        title="host-local has leaked an address",
+        cause=(
+            "On a node without Towpath's agent, a file of host-local's leases an address to a container that "
+            "has no interface on the node, and by the API server no pod has it: its DEL never came (a "
+            "reboot, a crash), and nothing of Canal's collects it. A pod that begins right now can look so."
+        ),
+        fix="Check again, then remove the file on its node. `towpath node takeover` leaves it behind.",
     ),
     "TP4019": Code(
         title="An IPReservation cannot be read",
