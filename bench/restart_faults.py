@@ -49,7 +49,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Cluster:
-    """The lab's agents, and what can be done to them. Made on ``kube``'s loop; its methods are for threads."""
+    """The lab's agents, and what can be done to them. Made on ``kube``'s loop; methods are for threads."""
 
     def __init__(self, lab: LabClient, kube: Client, older: Path) -> None:
         self.lab, self._kube, self._older = lab, kube, older
