@@ -45,6 +45,12 @@ LEASES: Kind[Raw] = Kind(plural="leases", type=dict, group="coordination.k8s.io"
 IP_RESERVATIONS: Kind[Raw] = Kind(
     plural="ipreservations", type=dict, group="crd.projectcalico.org", namespaced=False
 )
+_CALICO = "crd.projectcalico.org"
+IP_POOLS: Kind[Raw] = Kind(plural="ippools", type=dict, group=_CALICO, namespaced=False)
+IPAM_BLOCKS: Kind[Raw] = Kind(plural="ipamblocks", type=dict, group=_CALICO, namespaced=False)
+BLOCK_AFFINITIES: Kind[Raw] = Kind(plural="blockaffinities", type=dict, group=_CALICO, namespaced=False)
+IPAM_HANDLES: Kind[Raw] = Kind(plural="ipamhandles", type=dict, group=_CALICO, namespaced=False)
+IPAM_CONFIGS: Kind[Raw] = Kind(plural="ipamconfigs", type=dict, group=_CALICO, namespaced=False)
 DEFINITIONS: Kind[Raw] = Kind(
     plural="customresourcedefinitions", type=dict, group="apiextensions.k8s.io", namespaced=False
 )
