@@ -12,7 +12,9 @@
  *   reply     'R' u32 exit code, u32 length, what to print on stdout
  *             'E' u32 length, path NUL, KEY=VALUE NUL ..., NUL, stdin: execute a delegate, answer with
  *             'K' nothing more: kill the delegate that runs, if one does; it is answered as always
- *   executed  'X' u32 status, u32 length, its stdout, u32 length, its stderr
+ *             'H' u32 length, "netfilter" or "kubelet", NUL, path: hand over descriptors (hand_over, below)
+ *   executed  'X' u32 status, u32 length, its stdout, u32 length, its stderr;
+ *             for 'H' with SCM_RIGHTS if the status is 0, else with the reason instead of stderr
  *
  * One request may be sent several times, to one agent after another; TOWPATH_REQUEST stays the same.
  * All memory is static: buffers of a fixed size, untouched until they are used.
@@ -612,6 +614,81 @@ static uint32_t execute(int agent, char *body, size_t length)
 	return spawn(agent, body, variables, body + at + 1, length - at - 1);
 }
 
+/* Sockets of nftables in a pod's namespace: one to change tables by, which then is their owner, one to ask by. */
+static int open_netfilter(const char *path, int fds[2])
+{
+	int own = sys_open("/proc/self/ns/net", O_RDONLY), pod = sys_open(path, O_RDONLY | O_NONBLOCK), entered = -EBADF;
+
+	if (own < 0)
+		FAIL(INTERNAL, error_text(own), "cannot open /proc/self/ns/net");
+	if (pod < 0 || same_file(own, pod)) {
+		add_text(&delegate_err, pod < 0 ? error_text(pod) : "refused: the network namespace of the host");
+	} else if ((entered = sys_setns(pod)) < 0) {
+		add_text(&delegate_err, error_text(entered));
+	} else {
+		for (int i = 0; i < 2; i++)
+			fds[i] = sys_socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
+		if (sys_setns(own) < 0)
+			FAIL(INTERNAL, "", "cannot return to the network namespace of the host");
+		if (fds[0] < 0 || fds[1] < 0)
+			add_text(&delegate_err, error_text(fds[0] < 0 ? fds[0] : fds[1]));
+	}
+	sys_close(own);
+	if (pod >= 0)
+		sys_close(pod);
+	return entered < 0 ? 0 : 2;
+}
+
+/* A connection to the kubelet's list of pods' devices. No other socket: to be connected to some is to be root. */
+static int open_kubelet(const char *path, int fds[1])
+{
+	static const char tail[] = "/pod-resources/kubelet.sock";
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	size_t length = strlen(path);
+	long error;
+
+	if (path[0] != '/' || length < sizeof(tail) || length >= sizeof(address.sun_path) ||
+	    !equal(path + length - (sizeof(tail) - 1), tail)) {
+		add_text(&delegate_err, "refused: not the kubelet's socket pod-resources/kubelet.sock");
+		return 0;
+	}
+	memcpy(address.sun_path, path, length);
+	fds[0] = sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	error = fds[0] < 0 ? fds[0] : sys_connect(fds[0], &address);
+	if (error < 0)
+		add_text(&delegate_err, error_text(error));
+	return 1;
+}
+
+/* Open what an 'H' frame asks for, which takes root or the pod's namespace, and pass it on. */
+static long hand_over(int fd, char *body, size_t length)
+{
+	int fds[2] = { -1, -1 }, count = 0;
+	size_t kind;
+	long error;
+
+	body[length] = 0;
+	kind = strlen(body);
+	delegate_err.length = 0;
+	if (kind < length && equal(body, "netfilter"))
+		count = open_netfilter(body + kind + 1, fds);
+	else if (kind < length && equal(body, "kubelet"))
+		count = open_kubelet(body + kind + 1, fds);
+	else
+		add_text(&delegate_err, "refused: not a request to hand anything over");
+	executed.length = 0;
+	add(&executed, "X", 1);
+	add_u32(&executed, delegate_err.length > 0 ? 1 : 0);
+	add_u32(&executed, 0);
+	add_u32(&executed, delegate_err.length);
+	add(&executed, delegate_err.data, delegate_err.length);
+	error = send_all(fd, &executed, fds, delegate_err.length > 0 ? 0 : count);
+	for (int i = 0; i < count; i++)
+		if (fds[i] >= 0)
+			sys_close(fds[i]);
+	return error;
+}
+
 static long delegate(int fd, char *body, size_t length)
 {
 	int64_t started = now_ms();
@@ -637,7 +714,7 @@ static enum outcome converse(int fd, long *error)
 		size_t header = type == 'R' ? 9 : 5;
 		long n;
 
-		if (reply.length > 0 && type != 'R' && type != 'E')
+		if (reply.length > 0 && type != 'R' && type != 'E' && type != 'H')
 			return GARBLED;
 		if (reply.length >= header) {
 			size_t length = get_u32(reply.data + header - 4);
@@ -649,7 +726,8 @@ static enum outcome converse(int fd, long *error)
 			if (reply.length == header + length && type == 'R')
 				sys_exit(write_all(1, reply.data + header, length) ? (int)(get_u32(reply.data + 1) & 255) : 1);
 			if (reply.length == header + length) {
-				*error = delegate(fd, reply.data + header, length);
+				*error = type == 'H' ? hand_over(fd, reply.data + header, length) :
+						       delegate(fd, reply.data + header, length);
 				if (*error < 0)
 					return DROPPED;
 				reply.length = 0;

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +18,22 @@ from towpath.agent.directory import ApiPodDirectory
 from towpath.agent.network_builtin import Builtin
 from towpath.agent.network_chains import Chains
 from towpath.agent.network_definitions import DEFINITIONS, NetworkDefinitions
+from towpath.agent.network_firewalls import PodFirewalls
 from towpath.agent.network_plugins import Plugins
+from towpath.agent.network_policies import NetworkPolicies
 from towpath.agent.network_telling import Telling
 from towpath.agent.networks import Networks
+from towpath.api.core import Pod
 from towpath.cni.server import Server, serve
 from towpath.kernel.linux import LinuxKernel
+from towpath.kernel.nft import Nft
 from towpath.kube.client import Client
+from towpath.kube.codec import Key
 from towpath.kube.fake import FakeApiServer
-from towpath.kube.kinds import PODS
+from towpath.kube.kinds import NAMESPACES, PODS
 from towpath.kube.reflector import Reflector, Selection
+from towpath.model.attachment import PodRef
+from towpath.model.nft import Owner
 from towpath.model.state import NetState
 from towpath.multinet.annotation import DEFAULT_NETWORK, NETWORKS
 from towpath.multinet.choose import NetworkSettings
@@ -64,16 +71,21 @@ class NetworkNode:
     )
     seconds: float = 30.0
     now: float = 0.0
+    owner: Owner = "free"
     networks: Networks = field(init=False)
     journal: Journal = field(init=False)
     telling: Telling = field(init=False)
+    policies: NetworkPolicies = field(init=False)
+    firewalls: PodFirewalls = field(init=False)
+    _well: list[bool] = field(default_factory=list)
 
     @property
     def plugins(self) -> Path:
         return self.shim.path.parent
 
     @asynccontextmanager
-    async def agent(self) -> AsyncIterator[Server]:
+    async def agent(self, *, known: bool = True) -> AsyncIterator[Server]:
+        """``known`` False: with nothing of policy known, the API being down."""
         config = self.api.config()
         async with Client(config, timeout=5) as client, self.attach.agent() as attachments:
             host, plugins = LinuxKernel(nft=False), Plugins(self.seconds)
@@ -81,6 +93,7 @@ class NetworkNode:
             with suppress(JournalError):
                 self.journal.open()
             pods = ApiPodDirectory(client, Reflector(client, Selection(kind=PODS)), lambda _: None)
+            following = self._follow_policies(client)
             attachments._pods = pods
             self.telling = Telling(client, "node1")
             definitions = NetworkDefinitions(
@@ -99,13 +112,49 @@ class NetworkNode:
                     NETWORK.networks,
                     self.attach.boot_id,
                     lambda: self.now,
+                    self.firewalls,
                 )
+                tasks = [asyncio.create_task(one) for one in following]
                 server = await serve(self.shim.socket, self.networks)
                 try:
+                    if known:
+                        await self.until(lambda: not self.policies.problem())
                     yield server
                 finally:
                     await server.close()
                     await self.telling.close()
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                    self.firewalls.close()
+
+    def _follow_policies(self, client: Client) -> list[Coroutine[Any, Any, None]]:
+        """What the daemon's surroundings do."""
+        pods = Reflector(client, Selection(kind=PODS), lambda key: self._event(key, pod=True))
+        namespaces = Reflector(client, Selection(kind=NAMESPACES), lambda key: self._event(key, pod=False))
+
+        def missing() -> str:
+            return "" if pods.listed.is_set() and namespaces.listed.is_set() else "not listed yet"
+
+        def pod_of(ref: PodRef) -> Pod | None:
+            return pods.objects.get((ref.namespace, ref.name))
+
+        self.policies = NetworkPolicies(client, 90, lambda: pods.objects, lambda: namespaces.objects, missing)
+        self.firewalls = PodFirewalls(self.policies, Nft, lambda: self.journal.rows(), pod_of, self.owner)
+        self.firewalls.changed(lambda: self._well.append(self.firewalls.enforce()))
+        return [pods.run(), namespaces.run(), self.policies.run()]
+
+    def _event(self, key: Key | None, *, pod: bool) -> None:
+        if key is not None:
+            (self.policies.pod_changed if pod else self.policies.namespace_changed)(key)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for what no event tells of."""
+        for _ in range(6000):
+            if holds():
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("it did not come about in 60 s")
 
     # The cluster.
 
@@ -114,10 +163,11 @@ class NetworkNode:
         meta = {"name": name, "namespace": namespace, "annotations": annotations}
         self.api.put(DEFINITIONS, {"metadata": meta, "spec": spec})
 
-    def pod(self, name: str, networks: Any = "", override: str = "") -> None:
+    def pod(self, name: str, networks: Any = "", override: str = "", **labels: str) -> None:
         text = networks if isinstance(networks, str) else json.dumps(networks)
         annotations = {NETWORKS: text, DEFAULT_NETWORK: override}
         meta = {"name": name, "namespace": "default", "uid": f"uid-{name}", "annotations": annotations}
+        meta["labels"] = labels
         self.api.put(PODS, {"metadata": meta, "spec": {}, "status": {}})
 
     def status(self, pod: str) -> list[dict[str, Any]]:

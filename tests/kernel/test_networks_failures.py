@@ -113,7 +113,7 @@ async def test_del_has_what_add_had_whatever_became_of_the_rest(
     fresh.define("odd", {"cniVersion": "1.0.0", "type": "second", "other": True})
     api.remove(PODS, "p", "default")
     await api.down()
-    async with fresh.agent():  # another agent, which never saw the pod
+    async with fresh.agent(known=False):  # another agent, which never saw the pod
         await fresh.delete("p")
         assert fresh.leftovers() == []
     (_, _, added), (_, _, deleted) = calls(fresh)

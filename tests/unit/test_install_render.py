@@ -24,7 +24,7 @@ from towpath.kube.client import Client
 from towpath.kube.fake import FakeApiServer
 from towpath.kube.kinds import IP_RESERVATIONS
 from towpath.multinet.confine import Confinement
-from towpath.policy.sources import SOURCES
+from towpath.policy.sources import SECONDARY, SOURCES
 
 MANIFESTS = Path(__file__).parents[2] / "manifests" / "towpath.yaml"
 SOURCE = Path(towpath.__file__).parent
@@ -84,13 +84,16 @@ async def followed() -> set[tuple[str, str, str]]:
         calico = IP_RESERVATIONS.group, IP_RESERVATIONS.version
         api.served.setdefault(calico, []).append(IP_RESERVATIONS.plural)
         api.served[DEFINITIONS.group, DEFINITIONS.version] = [DEFINITIONS.plural]
+        api.served[SECONDARY.group, SECONDARY.versions[0]] = [SECONDARY.plural]
         kinds = {source.plural for source in SOURCES if source.group != left_out}
         settings = load({"node_name": "n1", "net_conf": NET_CONF}, {})
         async with Client(api.config()) as client:
             cluster = Cluster(settings, parse_net_conf(NET_CONF), client, Metrics(), *[lambda: None] * 3)
             networks = NetworkDefinitions(client, 90, Path("/etc/cni/net.d"), Confinement())
-            tasks = [asyncio.create_task(part) for part in (*cluster.parts(tuple), networks.run())]
-            await asyncio.wait_for(api.watched(len(kinds) + len(CORE) + 2), 10)
+            assert cluster.network_policies is not None
+            parts = *cluster.parts(tuple), networks.run(), cluster.network_policies.run()
+            tasks = [asyncio.create_task(part) for part in parts]
+            await asyncio.wait_for(api.watched(len(kinds) + len(CORE) + 3), 60)
             assert cluster.known
             for task in tasks:
                 task.cancel()

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from towpath.agent.network_builtin import Builtin
 from towpath.agent.network_chains import Chains
+from towpath.agent.network_firewalls import PodFirewalls
 from towpath.agent.network_plugins import Plugins
+from towpath.agent.network_policies import NetworkPolicies
 from towpath.agent.networks import Networks
 from towpath.api.core import Pod
 from towpath.api.meta import ObjectMeta
@@ -141,7 +143,15 @@ def agent(world: World, journal: Journal) -> Networks:
         (),
         "boot",
         lambda: 0.0,
+        no_policies(journal),
     )
+
+
+def no_policies(journal: Journal) -> PodFirewalls:
+    """As with an API server that has no MultiNetworkPolicies."""
+    policies = NetworkPolicies(cast(Any, None), 90, dict, dict, lambda: "")
+    policies._asked = True
+    return PodFirewalls(policies, cast(Any, None), journal.rows, lambda _: None, "free")
 
 
 def request(world: World, command: str, pod: str, number: int) -> Request:

@@ -52,7 +52,7 @@ from towpath.kube.client import Client
 from towpath.log import get_logger
 from towpath.model.finding import Finding
 from towpath.model.network import ClusterNetwork
-from towpath.model.nft import NftTable
+from towpath.model.nft import NftTable, Owner
 
 log = get_logger("towpath.agent")
 
@@ -159,8 +159,9 @@ class Agent:
         self._aftermath = Aftermath(Connections(), self._network, self._metrics, time.monotonic)
         stack.push_async_callback(self._aftermath.close)
         routed, found = self._network.networks, self._attachments
+        owner: Owner = "own" if self._network.own_table else "free"
         self._extra: ExtraNetworks = await stack.enter_async_context(
-            extra_networks(settings, self._client, self._around, found, routed, boot_id)
+            extra_networks(settings, self._client, self._around, found, routed, boot_id, owner)
         )
         self._gate = GatedHandler(self._extra.handler, self._attach)
         serving = await server.serve(settings.cni_socket, MeasuredHandler(self._gate, self._metrics))

@@ -59,7 +59,12 @@ class Detacher:
 def elsewhere(r: Request) -> Request:
     """The same shim, for an attachment that the call is not about: its descriptors are another pod's."""
     return Request(
-        command=r.command, config=r.config, path=r.path, executor=r.executor, cancelled=r.cancelled
+        command=r.command,
+        config=r.config,
+        path=r.path,
+        executor=r.executor,
+        opener=r.opener,
+        cancelled=r.cancelled,
     )
 
 

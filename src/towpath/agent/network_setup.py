@@ -12,21 +12,29 @@ from towpath.agent.network_builtin import Builtin
 from towpath.agent.network_chains import Chains
 from towpath.agent.network_definitions import NetworkDefinitions
 from towpath.agent.network_findings import findings
+from towpath.agent.network_firewalls import PodFirewalls
 from towpath.agent.network_plugins import Plugins
 from towpath.agent.network_telling import Telling
 from towpath.agent.networks import Networks
+from towpath.agent.runner import Runner
 from towpath.agent.surroundings import Surroundings
 from towpath.cni.request import Handler
 from towpath.kernel.linux import LinuxKernel
+from towpath.kernel.nft import Nft
+from towpath.kube.backoff import Backoff
 from towpath.kube.client import Client
 from towpath.log import get_logger
 from towpath.model.finding import Finding
 from towpath.model.net import Net
+from towpath.model.nft import Owner
 from towpath.multinet.choose import NetworkSettings
 from towpath.multinet.confine import PATHS, TYPES, Confinement
 from towpath.multinet.journal import FILE, Journal, JournalError
 
 log = get_logger("towpath.networks")
+
+# Between two changes of policy, as on the pod network.
+_POLICY_REST = 0.02
 
 
 class ExtraNetworks:
@@ -39,13 +47,24 @@ class ExtraNetworks:
         definitions: NetworkDefinitions | None = None,
         journal: Journal | None = None,
         telling: Telling | None = None,
+        firewalls: PodFirewalls | None = None,
+        resync: float = 60.0,
     ) -> None:
+        self._firewalls = firewalls
+        self._runner = Runner(self._enforce, resync=resync, backoff=Backoff(0.2, 10.0), rest=_POLICY_REST)
+        if firewalls is not None:
+            firewalls.changed(self._runner.poke)
         self.handler, self._networks, self._definitions = handler, networks, definitions
         self._journal, self._telling = journal, telling
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run."""
-        return [self._definitions.run()] if self._definitions is not None else []
+        if self._definitions is None or self._firewalls is None:
+            return []
+        return [self._definitions.run(), self._firewalls.run(), self._runner.run()]
+
+    async def _enforce(self) -> bool:
+        return self._firewalls is None or self._firewalls.enforce()
 
     async def collect(self) -> None:
         """Every now and then."""
@@ -56,7 +75,8 @@ class ExtraNetworks:
         """What an operator should know."""
         if self._journal is None or self._telling is None:
             return []
-        return findings(self._journal, self._telling)
+        found = findings(self._journal, self._telling)
+        return [*found, *(self._firewalls.findings() if self._firewalls is not None else ())]
 
 
 def network_settings(settings: Settings) -> NetworkSettings:
@@ -82,9 +102,10 @@ async def extra_networks(
     attachments: Attachments,
     routed: Sequence[Net],
     boot_id: str,
+    owner: Owner,
 ) -> AsyncIterator[ExtraNetworks]:
     """In the calling thread's network namespace. Close the server before leaving. Raises OSError."""
-    if client is None or around.pods is None:
+    if client is None or around.pods is None or around.network_policies is None:
         yield ExtraNetworks(attachments)
         return
     chosen = network_settings(settings)
@@ -96,6 +117,7 @@ async def extra_networks(
         client, settings.api_silence_seconds, settings.network_conf_dir, chosen.confinement
     )
     telling = Telling(client, settings.node_name)
+    firewalls = PodFirewalls(around.network_policies, Nft, journal.rows, around.pod_of, owner)
     host = LinuxKernel(nft=False)
     try:
         with contextlib.closing(Builtin(host, pod_kernel, plugins)) as builtin:
@@ -111,9 +133,13 @@ async def extra_networks(
                 routed,
                 boot_id,
                 time.monotonic,
+                firewalls,
             )
-            yield ExtraNetworks(networks, networks, definitions, journal, telling)
+            yield ExtraNetworks(
+                networks, networks, definitions, journal, telling, firewalls, settings.resync_seconds
+            )
     finally:
+        firewalls.close()
         host.close()
         await telling.close()
         journal.close()

@@ -17,6 +17,7 @@ from towpath.agent.network_chains import Chains
 from towpath.agent.network_definitions import NetworkDefinitions, UnknownNetwork
 from towpath.agent.network_detach import Detacher, failure
 from towpath.agent.network_due import Due
+from towpath.agent.network_firewalls import PodFirewalls
 from towpath.agent.network_plugins import PluginFailed
 from towpath.agent.network_telling import Telling
 from towpath.agent.network_upkeep import Upkeep
@@ -54,7 +55,9 @@ class Networks:
         routed: Sequence[Net],
         boot_id: str,
         clock: Callable[[], float],
+        firewalls: PodFirewalls,
     ) -> None:
+        self._firewalls = firewalls
         self._inner, self._journal, self._chains = inner, journal, chains
         self._definitions, self._telling, self._pods = definitions, telling, pods
         self._settings, self._boot_id = settings, boot_id
@@ -100,11 +103,13 @@ class Networks:
         async with self._turns.of(r.container_id):
             rows = [row for row in self._journal.of(r.container_id) if row.main == r.ifname]
             failed = await self._detacher.all(r, rows)
+            self._firewalls.forget(r.container_id)
             await self._inner.delete(r)
         for row in rows:
             if row.pod is not None:
                 self._telling.forget(row.pod)
         await self._due.retry(r)
+        await self._firewalls.catch_up(r)
         if failed:
             raise failed[0]
 
@@ -125,6 +130,7 @@ class Networks:
         """Whether ADD could work now; without the networks that all pods get, it could not."""
         await self._inner.status(r)
         await self._upkeep.status(r)
+        await self._firewalls.catch_up(r)
 
     async def gc(self, r: Request) -> None:
         """Detach what the runtime does not list, have plugins collect theirs. Goes on after errors."""
@@ -183,6 +189,7 @@ class Networks:
                 raise failed[0]
             rows = [self._attacher.row(r, pod, wanted, n) for n, wanted in enumerate(choice.all)]
             await self._journal.begin(rows)
+            await self._firewalls.prepare(r, rows, pod)
             for row in rows:
                 begun.append(row)
                 begun[-1] = await self._attacher.attach(r, row)
@@ -208,6 +215,7 @@ class Networks:
             if row.key not in started and row.request_id == r.request_id and not row.done:
                 await self._forget(row)  # its ADD never began
         await self._detacher.all(r, [row for row in known if row.key in started], never)
+        self._firewalls.forget(r.container_id)
         if forget:
             try:
                 await self._inner.delete(r)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from towpath.agent.network_policies import NetworkPolicies
 from towpath.agent.policy_kinds import Served, offered
 from towpath.agent.revocation import View
 from towpath.agent.revocation_scope import RevocationScope
@@ -74,6 +75,10 @@ class Policies:
         self._placed = Placed()
         self._namespaces: Reflector[Namespace] = self._follow(NAMESPACES, self._namespace_changed)
         self._accounts: Reflector[ServiceAccount] = self._follow(SERVICE_ACCOUNTS, self._account_changed)
+        self.beside = NetworkPolicies(
+            client, silence, lambda: pods.objects, lambda: self._namespaces.objects, self._not_listed
+        )
+        """Policies for pods' interfaces in other networks, which depend on the same pods and namespaces."""
         self._slices: Reflector[EndpointSlice] | None = None
         self._scope = RevocationScope(
             revocation, lambda: self._pods.objects, lambda: self._namespaces.objects
@@ -107,11 +112,16 @@ class Policies:
             return ""
         if self._served is None:
             return self._problem
+        if problem := self._not_listed():
+            return problem
+        self._complete = True
+        return ""
+
+    def _not_listed(self) -> str:
         watched: dict[str, Reflector[Any]] = {"pods": self._pods, "nodes": self._nodes, **self.reflectors}
         for name, reflector in watched.items():
             if not reflector.listed.is_set():
                 return f"{name} not listed yet: {reflector.problem or 'no answer yet'}"
-        self._complete = True
         return ""
 
     def findings(self) -> list[Finding]:
@@ -206,6 +216,7 @@ class Policies:
         """An event of the reflector of pods."""
         if key is not None:
             self._objects.pod(key, self._pods.objects.get(key))
+            self.beside.pod_changed(key)
         self._changed()
 
     def pod_found(self, pod: Pod) -> None:
@@ -223,6 +234,7 @@ class Policies:
     def _namespace_changed(self, key: Key | None) -> None:
         if key is not None:
             self._objects.namespace(key[1], self._namespaces.objects.get(key))
+            self.beside.namespace_changed(key)
         self._changed()
 
     def _account_changed(self, key: Key | None) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from towpath.kube.client import Client
 from towpath.kube.discovery import resources
 from towpath.kube.kinds import Kind, Raw
-from towpath.policy.sources import SERVED, SHOWN, SOURCES, STORED, Resource, Source
+from towpath.policy.sources import SECONDARY, SERVED, SHOWN, SOURCES, STORED, Resource, Source
 
 R = TypeVar("R", bound=Resource)
 
@@ -31,7 +31,7 @@ async def offered(client: Client) -> Served:
 
 async def shown(client: Client) -> dict[Resource, Kind[Raw]]:
     """What the command line reads beyond the core API: staged policies too. Raises KubeError."""
-    return await served(client, (*SOURCES, *SHOWN, _SLICES))
+    return await served(client, (*SOURCES, *SHOWN, SECONDARY, _SLICES))
 
 
 async def served(client: Client, wanted: Collection[R]) -> dict[R, Kind[Raw]]:

@@ -12,6 +12,7 @@ from towpath.agent.directory import ApiPodDirectory
 from towpath.agent.interest import relevant_to
 from towpath.agent.ipam_events import IpamEvents
 from towpath.agent.metrics import Metrics
+from towpath.agent.network_policies import NetworkPolicies
 from towpath.agent.planning import ClusterPlanner, Planner, StandalonePlanner
 from towpath.agent.policies import Policies
 from towpath.agent.policy_conditions import PolicyConditions
@@ -45,6 +46,7 @@ class Surroundings(Protocol):
 
     planner: Planner
     pods: PodDirectory | None
+    network_policies: NetworkPolicies | None
 
     @property
     def known(self) -> bool:
@@ -76,6 +78,10 @@ class Surroundings(Protocol):
 
     def policy_changes(self, attachments: tuple[Attachment, ...]) -> NftUpdate | None:
         """What is new of policy since it was told last, here or by the planner; None: not known."""
+        ...
+
+    def pod_of(self, ref: PodRef) -> Pod | None:
+        """A pod that is known, and is still the same."""
         ...
 
     def here(self) -> list[PodRef]:
@@ -120,6 +126,7 @@ class Standalone:
 
     own = None
     known = True
+    network_policies: NetworkPolicies | None = None
 
     def __init__(self, network: ClusterNetwork) -> None:
         self.pods: PodDirectory | None = None
@@ -142,6 +149,10 @@ class Standalone:
     def policy_changes(self, attachments: tuple[Attachment, ...]) -> NftUpdate | None:
         """Nothing ever."""
         return NftUpdate(table=TABLE)
+
+    def pod_of(self, ref: PodRef) -> Pod | None:
+        """None."""
+        return None
 
     def here(self) -> list[PodRef]:
         """None."""
@@ -223,6 +234,7 @@ class Cluster:
             settings.revocation,
             ERAS[settings.calico_order],
         )
+        self.network_policies: NetworkPolicies | None = self._policies.beside
         book = AddressBook(lambda: self._pods.objects, lambda: self._nodes.objects, monotonic)
         known = self._policies
         self._log = PolicyLog(self._name, group, known.judge, lambda: known.local, book, metrics)
@@ -274,6 +286,11 @@ class Cluster:
     def policy_changes(self, attachments: tuple[Attachment, ...]) -> NftUpdate | None:
         """From all events so far."""
         return self._policies.changes(attachments)
+
+    def pod_of(self, ref: PodRef) -> Pod | None:
+        """As the API has it."""
+        pod = self._pods.objects.get((ref.namespace, ref.name))
+        return pod if pod is not None and pod.metadata.uid == ref.uid else None
 
     def here(self) -> list[PodRef]:
         """As the API has them."""

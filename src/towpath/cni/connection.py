@@ -83,6 +83,36 @@ class Connection:
             self.watch()
             return Executed(status, stdout, stderr, late)
 
+    async def hand_over(self, what: str, path: str) -> list[int]:
+        """Have the shim open what only it can, and pass it on: ``netfilter`` two sockets of nftables in the
+        namespace at ``path``, ``kubelet`` a connection to its socket there. The descriptors are the caller's.
+
+        Raises ConnectionError when it hangs up, OSError with its reason, ValueError for a NUL.
+        """
+        frame = wire.hand_over(what, path)
+        async with self._turn:
+            if self.hung_up.is_set():
+                raise ConnectionError("the shim is gone")
+            self._loop.remove_reader(self._fd)
+            fds: list[int] = []
+            try:
+                await self._loop.sock_sendall(self._sock, frame)
+                data, fds = await self._receive_first()
+                size = wire.EXECUTED.size + wire.LENGTH.size
+                data += await self._exactly(size - len(data))
+                status, _ = wire.executed_header(data[: wire.EXECUTED.size])
+                length = wire.stderr_length(data[wire.EXECUTED.size : size])
+                words = data[size:] + await self._exactly(length - (len(data) - size))
+            except (OSError, BadFrame) as err:
+                for fd in fds:
+                    os.close(fd)
+                self.hung_up.set()
+                raise ConnectionError(f"the shim is gone: {err}") from err
+            self.watch()
+        if status != 0 or not fds:
+            raise OSError(words.decode(errors="replace") or "the shim handed nothing over")
+        return fds
+
     def watch(self) -> None:
         """From now on notice when the caller hangs up: a shim has nothing to say unless asked."""
         self._loop.add_reader(self._fd, self._readable)

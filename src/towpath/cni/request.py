@@ -56,6 +56,7 @@ class Request:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     pod: Pod | None = None
     executor: Callable[[str, Mapping[str, str], bytes, float | None], Awaitable[Executed]] | None = None
+    opener: Callable[[str, str], Awaitable[list[int]]] | None = None
 
     async def execute(
         self, path: str, env: Mapping[str, str], stdin: bytes, seconds: float | None = None
@@ -68,6 +69,33 @@ class Request:
         if self.executor is None:
             raise ConnectionError("this call has no shim behind it")
         return await self.executor(path, env, stdin, seconds)
+
+    async def netfilter(self, path: str) -> tuple[socket.socket, socket.socket]:
+        """Sockets of nftables in the pod's namespace at ``path``: to change its tables by, and to ask by.
+
+        Raises OSError; ConnectionError when the caller hangs up.
+        """
+        one, two = map(_socket, await self._hand_over("netfilter", path))
+        return one, two
+
+    async def kubelet(self, path: str) -> socket.socket:
+        """A connection to the kubelet's ``pod-resources/kubelet.sock``, which only root may connect to.
+
+        Raises OSError; ConnectionError when the caller hangs up.
+        """
+        [one] = await self._hand_over("kubelet", path)
+        return _socket(one)
+
+    async def _hand_over(self, what: str, path: str) -> list[int]:
+        if self.opener is None:
+            raise ConnectionError("this call has no shim behind it")
+        return await self.opener(what, path)
+
+
+def _socket(fd: int) -> socket.socket:
+    found = socket.socket(fileno=fd)
+    found.setblocking(False)
+    return found
 
 
 class Handler(Protocol):

@@ -141,6 +141,7 @@ class Server:
             await connection.answer(1, err.encode(peek_version(stdin)))
             return
         request.cancelled, request.executor = connection.hung_up, connection.execute
+        request.opener = connection.hand_over
         async with self._turn(request):
             try:
                 stdout = await self._handle(request)

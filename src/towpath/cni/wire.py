@@ -71,6 +71,14 @@ def execute(path: str, env: dict[str, str], stdin: bytes) -> bytes:
     return b"E" + LENGTH.pack(len(body)) + body
 
 
+def hand_over(what: str, path: str) -> bytes:
+    """The frame that asks the shim for descriptors. Raises ValueError for a path with a NUL."""
+    if "\0" in path or not path:
+        raise ValueError("a path is empty or has a NUL")
+    body = what.encode() + b"\0" + path.encode("utf-8", "surrogateescape")
+    return b"H" + LENGTH.pack(len(body)) + body
+
+
 KILL = b"K"
 """Has the shim kill the delegate that it executes, which it then answers as any other."""
 

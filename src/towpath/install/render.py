@@ -10,7 +10,7 @@ from towpath.install import configuration
 from towpath.install.daemonset import NAME, daemonset
 from towpath.install.values import Values
 from towpath.kube.kinds import IP_RESERVATIONS
-from towpath.policy.sources import SOURCES
+from towpath.policy.sources import SECONDARY, SOURCES
 
 Object = dict[str, Any]
 
@@ -35,6 +35,11 @@ RULES = (
         "apiGroups": ["k8s.cni.cncf.io"],
         "resources": ["network-attachment-definitions"],
         "verbs": ["get", "list", "watch"],
+    },
+    {
+        "apiGroups": [SECONDARY.group],
+        "resources": [SECONDARY.plural],
+        "verbs": ["list", "watch"],
     },
     {"apiGroups": [""], "resources": ["namespaces", "serviceaccounts"], "verbs": ["list", "watch"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},

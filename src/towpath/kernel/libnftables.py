@@ -94,12 +94,13 @@ def _library() -> ctypes.CDLL:
 
 
 class NftContext:
-    """A libnftables context. It speaks of the namespace the calling thread was in when it was made.
+    """A libnftables context. It speaks of the namespace the calling thread was in when it was made, or of
+    that in which ``handed`` was opened: a socket of nftables, of which it keeps a copy.
 
     Calls from several threads take turns. Raises KernelRefused if the library is missing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, handed: socket.socket | None = None) -> None:
         self._lib = _library()
         with _OPENING:
             before = _netfilter_sockets()
@@ -109,9 +110,22 @@ class NftContext:
             raise KernelRefused("open nftables", 0, "libnftables could not make a context")
         self.descriptor = opened.pop() if len(opened) == 1 else -1
         """The socket the library talks to the kernel by; -1 if it cannot be told. It is the library's."""
+        if handed is not None:
+            self._exchange(handed)
         self._lock = threading.Lock()
         self._lib.nft_ctx_buffer_output(self._ctx)
         self._lib.nft_ctx_buffer_error(self._ctx)
+
+    def _exchange(self, handed: socket.socket) -> None:
+        """Have the library use another socket: it keeps to the one it opens first, and this takes its place.
+
+        What speaks of the wrong namespace is not to be used at all.
+        """
+        if self.descriptor < 0:
+            self._lib.nft_ctx_free(self._ctx)
+            raise KernelRefused("open nftables", 0, "which socket libnftables uses cannot be told")
+        handed.setblocking(False)  # as the library has its own
+        os.dup2(handed.fileno(), self.descriptor, inheritable=False)
 
     def run(self, *commands: str, flags: int = 0) -> bytes:
         """Execute ``commands`` as one transaction and return what they printed. Raises NftError.

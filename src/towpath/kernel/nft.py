@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from errno import EEXIST, EINVAL, EMSGSIZE, ENFILE, ENOENT, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM
 from functools import partial
+from socket import socket
 
 from msgspec.structs import replace
 
@@ -42,7 +43,8 @@ _HINTS = {
 
 
 class Nft:
-    """Tables ``inet NAME`` of the namespace the calling thread is in when this is made.
+    """Tables ``inet NAME`` of the namespace the calling thread is in when this is made, or of that in which
+    ``handed`` were opened: two sockets of nftables, which are closed by ``close``.
 
     A rule cannot be read back as it was written: nft prints it in a form of its own. So each of our rules
     carries a comment, a hash of its text; and after each change of rules it is remembered what expressions
@@ -51,10 +53,13 @@ class Nft:
     desired. A process that did not make the rules recognises those whose text is what nft prints.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, handed: tuple[socket, socket] | None = None) -> None:
         """Raises KernelRefused if libnftables is missing, OSError."""
-        self._nft = NftContext()
-        self._socket = NftSocket(self._nft.descriptor)
+        changing, asking = handed or (None, None)
+        self._nft = NftContext(changing)
+        self._socket = NftSocket(self._nft.descriptor, asking)
+        if changing is not None:
+            changing.close()
         self._known = Known()
         self._owned = ""
         # By the table's handle and the rule's print.

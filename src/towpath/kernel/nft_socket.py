@@ -42,10 +42,11 @@ class NftSocket:
     """The namespace of the thread that makes it. Not to be shared between threads. Raises OSError.
 
     ``shared`` is a socket of nftables' to send transactions by (a copy of the descriptor is kept): a table
-    has one owner, and that is a socket. Whoever else sends by it must have had its answers.
+    has one owner, and that is a socket. Whoever else sends by it must have had its answers. ``asking`` one to
+    ask by, closed by ``close``: both speak of the namespaces they were opened in.
     """
 
-    def __init__(self, shared: int = -1) -> None:
+    def __init__(self, shared: int = -1, asking: socket.socket | None = None) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         if shared >= 0:
             self._sock = socket.socket(fileno=os.dup(shared))
@@ -56,7 +57,7 @@ class NftSocket:
         self._sock.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         self._seq = 0
         self._limit = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _SLACK
-        self._ask = NetlinkSocket.open(_NETLINK_NETFILTER)
+        self._ask = NetlinkSocket(asking) if asking is not None else NetlinkSocket.open(_NETLINK_NETFILTER)
 
     def close(self) -> None:
         """Close the sockets."""

@@ -88,6 +88,14 @@ NETWORKS: dict[str, Code] = {
         "of devices.",
         "Name the device with deviceID in the pod's annotation, or use another kind of network.",
     ),
+    "TP6025": Code(
+        "Policy cannot be enforced on a pod's interface in another network",
+        "There are MultiNetworkPolicies, and the pod's namespace could not be reached to put them in force, "
+        "or its kernel did not take the rules. A new pod does not start without them; in one that runs, the "
+        "rules stay as they are, and it is tried again with the runtime's next call of any pod.",
+        "See the message. If it names the shim, install that of the agent's release; else look at the "
+        "kernel's nftables.",
+    ),
     "TP6016": Code(
         "The journal of extra networks cannot be used",
         "networks.db in the agent's state folder cannot be opened or written, or a row of it is damaged.",

@@ -142,6 +142,14 @@ POLICY: dict[str, Code] = {
         cause="No container's port has the name and protocol that the rule asks for: it matches nothing.",
         fix="Correct the name, name the container's port, or write the number.",
     ),
+    "TP5138": Code(
+        title="A MultiNetworkPolicy is for no network",
+        cause=(
+            "The annotation k8s.v1.cni.cncf.io/policy-for says which networks' interfaces the policy is for. "
+            "It is missing, or an entry of it is no network's name; for what it does name it is in force."
+        ),
+        fix="Name NetworkAttachmentDefinitions, NAME or NAMESPACE/NAME, with commas between them.",
+    ),
     "TP5160": Code(
         title="The agent hears nothing of denied packets",
         cause=(

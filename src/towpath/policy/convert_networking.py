@@ -33,14 +33,14 @@ _SELECTORS = ("podSelector", "namespaceSelector", "ipBlock")
 _A_POD = pods_only(All())
 
 
-def convert(raw: Mapping[str, Any]) -> Converted:
-    """One object, as decoded. Never raises.
+def convert(raw: Mapping[str, Any], kind: str = KIND) -> Converted:
+    """One object, as decoded; ``kind`` as it is called, where another kind has the same spec. Never raises.
 
     A rule that cannot be understood allows nothing. If the policy itself cannot, it selects every pod of its
     namespace (of all, if that cannot be told) and allows nothing.
     """
     root = Field(raw)
-    report = Report(KIND, root)
+    report = Report(kind, root)
     rules: dict[Direction, tuple[Rule, ...]] = {"ingress": (), "egress": ()}
     subject: Selector = All()
     try:
@@ -59,7 +59,7 @@ def convert(raw: Mapping[str, Any]) -> Converted:
             problem, f"it selects {selector_text(pods_only(subject))} and allows nothing", POLICY_UNREADABLE
         )
     policy = Policy(
-        kind=KIND,
+        kind=kind,
         namespace=report.namespace,
         name=report.name,
         order=ORDER,

@@ -5,7 +5,13 @@ from typing import Any
 
 import msgspec
 
-from towpath.policy import convert_admin, convert_calico, convert_calico_endpoints, convert_networking
+from towpath.policy import (
+    convert_admin,
+    convert_calico,
+    convert_calico_endpoints,
+    convert_networking,
+    secondary,
+)
 from towpath.policy.calico_order import CalicoEra, ranked
 from towpath.policy.converted import Converted
 
@@ -92,6 +98,12 @@ SOURCES: tuple[Source, ...] = (
         _alone(convert_calico_endpoints.convert_global_network_set),
     ),
     *_calico("hostendpoints", "HostEndpoint", False, _placed(convert_calico_endpoints.convert_host_endpoint)),
+)  # fmt: skip
+
+# For interfaces in other networks than the pod network (``secondary``). v1beta2 has ``endPort``.
+SECONDARY = Source(
+    secondary.GROUP, ("v1beta2", "v1beta1"), "multi-networkpolicies", secondary.KIND, True,
+    _alone(secondary.convert),
 )  # fmt: skip
 
 SHOWN = tuple(
