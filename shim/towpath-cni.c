@@ -57,6 +57,8 @@ static const struct command {
 	{ "CHECK", CONTAINERID | PODNS | IFNAME, true, PATIENCE_MS / 6, TRY_LATER },
 	{ "GC", 0, false, PATIENCE_MS, TRY_LATER },
 	{ "STATUS", 0, false, 700, UNAVAILABLE },
+	/* Not CNI: towpath-ns lends a hand. Without a namespace to run plugins, with one to bring its descriptors. */
+	{ "ATTEND", 0, true, PATIENCE_MS, TRY_LATER },
 };
 
 static const char *const versions[] = { "1.1.0", "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0" };
@@ -581,7 +583,10 @@ static uint32_t spawn(int agent, const char *path, char **variables, const char 
 	return WIFSIGNALED(status) ? 128 + (uint32_t)WTERMSIG(status) : (uint32_t)WEXITSTATUS(status);
 }
 
-/* Execute what the body of an 'E' frame says, as libcni would; into delegate_out and delegate_err. */
+/*
+ * Execute what the body of an 'E' frame says, as libcni would; into delegate_out and delegate_err. The folders of
+ * CNI_PATH are the caller's, whatever the agent says: a delegate may be this program, and would believe it.
+ */
 static uint32_t execute(int agent, char *body, size_t length)
 {
 	static char *variables[MAX_DELEGATE_ENV + 1];
@@ -591,7 +596,8 @@ static uint32_t execute(int agent, char *body, size_t length)
 	body[length] = 0;
 	at = strlen(body) + 1;
 	while (at < length && body[at] && count < MAX_DELEGATE_ENV) {
-		variables[count++] = body + at;
+		if (!starts(body + at, "CNI_PATH="))
+			variables[count++] = body + at;
 		at += strlen(body + at) + 1;
 	}
 	variables[count] = NULL;
@@ -601,7 +607,7 @@ static uint32_t execute(int agent, char *body, size_t length)
 	for (char **e = environment; *e && !refusal; e++) {
 		if (count == MAX_DELEGATE_ENV)
 			refusal = "refused: too many variables";
-		else if (!starts(*e, "CNI_"))
+		else if (!starts(*e, "CNI_") || starts(*e, "CNI_PATH="))
 			variables[count++] = *e;
 	}
 	variables[count] = NULL;

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from towpath.agent.network_builtin import Builtin
 from towpath.agent.network_chains import Chains
 from towpath.agent.network_definitions import DEFINITIONS, NetworkDefinitions
 from towpath.agent.network_firewalls import PodFirewalls
+from towpath.agent.network_helper import Helper
+from towpath.agent.network_plug import Plugging
 from towpath.agent.network_plugins import Plugins
 from towpath.agent.network_policies import NetworkPolicies
 from towpath.agent.network_telling import Telling
@@ -28,7 +31,7 @@ from towpath.cni.server import Server, serve
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.nft import Nft
 from towpath.kube.client import Client
-from towpath.kube.codec import Key
+from towpath.kube.codec import Key, decode
 from towpath.kube.fake import FakeApiServer
 from towpath.kube.kinds import NAMESPACES, PODS
 from towpath.kube.reflector import Reflector, Selection
@@ -78,6 +81,8 @@ class NetworkNode:
     policies: NetworkPolicies = field(init=False)
     firewalls: PodFirewalls = field(init=False)
     _well: list[bool] = field(default_factory=list)
+    helper: Helper = field(init=False)
+    plugging: Plugging = field(init=False)
 
     @property
     def plugins(self) -> Path:
@@ -115,7 +120,9 @@ class NetworkNode:
                     self.firewalls,
                 )
                 tasks = [asyncio.create_task(one) for one in following]
-                server = await serve(self.shim.socket, self.networks)
+                self.helper = Helper(plugins)
+                self.plugging = self.networks.plugging(self.helper, self.pod_of, 600.0)
+                server = await serve(self.shim.socket, self.networks, self.helper.attend)
                 try:
                     if known:
                         await self.until(lambda: not self.policies.problem())
@@ -156,7 +163,29 @@ class NetworkNode:
             await asyncio.sleep(0.01)
         raise AssertionError("it did not come about in 60 s")
 
+    @asynccontextmanager
+    async def towpath_ns(self) -> AsyncIterator[None]:
+        """The real one, whose hands are there."""
+        command = [sys.executable, "-m", "towpath.agent.ns", f"--plugins={self.plugins}:{DEBIAN}"]
+        process = await asyncio.create_subprocess_exec(*command)
+        try:
+            async with asyncio.timeout(60):
+                while not self.helper.there:  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.01)
+            yield
+        finally:
+            process.terminate()
+            await process.wait()
+
     # The cluster.
+
+    def pod_of(self, ref: PodRef) -> Pod | None:
+        """As a watch would have it."""
+        try:
+            found = self.api.get(PODS, ref.name, ref.namespace)
+        except KeyError:
+            return None
+        return decode(PODS, "watch", json.dumps(found).encode(), "")
 
     def define(self, name: str, config: Any, namespace: str = "default", **annotations: str) -> None:
         spec = {} if config is None else {"config": config if isinstance(config, str) else json.dumps(config)}

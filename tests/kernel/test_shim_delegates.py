@@ -88,8 +88,13 @@ async def test_status_output_and_input(delegation: Delegation) -> None:
 
 async def test_environment_is_the_callers_with_cni_variables_replaced(delegation: Delegation) -> None:
     env = {"CNI_COMMAND": "DEL", "CNI_IFNAME": "net1", "CNI_X": "a=b\nc"}
-    done = await delegation.execute(delegation.install("env -0", "env0"), env)
+    path = delegation.install("env -0", "env0")
+    done = await delegation.execute(path, {**env, "CNI_PATH": "/elsewhere"})
     found = dict(line.split("=", 1) for line in done.stdout.decode().rstrip("\0").split("\0"))
+    # The folders are the caller's: what is executed may be the shim itself, which goes by them.
+    folders = found.pop("CNI_PATH")
+    assert str(path.parent) in folders.split(":")
+    assert "/elsewhere" not in folders
     assert {k: v for k, v in found.items() if k.startswith("CNI_")} == env
     assert found["HOME"] == "/home/of/runtime"
 

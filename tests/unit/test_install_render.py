@@ -139,6 +139,18 @@ def test_only_the_agent_has_a_token() -> None:
     assert "token" not in {m["name"] for m in pod["initContainers"][0]["volumeMounts"]}
 
 
+def test_towpath_ns_is_there_for_those_who_want_it_and_has_no_token() -> None:
+    assert [one["metadata"]["name"] for one in render(Values()) if one["kind"] == "DaemonSet"] == ["towpath"]
+    found = [one for one in render(Values(helper=True, cni_bin="/bin/cni")) if one["kind"] == "DaemonSet"]
+    assert [one["metadata"]["name"] for one in found] == ["towpath", "towpath-ns"]
+    spec = found[1]["spec"]["template"]["spec"]
+    assert not spec["automountServiceAccountToken"]
+    assert "serviceAccountName" not in spec
+    [container] = spec["containers"]
+    assert container["args"] == ["--root=/host", "--plugins=/bin/cni"]
+    assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+
+
 def test_another_configuration_rolls_the_daemonset() -> None:
     one, other = (render(values({"vni": vni}))[-1]["spec"]["template"] for vni in (1, 2))
     assert one["metadata"]["annotations"] != other["metadata"]["annotations"]

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from towpath.agent.network_builtin import Builtin
 from towpath.agent.network_chains import Chains
 from towpath.agent.network_firewalls import PodFirewalls
+from towpath.agent.network_helper import Helper, Work
 from towpath.agent.network_plugins import Plugins
 from towpath.agent.network_policies import NetworkPolicies
 from towpath.agent.networks import Networks
@@ -25,14 +27,16 @@ from towpath.cni.parse import parse_net_conf
 from towpath.cni.request import Request
 from towpath.cni.result import Result
 from towpath.cni.wire import Executed
+from towpath.model.attachment import Attachment, PodRef
 from towpath.multinet.annotation import NETWORKS
-from towpath.multinet.choose import NetworkSettings
+from towpath.multinet.choose import Lookup, NetworkSettings
 from towpath.multinet.confine import Confinement
 from towpath.multinet.definition import Definition, definition
 from towpath.multinet.derive import Call
 from towpath.multinet.journal import Journal, JournalError, Row
 
 TYPES = ("one", "two", "three")
+CHAINS = {"chain": ("one", "two"), "single": ("three",)}
 RESULT = b'{"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.5/24"}]}'
 Fate = str
 """What becomes of a step: well, fail, hang up (the runtime gives up), crash before it or after it."""
@@ -51,6 +55,8 @@ class World:
         self.attached: dict[tuple[str, str, str], bool] = {}
         self.main: set[str] = set()
         self.fates: list[Fate] = []
+        self.networks = dict.fromkeys("pq", "chain,single")
+        """What the pods' annotations ask for."""
 
     def fate(self) -> Fate:
         return self.fates.pop(0) if self.fates else "well"
@@ -90,23 +96,66 @@ class Main:
     def knows(self, container_id: str, _: str) -> bool:
         return container_id in self._world.main
 
+    def current(self) -> tuple[Attachment, ...]:
+        return tuple(
+            Attachment(
+                container_id=pod,
+                ifname="eth0",
+                network="towpath",
+                netns="/n",
+                host_ifname=f"cali{pod}",
+                addresses=(),
+                mac="",
+                mtu=1450,
+                boot_id="boot",
+                pod=PodRef(namespace="default", name=pod),
+            )
+            for pod in sorted(self._world.main)
+        )
+
 
 class Pods:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
     async def find(self, namespace: str, name: str) -> Pod:
-        meta = ObjectMeta(name=name, namespace=namespace, annotations={NETWORKS: "chain,single"})
-        return Pod(metadata=meta)
+        return self.of(PodRef(namespace=namespace, name=name))
+
+    def of(self, ref: PodRef) -> Pod:
+        annotations = {NETWORKS: self._world.networks[ref.name]}
+        return Pod(metadata=ObjectMeta(name=ref.name, namespace=ref.namespace, annotations=annotations))
+
+
+class Hands:
+    """towpath-ns, which is there."""
+
+    there = True
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.arrived = None
+
+    async def visit(self, environment: Mapping[str, str], _: str, work: Work) -> None:
+        await work(request(self._world, "ATTEND", environment["CNI_CONTAINERID"], 0))
+
+    @asynccontextmanager
+    async def hand(self) -> AsyncIterator[Request]:
+        yield request(self._world, "ATTEND", "", 0)
 
 
 class Definitions:
     """Two networks: a chain of two plugins, and one."""
 
     def lookup(self, namespace: str, name: str) -> Definition:
-        plugins = [{"type": t} for t in (TYPES[:2] if name == "chain" else TYPES[2:])]
+        plugins = [{"type": kind} for kind in CHAINS[name]]
         text = json.dumps({"cniVersion": "1.0.0", "plugins": plugins})
         nad = NetworkAttachmentDefinition(
             metadata=ObjectMeta(name=name, namespace=namespace), spec=NetworkSpec(config=text)
         )
         return definition(nad, Confinement(types=TYPES))
+
+    async def complete(self, chosen: Callable[[Lookup], Any]) -> Any:
+        return chosen(self.lookup)
 
 
 class Silent:
@@ -137,7 +186,7 @@ def agent(world: World, journal: Journal) -> Networks:
         chains,
         cast(Any, Definitions()),
         cast(Any, Silent()),
-        Pods(),
+        Pods(world),
         NetworkSettings(confinement=Confinement(types=TYPES)),
         cast(Any, None),
         (),
@@ -169,25 +218,49 @@ def request(world: World, command: str, pod: str, number: int) -> Request:
     )
 
 
-async def run(world: World, steps: list[tuple[str, str, list[Fate]]]) -> None:
+Step = tuple[str, str, list[Fate], str]
+"""Call, pod, what becomes of the plugins, and what the pod's annotation asks for from then on."""
+
+
+async def carry_out(networks: Networks, world: World, step: Step, number: int) -> bool:
+    """Whether it succeeded; a running pod's networks are changed for all pods at once."""
+    command, pod, fates, wanted = step
+    world.fates, world.networks[pod] = list(fates), wanted
+    if command == "PLUG":
+        hands = cast(Helper, Hands(world))
+        plugging = networks.plugging(hands, Pods(world).of, 60.0)
+        return await plugging.once() and pod in world.main
+    call = networks.add if command == "ADD" else networks.delete
+    await call(request(world, command, pod, number))
+    return True
+
+
+def asked_of_plugins(text: str) -> list[str]:
+    """The types that an annotation comes to."""
+    return sorted(kind for name in text.split(",") if name for kind in CHAINS[name])
+
+
+async def run(world: World, steps: list[Step]) -> None:
     journal = Journal(world.path)
     networks = agent(world, journal)
-    for number, (command, pod, fates) in enumerate([*steps, *(("DEL", pod, []) for pod in "pq")]):
-        world.fates = list(fates)
-        call = networks.add if command == "ADD" else networks.delete
+    last: list[Step] = [("DEL", pod, [], "") for pod in "pq"]
+    for number, step in enumerate([*steps, *last]):
+        command, pod, *_ = step
         try:
-            await call(request(world, command, pod, number))
+            well = await carry_out(networks, world, step, number)
         except CniError:
             pass
         except Crashed:
             journal.close()
-            world.main.discard(pod)  # its own store sees to that
+            if command != "PLUG":
+                world.main.discard(pod)  # its own store sees to that
             journal = Journal(world.path)
             journal.open()
             networks = agent(world, journal)
         else:
-            made = {key[1:] for key in world.attached if key[0] == pod}
-            assert len(made) == (3 if command == "ADD" else 0)
+            made = sorted(key[2] for key in world.attached if key[0] == pod)
+            if well:
+                assert made == ([] if command == "DEL" else asked_of_plugins(world.networks[pod]))
         known = {row.key for row in journal.rows()}
         assert {key[:2] for key in world.attached} <= known, "something is attached and not journalled"
     assert world.attached == {}
@@ -197,7 +270,10 @@ async def run(world: World, steps: list[tuple[str, str, list[Fate]]]) -> None:
 
 _STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["ADD", "DEL"]), st.sampled_from("pq"), st.lists(st.sampled_from(FATES), max_size=7)
+        st.sampled_from(["ADD", "PLUG", "DEL"]),
+        st.sampled_from("pq"),
+        st.lists(st.sampled_from(FATES), max_size=7),
+        st.sampled_from(["chain,single", "single", "single,chain", "chain,single,chain,single,chain", ""]),
     ),
     max_size=8,
 )

@@ -1,6 +1,6 @@
 """Attaches pods to extra networks: the steps of it, each of which can be undone from the journal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from ipaddress import ip_address
 
 from towpath.agent.network_chains import Chains
@@ -10,11 +10,11 @@ from towpath.cni.request import PodDescriptors, Request
 from towpath.cni.result import Result
 from towpath.kernel.port import Kernel, KernelRefused
 from towpath.model.attachment import PodRef
-from towpath.model.net import Net
+from towpath.model.net import Net, Route
 from towpath.multinet.choose import Wanted
-from towpath.multinet.default_route import moved, not_moved
+from towpath.multinet.default_route import brought_back, moved, not_moved
 from towpath.multinet.derive import call
-from towpath.multinet.journal import Journal, Row
+from towpath.multinet.journal import Journal, Key, Row
 from towpath.multinet.refusal import NetworkRefused
 from towpath.multinet.status import Attached, network_status
 
@@ -58,6 +58,7 @@ class Attacher:
             gateways=tuple(map(str, wanted.selection.gateways)),
             instead=wanted.ifname == r.ifname,
             own=self._chains.own(made.plugins),
+            general=wanted.general,
         )
 
     async def attach(self, r: Request, row: Row) -> Row:
@@ -81,8 +82,23 @@ class Attacher:
             fix = "name a gateway in the network of that interface"
             raise NetworkRefused("TP6011", f"default-route of {ifname}", problem, fix)
 
-    async def tell(self, r: Request, pod: Pod, result: Result | None, rows: Sequence[Row]) -> None:
-        """Events on the pod, and its network-status. ``result`` is the default network's."""
+    def bring_back_default_route(self, r: Request, routes: Iterable[Route]) -> None:
+        """The default network's own, of ``routes``, in each family that has none. Raises KernelRefused."""
+        assert r.descriptors is not None  # noqa: S101 - it was asked for by a call that brings them
+        kernel = self._inside(r.descriptors)
+        kernel.apply(brought_back(kernel.observe(), routes))
+
+    async def tell(
+        self,
+        r: Request,
+        pod: Pod,
+        result: Result | None,
+        rows: Sequence[Row],
+        new: Container[Key] | None = None,
+    ) -> None:
+        """Events on the pod of those that are ``new`` (all), and its network-status. ``result`` is the
+        default network's.
+        """
         attached = (
             []
             if result is None
@@ -100,11 +116,13 @@ class Attacher:
                 mtu=mtus.get(row.call.ifname, 0),
             )
             attached.append(one)
+            if new is not None and row.key not in new:
+                continue
             ips = ", ".join(str(ip.address) for ip in parsed.ips)
             message = f"Add {row.call.ifname} [{ips}] from {row.reference}"
             self._telling.event(pod, "AddedInterface", message, warning=False)
-        if rows and rows[0].pod is not None:
-            await self._telling.status(rows[0].pod, network_status(attached))
+        ref = PodRef(namespace=pod.metadata.namespace, name=pod.metadata.name, uid=pod.metadata.uid)
+        await self._telling.status(ref, network_status(attached))
 
     def _mtus(self, r: Request) -> dict[str, int]:
         """By interface; results tell them from CNI 1.1.0 on only."""

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -15,11 +16,14 @@ from towpath.kube.errors import KubeError, NotFound
 from towpath.kube.kinds import Kind
 from towpath.kube.reflector import Reflector, Selection
 from towpath.log import get_logger
+from towpath.multinet.choose import Lookup
 from towpath.multinet.confine import Confinement
 from towpath.multinet.definition import Definition, definition
 from towpath.multinet.refusal import NetworkRefused
 
 log = get_logger("towpath.networks")
+
+T = TypeVar("T")
 
 DEFINITIONS = Kind(
     plural="network-attachment-definitions", type=NetworkAttachmentDefinition, group="k8s.cni.cncf.io"
@@ -99,6 +103,18 @@ class NetworkDefinitions:
         if nad.spec.config.strip():  # a file's content is read each time
             self._read[key] = nad, found
         return found
+
+    async def complete(self, chosen: Callable[[Lookup], T]) -> T:
+        """What ``chosen`` makes of the definitions; one that it misses is asked for. Raises as it does."""
+        asked: set[Key] = set()
+        while True:
+            try:
+                return chosen(self.lookup)
+            except UnknownNetwork as unknown:
+                if unknown.key in asked:
+                    raise
+                asked.add(unknown.key)
+                await self.fetch(unknown.key)
 
     async def fetch(self, key: Key) -> None:
         """Ask for one that is not known yet. Raises UnknownNetwork."""

@@ -32,7 +32,7 @@ class Detacher:
 
     async def one(self, r: Request, row: Row, never: str = "") -> CniError | None:
         """The row goes when it is done; else what went wrong is kept in it, and returned."""
-        own = r.container_id == row.call.container_id and r.command in ("ADD", "DEL")
+        own = r.container_id == row.call.container_id and r.command in ("ADD", "DEL", "ATTEND")
         netns = r.netns if own and r.descriptors is not None else ""
         try:
             await self._chains.delete(r if own else elsewhere(r), row, netns, never)

@@ -100,6 +100,23 @@ class PodFirewalls:
         if tables is not None:
             tables.close()
 
+    def leave(self, key: Tag) -> None:
+        """An interface of a pod that runs on is gone, and its rules with it. Raises nothing: rules for an
+        interface that is not there do no harm.
+        """
+        container_id, ifname = key
+        self._ifnames.get(container_id, set()).discard(ifname)
+        self._policies.detach(key)
+        self._problems.pop(key, None)
+        try:
+            tables = self._tables.get(container_id)
+            seen = tables.observe(table_name(ifname)) if tables is not None else None
+            update = diff_table(seen, no_table(ifname, self._owner)) if seen is not None else None
+            if tables is not None and update is not None:
+                tables.apply(update)
+        except (OSError, KernelRefused) as error:
+            log.warning("network_policy_left", container=container_id, ifname=ifname, error=str(error))
+
     async def catch_up(self, r: Request) -> None:
         """Reach pods that were attached before this process began, or that have not been reached yet."""
         if not self._policies.served:

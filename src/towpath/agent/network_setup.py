@@ -13,12 +13,15 @@ from towpath.agent.network_chains import Chains
 from towpath.agent.network_definitions import NetworkDefinitions
 from towpath.agent.network_findings import findings
 from towpath.agent.network_firewalls import PodFirewalls
+from towpath.agent.network_helper import Helper
+from towpath.agent.network_plug import Plugging
 from towpath.agent.network_plugins import Plugins
 from towpath.agent.network_telling import Telling
 from towpath.agent.networks import Networks
 from towpath.agent.runner import Runner
 from towpath.agent.surroundings import Surroundings
 from towpath.cni.request import Handler
+from towpath.cni.server import Attend
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.nft import Nft
 from towpath.kube.backoff import Backoff
@@ -49,19 +52,22 @@ class ExtraNetworks:
         telling: Telling | None = None,
         firewalls: PodFirewalls | None = None,
         resync: float = 60.0,
+        plugging: Plugging | None = None,
+        helper: Helper | None = None,
     ) -> None:
         self._firewalls = firewalls
         self._runner = Runner(self._enforce, resync=resync, backoff=Backoff(0.2, 10.0), rest=_POLICY_REST)
         if firewalls is not None:
             firewalls.changed(self._runner.poke)
         self.handler, self._networks, self._definitions = handler, networks, definitions
-        self._journal, self._telling = journal, telling
+        self._journal, self._telling, self._plugging = journal, telling, plugging
+        self.attend: Attend | None = helper.attend if helper is not None else None
+        """Takes what ``towpath-ns`` offers."""
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run."""
-        if self._definitions is None or self._firewalls is None:
-            return []
-        return [self._definitions.run(), self._firewalls.run(), self._runner.run()]
+        parts = (self._definitions, self._plugging, self._firewalls, self._runner)
+        return [part.run() for part in parts if part is not None] if self._definitions is not None else []
 
     async def _enforce(self) -> bool:
         return self._firewalls is None or self._firewalls.enforce()
@@ -76,7 +82,9 @@ class ExtraNetworks:
         if self._journal is None or self._telling is None:
             return []
         found = findings(self._journal, self._telling)
-        return [*found, *(self._firewalls.findings() if self._firewalls is not None else ())]
+        for part in (self._plugging, self._firewalls):
+            found += part.findings() if part is not None else []
+        return found
 
 
 def network_settings(settings: Settings) -> NetworkSettings:
@@ -135,8 +143,11 @@ async def extra_networks(
                 time.monotonic,
                 firewalls,
             )
+            resync, helper = settings.resync_seconds, Helper(plugins)
+            plugging = networks.plugging(helper, around.pod_of, resync)
+            around.follow(plugging.poke)
             yield ExtraNetworks(
-                networks, networks, definitions, journal, telling, firewalls, settings.resync_seconds
+                networks, networks, definitions, journal, telling, firewalls, resync, plugging, helper
             )
     finally:
         firewalls.close()

@@ -1,6 +1,7 @@
 """Tells of a pod's networks: the annotation ``network-status``, and Events on the pod."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -32,12 +33,16 @@ class Telling:
         self._client, self._node, self._now = client, node, now
         self._waiting: dict[tuple[str, str], tuple[PodRef, str]] = {}
         self._events: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
 
     async def close(self) -> None:
-        """Give up Events under way."""
-        for task in self._events:
-            task.cancel()
-        await asyncio.gather(*self._events, return_exceptions=True)
+        """Finish Events that are being written, leave out those that are not yet."""
+        self._closing.set()
+        if self._events:
+            _, late = await asyncio.wait(self._events, timeout=_ANSWER_WITHIN)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     @property
     def waiting(self) -> tuple[PodRef, ...]:
@@ -90,7 +95,9 @@ class Telling:
         task.add_done_callback(self._events.discard)
 
     async def _event(self, pod: Pod, reason: str, message: str, kind: str) -> None:
-        await asyncio.sleep(_AFTER)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), _AFTER)
+            return
         meta = pod.metadata
         stamp = self._now().astimezone(UTC)
         digest = hashlib.sha256(f"{meta.uid}{reason}{message}".encode()).hexdigest()[:16]

@@ -18,6 +18,8 @@ from towpath.agent.network_definitions import NetworkDefinitions, UnknownNetwork
 from towpath.agent.network_detach import Detacher, failure
 from towpath.agent.network_due import Due
 from towpath.agent.network_firewalls import PodFirewalls
+from towpath.agent.network_helper import Helper
+from towpath.agent.network_plug import Plugging, PodOf
 from towpath.agent.network_plugins import PluginFailed
 from towpath.agent.network_telling import Telling
 from towpath.agent.network_upkeep import Upkeep
@@ -60,7 +62,7 @@ class Networks:
         self._firewalls = firewalls
         self._inner, self._journal, self._chains = inner, journal, chains
         self._definitions, self._telling, self._pods = definitions, telling, pods
-        self._settings, self._boot_id = settings, boot_id
+        self._settings, self._boot_id, self._clock = settings, boot_id, clock
         self._attacher = Attacher(journal, chains, telling, inside, routed, boot_id)
         self._turns = Turns()
         self._adding: set[str] = set()
@@ -78,6 +80,26 @@ class Networks:
             self._turns,
             self._adding,
             boot_id,
+        )
+
+    def plugging(self, helper: Helper, pod_of: PodOf, resync: float) -> Plugging:
+        """What changes the networks of pods that run."""
+        return Plugging(
+            self._inner,
+            self._journal,
+            self._attacher,
+            self._detacher,
+            self._due,
+            self._definitions,
+            self._telling,
+            helper,
+            self._settings,
+            self._turns,
+            self._adding,
+            self._firewalls,
+            pod_of,
+            self._clock,
+            resync,
         )
 
     # CNI.
@@ -160,16 +182,10 @@ class Networks:
         if pod is None:
             return NONE
         namespace, annotations = r.args.get("K8S_POD_NAMESPACE", ""), pod.metadata.annotations or {}
-        asked: set[tuple[str, str]] = set()
         try:
-            while True:
-                try:
-                    return choose(namespace, annotations, self._settings, self._definitions.lookup, r.ifname)
-                except UnknownNetwork as unknown:
-                    if unknown.key in asked:
-                        raise
-                    asked.add(unknown.key)
-                    await self._definitions.fetch(unknown.key)
+            return await self._definitions.complete(
+                lambda lookup: choose(namespace, annotations, self._settings, lookup, r.ifname)
+            )
         except NetworkRefused as refusal:
             self._telling.event(pod, refusal.code, f"{refusal}. To mend it: {refusal.fix}", warning=True)
             code = ErrorCode.TRY_LATER if isinstance(refusal, UnknownNetwork) else ErrorCode.BAD_CONFIG

@@ -104,6 +104,10 @@ class Surroundings(Protocol):
         """All pods of the cluster; None without one, or while they are not known."""
         ...
 
+    def follow(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called when something about a pod of this node is new."""
+        ...
+
     def findings(self) -> list[Finding]:
         """What is wrong with what was read."""
         ...
@@ -174,6 +178,9 @@ class Standalone:
         """Unknown."""
         return None
 
+    def follow(self, told: Callable[[], None]) -> None:
+        """Nothing ever is."""
+
     def findings(self) -> list[Finding]:
         """None."""
         return []
@@ -210,6 +217,7 @@ class Cluster:
     ) -> None:
         self._name, self._changed, self._own_changed = settings.node_name, changed, own_changed
         self._seen: dict[str, tuple[Any, ...]] = {}
+        self._told: Callable[[], None] = lambda: None
         self._metrics, self._client = metrics, client
         self._reservations = Reservations(client, settings.api_silence_seconds)
         self._publisher = Publisher(client, settings.node_name, monotonic)
@@ -316,6 +324,10 @@ class Cluster:
         """As the API has them."""
         return list(self._pods.objects.values()) if self._pods.listed.is_set() else None
 
+    def follow(self, told: Callable[[], None]) -> None:
+        """Of one only."""
+        self._told = told
+
     def findings(self) -> list[Finding]:
         """Nodes that cannot be read, policies that are stricter than what was written."""
         nodes = [_strange(f"Node/{name}", why) for (_, name), why in self._nodes.undecodable.items()]
@@ -373,6 +385,9 @@ class Cluster:
         self._twins.pod_changed(key)
         if key is None:
             self._own_changed()
+        pod = self._pods.objects.get(key) if key is not None else None
+        if key is None or (pod is not None and pod.spec.node_name == self._name):
+            self._told()
 
 
 def _failsafes(settings: Settings, network: ClusterNetwork) -> Failsafes:

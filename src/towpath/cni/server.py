@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import weakref
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from towpath.cni.args import parse_args, with_args
@@ -27,7 +27,13 @@ _SECONDS_WITHOUT_DESCRIPTORS = 0.1
 log = get_logger("towpath.cni")
 
 
-async def serve(path: Path | str, handler: Handler, *, mode: int = 0o600) -> "Server":
+Attend = Callable[[Request], Awaitable[None]]
+"""Takes the calls of ``towpath-ns``, which no runtime makes. Raises CniError."""
+
+
+async def serve(
+    path: Path | str, handler: Handler, attend: Attend | None = None, *, mode: int = 0o600
+) -> "Server":
     """Listen on the Unix socket ``path`` and serve shims until ``Server.close``.
 
     The socket appears under its name complete and by one rename, so that an agent takes over from another
@@ -46,14 +52,14 @@ async def serve(path: Path | str, handler: Handler, *, mode: int = 0o600) -> "Se
         sock.close()
         partial.unlink(missing_ok=True)
         raise
-    return Server(sock, path, handler)
+    return Server(sock, path, handler, attend)
 
 
 class Server:
     """Made by ``serve``."""
 
-    def __init__(self, sock: socket.socket, path: Path, handler: Handler) -> None:
-        self._sock, self._path, self._handler = sock, path, handler
+    def __init__(self, sock: socket.socket, path: Path, handler: Handler, attend: Attend | None) -> None:
+        self._sock, self._path, self._handler, self._attend = sock, path, handler, attend
         self._inode = path.stat().st_ino
         self._loop = asyncio.get_running_loop()
         self._calls: set[asyncio.Task[None]] = set()
@@ -179,6 +185,10 @@ class Server:
                     await self._handler.status(r)
                 case "GC":
                     await self._handler.gc(r)
+                case "ATTEND" if self._attend is not None:
+                    await self._attend(r)
+                case "ATTEND":
+                    raise CniError(ErrorCode.UNAVAILABLE, "this agent has nothing for towpath-ns to do")
         except CniError:
             raise
         except Exception as err:
@@ -193,7 +203,7 @@ def read_request(environment: Mapping[str, str], stdin: bytes, descriptors: PodD
     What DEL needs is little, and only that little can be wrong with it.
     """
     command = environment.get("CNI_COMMAND", "")
-    if command not in ("ADD", "DEL", "CHECK", "STATUS", "GC"):
+    if command not in ("ADD", "DEL", "CHECK", "STATUS", "GC", "ATTEND"):
         raise CniError(ErrorCode.BAD_ENVIRONMENT, f"unknown CNI_COMMAND: {command}")
     config = parse_net_conf(stdin, lenient=command == "DEL")
     if not allows(config.cni_version, command):
@@ -201,7 +211,7 @@ def read_request(environment: Mapping[str, str], stdin: bytes, descriptors: PodD
             ErrorCode.INCOMPATIBLE_VERSION, f"config version {config.cni_version} does not allow {command}"
         )
     container_id, ifname = environment.get("CNI_CONTAINERID", ""), environment.get("CNI_IFNAME", "")
-    if command in ("ADD", "DEL", "CHECK"):
+    if command in ("ADD", "DEL", "CHECK") or (command == "ATTEND" and container_id):
         check_container_id(container_id)
         check_ifname(ifname)
     try:

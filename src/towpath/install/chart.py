@@ -16,6 +16,7 @@ import yaml
 
 from towpath import __version__
 from towpath.install.configuration import AGENT_CONFIG, DEFAULTS, NET_CONF, agent_config
+from towpath.install.helper import NAME as HELPER
 from towpath.install.render import render, to_yaml
 from towpath.install.values import Values
 
@@ -60,7 +61,7 @@ _NET_CONF = """{{- $conf := dict "EnableIPv4" false "EnableIPv6" false }}
 def chart() -> dict[str, str]:
     """The chart's files by path. The same each time."""
     marks: dict[str, Any] = {key: mark for key, (mark, _) in _TEXTS.items()} | _NUMBERS
-    marked = msgspec.structs.replace(Values(migrating=True), **marks)
+    marked = msgspec.structs.replace(Values(migrating=True, helper=True), **marks)
     objects = render(marked)
     files = {
         "Chart.yaml": _yaml(_about()),
@@ -69,7 +70,8 @@ def chart() -> dict[str, str]:
         "templates/_configuration.tpl": _configuration(marked),
     }
     for thing in objects:
-        files[f"templates/{thing['kind'].lower()}.yaml"] = _template(thing)
+        own = thing["metadata"]["name"] == HELPER
+        files[f"templates/{HELPER if own else thing['kind'].lower()}.yaml"] = _template(thing)
     return files
 
 
@@ -131,6 +133,8 @@ def _template(thing: dict[str, Any]) -> str:
     text = re.sub(r"(towpath.dev/config: )[0-9a-f]{64}", lambda m: m[1] + checksum, text)
     text = _only_if(text, "affinity:", ".Values.migrating")
     text = _only_if(text, "seLinuxOptions:", ".Values.selinux_type")
+    if thing["metadata"]["name"] == HELPER:
+        return f"{{{{- if .Values.helper }}}}\n{text}{{{{- end }}}}\n"
     text = re.sub(r"type: RollingUpdate\n", "type: {{ .Values.update_strategy }}\n", text)
     return _only_if(text, "rollingUpdate:", 'eq .Values.update_strategy "RollingUpdate"')
 

@@ -11,6 +11,11 @@ NAME = "towpath"
 HOST = "/host"
 LAUNCHER = "/usr/bin/towpath-launch"
 
+TOLERATIONS = [
+    {"operator": "Exists", "effect": "NoSchedule"},
+    {"operator": "Exists", "effect": "NoExecute"},
+    {"operator": "Exists", "key": "CriticalAddonsOnly"},
+]
 _VERSION_LABEL = "app.kubernetes.io/version"
 _TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where clients look for it
 
@@ -53,11 +58,7 @@ def _pod(values: Values) -> dict[str, Any]:
         # of this one, which takes kubelets before 1.22 up to ten seconds, and pods that start would wait. The
         # agent may be killed at any moment anyway.
         "terminationGracePeriodSeconds": 0,
-        "tolerations": [
-            {"operator": "Exists", "effect": "NoSchedule"},
-            {"operator": "Exists", "effect": "NoExecute"},
-            {"operator": "Exists", "key": "CriticalAddonsOnly"},
-        ],
+        "tolerations": TOLERATIONS,
         # The group makes the projected token and the state folder the agent's, whose uid is not the owner.
         "securityContext": {
             "fsGroup": values.gid,
@@ -69,11 +70,11 @@ def _pod(values: Values) -> dict[str, Any]:
         "volumes": [
             {"name": "config", "configMap": {"name": f"{NAME}-config"}},
             _token(),
-            _host_path("cni-bin", values.cni_bin),
-            _host_path("cni-conf", values.cni_conf),
-            _host_path("state", values.state),
-            _host_path("run", values.run),
-            _host_path("sysctl", "/proc/sys/net", "Directory"),
+            host_path("cni-bin", values.cni_bin),
+            host_path("cni-conf", values.cni_conf),
+            host_path("state", values.state),
+            host_path("run", values.run),
+            host_path("sysctl", "/proc/sys/net", "Directory"),
         ],
     }
 
@@ -93,12 +94,12 @@ def _installer(values: Values) -> dict[str, Any]:
             f"--gid={values.gid}",
         ],
         # As the agent's group, so that root without any capability can give it the folders.
-        "securityContext": {"runAsUser": 0, "runAsGroup": values.gid, **_security(escalation=False)},
+        "securityContext": {"runAsUser": 0, "runAsGroup": values.gid, **security(escalation=False)},
         "volumeMounts": [
-            _mount("cni-bin", f"{HOST}{values.cni_bin}"),
-            _mount("cni-conf", f"{HOST}{values.cni_conf}"),
-            _mount("state", values.state),
-            _mount("run", values.run),
+            mount("cni-bin", f"{HOST}{values.cni_bin}"),
+            mount("cni-conf", f"{HOST}{values.cni_conf}"),
+            mount("state", values.state),
+            mount("run", values.run),
         ],
     }
 
@@ -118,7 +119,7 @@ def _agent(values: Values) -> dict[str, Any]:
             "runAsNonRoot": True,
             "runAsUser": values.uid,
             "runAsGroup": values.gid,
-            **_security("NET_ADMIN", escalation=True),
+            **security("NET_ADMIN", escalation=True),
         },
         "livenessProbe": _probe(
             values, "/healthz", initialDelaySeconds=10, periodSeconds=10, failureThreshold=6
@@ -126,18 +127,19 @@ def _agent(values: Values) -> dict[str, Any]:
         "readinessProbe": _probe(values, "/readyz", periodSeconds=2),
         "resources": {"requests": {"cpu": values.cpu_request, "memory": values.memory_request}},
         "volumeMounts": [
-            {**_mount("config", CONFIG_FOLDER), "readOnly": True},
-            {**_mount("token", _TOKEN), "readOnly": True},
-            _mount("state", values.state),
-            _mount("run", values.run),
-            {**_mount("cni-conf", values.cni_conf), "readOnly": True},  # networks that are configured there
+            {**mount("config", CONFIG_FOLDER), "readOnly": True},
+            {**mount("token", _TOKEN), "readOnly": True},
+            mount("state", values.state),
+            mount("run", values.run),
+            {**mount("cni-conf", values.cni_conf), "readOnly": True},  # networks that are configured there
             # /proc/sys is read-only in a container; this is the host network's part of it, writable
-            _mount("sysctl", f"{HOST}/proc/sys/net"),
+            mount("sysctl", f"{HOST}/proc/sys/net"),
         ],
     }
 
 
-def _security(*capabilities: str, escalation: bool) -> dict[str, Any]:
+def security(*capabilities: str, escalation: bool) -> dict[str, Any]:
+    """A container with these capabilities and no other."""
     added = {"add": list(capabilities)} if capabilities else {}
     return {
         "allowPrivilegeEscalation": escalation,
@@ -160,9 +162,11 @@ def _probe(values: Values, path: str, **timing: int) -> dict[str, Any]:
     return {"httpGet": {"host": "127.0.0.1", "path": path, "port": values.health_port}, **timing}
 
 
-def _mount(name: str, path: str) -> dict[str, Any]:
+def mount(name: str, path: str) -> dict[str, Any]:
+    """Of a volume."""
     return {"name": name, "mountPath": path}
 
 
-def _host_path(name: str, path: str, kind: str = "DirectoryOrCreate") -> dict[str, Any]:
+def host_path(name: str, path: str, kind: str = "DirectoryOrCreate") -> dict[str, Any]:
+    """A volume: a folder of the node."""
     return {"name": name, "hostPath": {"path": path, "type": kind}}

@@ -8,6 +8,7 @@ import yaml
 
 from towpath.install import configuration
 from towpath.install.daemonset import NAME, daemonset
+from towpath.install.helper import helper
 from towpath.install.values import Values
 from towpath.kube.kinds import IP_RESERVATIONS
 from towpath.policy.sources import SECONDARY, SOURCES
@@ -77,6 +78,7 @@ def render(values: Values) -> tuple[Object, ...]:
         ),
         _object("v1", "ConfigMap", values.namespace, name=f"{NAME}-config", data=data),
         daemonset(values, checksum),
+        *((helper(values),) if values.helper else ()),
     )
 
 

@@ -19,8 +19,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     (``towpath agent --help`` lists them). ``uid`` and ``gid`` are what the agent runs as; not 65534, which
     other software uses as nobody's. Folders are the host's. ``update_strategy`` OnDelete leaves the pace of
     an upgrade to ``towpath upgrade``. ``selinux_type`` of both containers: ``spc_t`` where SELinux enforces.
-    ``migrating``: only on Nodes labelled ``towpath.dev/network``; ``takeover_image`` is the one with iptables
-    and ipset, for takeovers.
+    ``helper``: towpath-ns, too, for networks of pods that run. ``migrating``: only on Nodes labelled
+    ``towpath.dev/network``; ``takeover_image`` is the one with iptables and ipset, for takeovers.
     """
 
     image: str = f"docker.io/towpath/towpath-agent:v{__version__}"
@@ -32,6 +32,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     vni: int = 1
     port: int = 8472
     direct_routing: bool = False
+    helper: bool = False
     migrating: bool = False
     uid: int = 10531
     gid: int = 10531

@@ -101,4 +101,11 @@ NETWORKS: dict[str, Code] = {
         "networks.db in the agent's state folder cannot be opened or written, or a row of it is damaged.",
         "Look for a full or failing disk; pods with extra networks start again by themselves after that.",
     ),
+    "TP6017": Code(
+        "A running pod's networks cannot be changed",
+        "Its annotation k8s.v1.cni.cncf.io/networks was changed. To attach or detach while a pod runs takes "
+        "root in its network namespace, which the agent has not: towpath-ns lends it, and does not run on "
+        "the node, or cannot reach the agent.",
+        "Install towpath-ns (helper: true in the values of the installation), or start the pod anew.",
+    ),
 }

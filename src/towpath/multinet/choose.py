@@ -6,7 +6,7 @@ networks of its own namespace and of global ones. Cluster-wide networks, and the
 place, are looked up in one namespace unless they name another.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -35,11 +35,12 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """One attachment to be made."""
+    """One attachment to be made. ``general``: all pods get it."""
 
     selection: Selection
     definition: Definition
     ifname: str
+    general: bool = False
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -75,15 +76,39 @@ def choose(
         chosen = replace(chosen, namespace=chosen.namespace or settings.namespace, interface="")
         instead = _wanted(chosen, ifname, settings, lookup)
     found = [_cluster_wide(name, settings) for name in general]
-    for selection in selections(asked):
+    found += asked_for(namespace, annotations, settings)
+    names = [one.interface or f"net{number}" for number, one in enumerate(found, 1)]
+    _check_names(names, ifname)
+    beside = [
+        _wanted(one, name, settings, lookup, general=number < len(general))
+        for number, (one, name) in enumerate(zip(found, names, strict=True))
+    ]
+    _check_gateways(beside)
+    return Choice(instead, tuple(beside))
+
+
+def asked_for(
+    namespace: str, annotations: Mapping[str, str], settings: NetworkSettings
+) -> tuple[Selection, ...]:
+    """What the annotation of a pod of ``namespace`` selects, each with the namespace it is looked up in.
+
+    Raises NetworkRefused TP6001, TP6003, TP6005, TP6006.
+    """
+    found = []
+    for selection in selections(annotations.get(NETWORKS, "")):
         own = replace(selection, namespace=selection.namespace or namespace)
         _check_namespace(own.namespace, namespace, settings)
         found.append(own)
-    names = [one.interface or f"net{number}" for number, one in enumerate(found, 1)]
-    _check_names(names, ifname)
-    beside = [_wanted(one, name, settings, lookup) for one, name in zip(found, names, strict=True)]
-    _check_gateways(beside)
-    return Choice(instead, tuple(beside))
+    return tuple(found)
+
+
+def added(
+    wanted: Sequence[tuple[Selection, str]], settings: NetworkSettings, lookup: Lookup
+) -> tuple[Wanted, ...]:
+    """Attachments, each with its interface's name, that a running pod gets. Raises NetworkRefused."""
+    found = [_wanted(selection, name, settings, lookup) for selection, name in wanted]
+    _check_gateways(found)
+    return tuple(found)
 
 
 def cluster_wide(settings: NetworkSettings) -> tuple[tuple[str, str], ...]:
@@ -134,7 +159,9 @@ def _check_gateways(beside: list[Wanted]) -> None:
                 )
 
 
-def _wanted(selection: Selection, ifname: str, settings: NetworkSettings, lookup: Lookup) -> Wanted:
+def _wanted(
+    selection: Selection, ifname: str, settings: NetworkSettings, lookup: Lookup, *, general: bool = False
+) -> Wanted:
     definition = lookup(selection.namespace, selection.name)
     _check_capabilities(selection, definition)
     if definition.resource and not selection.device_id:
@@ -145,7 +172,7 @@ def _wanted(selection: Selection, ifname: str, settings: NetworkSettings, lookup
             "name the device with deviceID in the pod's annotation, or use a network without a device",
         )
     settings.confinement.check_paths(selection.cni_args, f"{NETWORKS}, cni-args")
-    return Wanted(selection=selection, definition=definition, ifname=ifname)
+    return Wanted(selection=selection, definition=definition, ifname=ifname, general=general)
 
 
 def _check_capabilities(selection: Selection, definition: Definition) -> None:

@@ -4,7 +4,7 @@ Multus deletes the old default route and nothing takes its place: behind a /32 t
 pod. Here what the old route led to of the pods' own networks stays reachable by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
 
 from towpath.model.net import Addr, Net, Route
@@ -36,6 +36,14 @@ def not_moved(seen: NetState, ifname: str, gateways: Sequence[Addr]) -> str:
     if wanted == found:
         return ""
     return f"default routes lead {_ways(found) or 'nowhere'} and not {_ways(wanted)}"
+
+
+def brought_back(seen: NetState, routes: Iterable[Route]) -> list[Op]:
+    """When the interface that had it is gone: the default routes among ``routes``, the default network's, of
+    each family that has none.
+    """
+    families = {route.dst.version for route in _defaults(seen)}
+    return [Add(route) for route in routes if route.dst.prefixlen == 0 and route.dst.version not in families]
 
 
 def _defaults(seen: NetState) -> list[Route]:

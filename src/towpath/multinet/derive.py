@@ -39,8 +39,18 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     disable_gc: bool = False
 
 
-def call(definition: Definition, selection: Selection, ifname: str, environment: Mapping[str, str]) -> Call:
-    """For an attachment of the container that the runtime's call with ``environment`` is about."""
+class Wishes(msgspec.Struct, frozen=True):
+    """What a pod's annotation asks of an attachment, as its plugins are told: ``runtime`` capability
+    arguments, ``cni_args`` what goes to ``args.cni``, ``device`` to all of them.
+    """
+
+    runtime: Document = {}
+    cni_args: Document = {}
+    device: str = ""
+
+
+def wishes(selection: Selection) -> Wishes:
+    """Those of one entry; ``ips`` and ``mac`` go both ways."""
     ips = [str(ip) for ip in selection.ips]
     runtime: Document = {
         "portMappings": list(selection.port_mappings),
@@ -51,8 +61,18 @@ def call(definition: Definition, selection: Selection, ifname: str, environment:
         "deviceID": selection.device_id,
     }
     asked = {key: value for key, value in (("ips", ips), ("mac", selection.mac)) if value}
+    return Wishes(
+        runtime={key: value for key, value in runtime.items() if value},
+        cni_args={**asked, **selection.cni_args},
+        device=selection.device_id,
+    )
+
+
+def call(definition: Definition, selection: Selection, ifname: str, environment: Mapping[str, str]) -> Call:
+    """For an attachment of the container that the runtime's call with ``environment`` is about."""
+    wished = wishes(selection)
     args = [environment.get("CNI_ARGS", "")]
-    args += [f"IP={','.join(ips)}"] if ips else []
+    args += [f"IP={','.join(map(str, selection.ips))}"] if selection.ips else []
     args += [f"MAC={selection.mac}"] if selection.mac else []
     if "IgnoreUnknown=" not in args[0]:
         args.insert(0, "IgnoreUnknown=1")
@@ -65,9 +85,9 @@ def call(definition: Definition, selection: Selection, ifname: str, environment:
         plugins=definition.plugins,
         path=tuple(filter(None, environment.get("CNI_PATH", "").split(":"))),
         args=";".join(filter(None, args)),
-        runtime={key: value for key, value in runtime.items() if value},
-        cni_args={**asked, **selection.cni_args},
-        device=selection.device_id,
+        runtime=wished.runtime,
+        cni_args=wished.cni_args,
+        device=wished.device,
         disable_check=definition.disable_check,
         disable_gc=definition.disable_gc,
     )

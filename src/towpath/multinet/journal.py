@@ -51,7 +51,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``place`` its number among those of the container, in the order of ADD. ``main`` the interface that the
     runtime's call is about, ``runtime_network`` the network of that call. ``reference`` NAMESPACE/NAME of
     the definition. ``gateways`` of ``default-route``. ``instead``: it took the default network's place.
-    ``own``: Towpath itself is the first plugin of the chain.
+    ``own``: Towpath itself is the first plugin of the chain. ``general``: a network that all pods get.
+    ``multus`` began it, before the node was Towpath's.
     ``result`` of the chain, None until ADD was done. ``failures`` of DEL so far, ``problem`` the last one's.
     """
 
@@ -66,6 +67,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gateways: tuple[str, ...] = ()
     instead: bool = False
     own: bool = False
+    general: bool = False
+    multus: bool = False
     result: dict[str, Any] | None = None
     failures: int = 0
     problem: str = ""
