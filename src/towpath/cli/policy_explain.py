@@ -338,7 +338,7 @@ def explain(
     """
     asked = given.asked(given.objects())
     judged = judgements(asked, source, target, port, given.namespace)
-    live = kernel and not given.files
+    live = kernel and not given.files and not given.network
     data = as_data(asked, judged, enforcement(given, asked, judged) if live else None)
     if output in ("dot", "html"):
         click.echo(policy_explain_drawn.dot(data) if output == "dot" else policy_explain_drawn.html(data))

@@ -16,8 +16,11 @@ import yaml
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import USAGE, CliError
 from towpath.cli.policy_settings import SETTINGS, are_settings, era_in, failsafes_in, routing_in
+from towpath.multinet.annotation import NETWORKS, selections
+from towpath.multinet.refusal import NetworkRefused
 from towpath.policy.calico_order import ERAS, CalicoEra
 from towpath.policy.ir import KIND
+from towpath.policy.secondary import NETWORK_STATUS
 from towpath.policy.world import Assembled, ObjectKey, assemble, is_namespaced, key_of, unpacked
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -78,13 +81,16 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Input(msgspec.Struct, frozen=True):
-    """The options that all verbs share. ``era`` None: as the agents' settings say."""
+    """The options that all verbs share. ``era`` None: as the agents' settings say. ``network``,
+    NAMESPACE/NAME: what is asked about instead of the pod network.
+    """
 
     files: tuple[str, ...]
     live: bool
     cluster: ClusterOptions
     namespace: str
     era: CalicoEra | None
+    network: str = ""
 
     def objects(self, *, or_live: bool = True) -> Objects:
         """Those of the files, on top of the cluster's where it is asked for; ``or_live``: or nothing else."""
@@ -132,7 +138,7 @@ class Input(msgspec.Struct, frozen=True):
 
     def asked(self, objects: Objects, *, staged: bool = False) -> Asked:
         """The objects as a world. Pods of files that never ran get addresses to be judged by."""
-        objects = _with_addresses(objects)
+        objects = _with_addresses(objects, self.network)
         raws = (sourced.raw for sourced in objects.values())
         settings = objects[SETTINGS].raw if SETTINGS in objects else None
         assembled = assemble(
@@ -141,6 +147,7 @@ class Input(msgspec.Struct, frozen=True):
             era=self.era or era_in(settings),
             failsafes=failsafes_in(settings),
             routing=routing_in(settings),
+            network=self.network,
         )
         return Asked(assembled, objects)
 
@@ -155,20 +162,28 @@ def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
         live: bool,
         namespace: str,
         calico: str | None,
+        network: str,
         kubeconfig: str,
         context: str,
         **others: Any,
     ) -> Any:
         cluster = ClusterOptions(kubeconfig, context)
-        return command(
-            *args, given=Input(files, live, cluster, namespace, ERAS[calico] if calico else None), **others
-        )
+        if network and "/" not in network:
+            network = f"{namespace}/{network}"
+        era = ERAS[calico] if calico else None
+        return command(*args, given=Input(files, live, cluster, namespace, era, network), **others)
 
     for option in (
         click.option(
             "--calico",
             type=click.Choice(list(ERAS)),
             help="Order and tier of Calico's policies as up to 3.31, or from 3.32 (default: as the agents).",
+        ),
+        click.option(
+            "--network",
+            default="",
+            metavar="NAME",
+            help="Of another network of pods than the pod network: [NAMESPACE/]NAME of its definition.",
         ),
         click.option(
             "-n", "--namespace", default="default", show_default=True, help="Of what is named without one."
@@ -247,11 +262,11 @@ def _line(node: yaml.Node, path: str) -> int:
     return line
 
 
-def _with_addresses(objects: Objects) -> Objects:
+def _with_addresses(objects: Objects, network: str = "") -> Objects:
     """Pods of files that have no status get one of the networks for documentation and tests (RFC 2544, 3849).
 
-    Always the same one for a name, so that two worlds can be compared. Rules that ask for networks do not see
-    their real addresses, which nobody knows yet.
+    So they do in ``network``, if they ask for it. Always the same one for a name, so that two worlds can be
+    compared. Rules that ask for networks do not see their real addresses, which nobody knows yet.
     """
     found: Objects = {}
     taken: set[int] = set()
@@ -265,10 +280,31 @@ def _with_addresses(objects: Objects) -> Objects:
         taken.add(number)
         ips = IPv4Address("198.18.0.1") + number, IPv6Address("2001:db8::1") + number
         status = {"podIP": str(ips[0]), "podIPs": [{"ip": str(ip)} for ip in ips]}
-        found[key] = Sourced({**sourced.raw, "status": status}, sourced.origin)
+        raw = {**sourced.raw, "status": status}
+        found[key] = Sourced(_attached(raw, network, ips) if network else raw, sourced.origin)
     if taken:
         click.echo(
             f"towpath: {len(taken)} pods have no address yet; 198.18.0.0/15 and 2001:db8::/32 stand for them",
             err=True,
         )
     return found
+
+
+def _attached(raw: dict[str, Any], network: str, ips: tuple[IPv4Address, IPv6Address]) -> dict[str, Any]:
+    """The pod, and what its network-status would say of a network that it asks for."""
+    metadata = raw.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    annotations = metadata.get("annotations")
+    annotations = annotations if isinstance(annotations, dict) else {}
+    asked = annotations.get(NETWORKS)
+    try:
+        wanted = selections(asked) if isinstance(asked, str) else ()
+    except NetworkRefused as refused:
+        raise CliError(
+            f"Pod/{metadata.get('namespace')}/{metadata.get('name')}: {refused}", USAGE
+        ) from refused
+    namespace = metadata.get("namespace")
+    if not any(f"{one.namespace or namespace}/{one.name}" == network for one in wanted):
+        return raw
+    status = msgspec.json.encode([{"name": network, "ips": [str(ip) for ip in ips]}]).decode()
+    return {**raw, "metadata": {**metadata, "annotations": {**annotations, NETWORK_STATUS: status}}}

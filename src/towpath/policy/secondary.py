@@ -90,12 +90,6 @@ def addresses_in(annotations: Mapping[str, str] | None, namespace: str) -> dict[
     return found
 
 
-def in_network(pod: Pod, network: str) -> Pod | None:
-    """The pod with the addresses it has in a network; None if it is not in it, or not known to be."""
-    found = addresses_in(pod.metadata.annotations, pod.metadata.namespace).get(network)
-    return with_addresses(pod, found) if found is not None else None
-
-
 def with_addresses(pod: Pod, addresses: tuple[str, ...]) -> Pod:
     """The pod with other addresses."""
     first = addresses[0] if addresses else ""
@@ -104,6 +98,21 @@ def with_addresses(pod: Pod, addresses: tuple[str, ...]) -> Pod:
         pod.spec,
         PodStatus(pod.status.phase, pod_ip=first, pod_ips=[PodIP(ip) for ip in addresses]),
     )
+
+
+def raw_in_network(raw: Mapping[str, Any], network: str) -> Mapping[str, Any] | None:
+    """A pod, as decoded, with the addresses it has in a network; None if it is not known to be in it."""
+    metadata = raw.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    annotations = metadata.get("annotations")
+    if not isinstance(annotations, Mapping) or not isinstance(annotations.get(NETWORK_STATUS), str):
+        return None
+    found = addresses_in(annotations, str(metadata.get("namespace") or "")).get(network)
+    if found is None:
+        return None
+    status = raw.get("status")
+    there = {"podIP": found[0] if found else "", "podIPs": [{"ip": ip} for ip in found]}
+    return {**raw, "status": {**(status if isinstance(status, Mapping) else {}), **there}}
 
 
 def _for_no_network(name: str, strange: tuple[str, ...]) -> Finding:

@@ -14,7 +14,7 @@ from towpath.api.meta import ObjectMeta
 from towpath.api.slices import EndpointSlice
 from towpath.model.failsafe import DEFAULT_FAILSAFES, Failsafes
 from towpath.model.finding import Finding
-from towpath.policy import convert_networking
+from towpath.policy import convert_networking, secondary
 from towpath.policy.calico_order import CALICO_3_32, NETWORK_POLICY, CalicoEra, ranked
 from towpath.policy.calico_staged import unstage
 from towpath.policy.convert_admin import (
@@ -91,6 +91,7 @@ _CONVERTERS: dict[tuple[str, str], _Convert] = {
     (_POLICY_GROUP, "ClusterNetworkPolicy"): _alone(convert_cluster_network_policy),
     (_POLICY_GROUP, "AdminNetworkPolicy"): _alone(convert_admin_network_policy),
     (_POLICY_GROUP, "BaselineAdminNetworkPolicy"): _alone(convert_baseline_admin_network_policy),
+    (secondary.GROUP, secondary.KIND): _alone(secondary.convert),
     (SERVED, "NetworkPolicy"): _ordered(convert_network_policy),
     (SERVED, "GlobalNetworkPolicy"): _ordered(convert_global_network_policy),
     (SERVED, "Tier"): _alone(convert_tier),
@@ -157,9 +158,11 @@ def assemble(
     era: CalicoEra = CALICO_3_32,
     failsafes: Failsafes = DEFAULT_FAILSAFES,
     routing: Routing = "tunnel",
+    network: str = "",
 ) -> Assembled:
     """Never raises. ``staged``: Calico's staged policies are in force. ``failsafes`` and ``routing`` as
-    agents have them.
+    agents have them. ``network``, NAMESPACE/NAME: the world as that network has it, instead of the pod
+    network (``secondary``); of MultiNetworkPolicies there are only findings else.
     """
     kept: dict[ObjectKey, Raw] = {}
     for each in objects:
@@ -168,6 +171,8 @@ def assemble(
             if key is not None:
                 kept[key] = raw
     building = _Building(era, failsafes, routing)
+    if network:
+        kept = building.of_network(kept, network)
     enforced = building.with_staged(kept) if staged else {k: (k, raw) for k, raw in kept.items()}
     return building.assembled({key: pair for key, pair in enforced.items() if key.kind not in STAGED_KINDS})
 
@@ -182,6 +187,24 @@ class _Building:
         self._era = era
         self._failsafes, self._routing = failsafes, routing
         self._findings: list[Finding] = []
+        self._secondary = False
+        self._aside: dict[str, str] = {}
+
+    def of_network(self, kept: Mapping[ObjectKey, Raw], network: str) -> dict[ObjectKey, Raw]:
+        """The pods that are in it, what pods inherit labels from, and the policies that are for it."""
+        found: dict[ObjectKey, Raw] = {}
+        for key, raw in kept.items():
+            if key.kind == "Pod":
+                if (pod := secondary.raw_in_network(raw, network)) is not None:
+                    found[key] = pod
+                else:
+                    self._aside[str(key)] = f"has no address in network {network} that its annotation tells"
+            elif key.kind in ("Namespace", "ServiceAccount") or (
+                _is_secondary(key) and network in secondary.networks_of(raw)[0]
+            ):
+                found[key] = raw
+        self._secondary = True
+        return found
 
     def with_staged(self, kept: Mapping[ObjectKey, Raw]) -> _Enforced:
         enforced: _Enforced = {key: (key, raw) for key, raw in kept.items()}
@@ -216,6 +239,8 @@ class _Building:
         ]
         for part in parts:
             self._findings += part.findings
+        if not self._secondary:
+            parts = [part for part in parts if not any(p.kind == secondary.KIND for p in part.policies)]
         known = services(one for _, one in self._typed(of_kind.get("EndpointSlice", ()), EndpointSlice))
         policies = [self._ranked(policy) for part in parts for policy in part.policies]
         for policy in policies:
@@ -233,7 +258,7 @@ class _Building:
             findings=tuple(dict.fromkeys(self._findings)),
             objects={_name(key, raw): raw for key, (_, raw) in enforced.items()},
             keys={_name(key, raw): said for key, (said, raw) in enforced.items()},
-            aside=aside,
+            aside={**aside, **self._aside},
         )
 
     def _ranked(self, policy: Policy) -> Policy:
@@ -278,6 +303,10 @@ class _Building:
                 self._findings.append(_unreadable(key, problem, where.rstrip("`")))
             else:
                 yield key, found
+
+
+def _is_secondary(key: ObjectKey) -> bool:
+    return key[:2] == (secondary.GROUP, secondary.KIND)
 
 
 def _named(name: str) -> Namespace:
