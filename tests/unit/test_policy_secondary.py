@@ -166,7 +166,7 @@ def asked(tmp_path: Path, *args: str, files: list[dict[str, Any]]) -> tuple[int,
     path.write_text(yaml.safe_dump_all(files))
     result = CliRunner().invoke(command, [*args, "-f", str(path)])
     if isinstance(result.exception, CliError):
-        return result.exception.code, str(result.exception)
+        return result.exception.exit_code, str(result.exception)
     return result.exit_code, result.output
 
 
