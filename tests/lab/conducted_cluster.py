@@ -4,6 +4,7 @@ and kubelets that only say that pods run. Nothing has a network.
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -86,11 +87,21 @@ class Cluster:
         """As the conductor sees it."""
         return await look(self.client, plan)
 
-    async def ready(self, daemonset: str, nodes: int) -> Raw:
+    def kubeconfig(self, folder: Path) -> Path:
+        """For programs that read one."""
+        file = folder / "kubeconfig"
+        clusters = [{"name": "c", "cluster": {"server": self.config.server}}]
+        users = [{"name": "u", "user": {"token": self.config.token}}]
+        contexts = [{"name": "x", "context": {"cluster": "c", "user": "u"}}]
+        named = {"clusters": clusters, "users": users, "contexts": contexts, "current-context": "x"}
+        file.write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **named}))
+        return file
+
+    async def ready(self, daemonset: str, nodes: int, namespace: str = SYSTEM) -> Raw:
         """The DaemonSet, once its controller tells of pods on so many nodes, all ready."""
         deadline = time.monotonic() + 60
         while True:
-            raw = await self.client.get(DAEMONSETS, daemonset, SYSTEM)
+            raw = await self.client.get(DAEMONSETS, daemonset, namespace)
             status = raw.get("status") or {}
             if status.get("numberReady", 0) == nodes == status.get("desiredNumberScheduled"):
                 return raw

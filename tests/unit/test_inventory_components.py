@@ -9,6 +9,8 @@ from towpath.inventory.components import Component, components, is_network, node
 from towpath.inventory.images import Image
 from towpath.inventory.rollout import findings, unexpected
 from towpath.lab import canal
+from towpath.probe import objects
+from towpath.probe.objects import Run
 
 OLD, NEW = "v1.32.1+rke2r1", "v1.32.2+rke2r1"
 KNOWN = load.builtin()
@@ -167,3 +169,10 @@ def test_other_daemonsets_are_left_out() -> None:
     ):
         one["image"] = "rancher/nginx-ingress-controller:v1"
     assert components([other], ()) == ()
+    assert [part.name for part in components([other], (), "kube-system/rke2-canal")] == ["rke2-canal"]
+
+
+def test_targets_of_probes_are_no_network() -> None:
+    """They run the agent's image, and are there while an upgrade is planned under probes."""
+    target = objects.targets(Run(name="a", expires="", image="towpath/towpath-agent:v1", python=()))
+    assert components([target], ()) == ()

@@ -37,6 +37,7 @@ from towpath.upgrade.logbook import Logbook, Unreadable
 from towpath.upgrade.plan import Plan
 from towpath.upgrade.report import stands
 from towpath.upgrade.report_page import page
+from towpath.upgrade.rights import missing
 from towpath.upgrade.seen import Seen
 
 WEBHOOK = click.option(
@@ -158,6 +159,10 @@ def apply(
         if abs(ahead := await skew(client)) > LIMIT:
             raise CliError(
                 f"TP7411 this machine's clock is {ahead:+.0f} s from the API server's", PRECONDITION
+            )
+        if refused := await missing(client, made):
+            raise CliError(
+                f"TP7413 nothing was begun: this identity may not {'; '.join(refused)}", PRECONDITION
             )
         if found := await misfit_text(client, made):
             raise CliError(f"TP7401 {file} no longer fits the cluster: {found}", PRECONDITION)

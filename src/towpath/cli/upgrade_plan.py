@@ -48,13 +48,18 @@ def read_plan(file: Path) -> Plan:
 
 async def misfit_text(client: Client, made: Plan) -> str:
     """In what the cluster is no longer the plan's; empty if it is. Raises ApiError."""
-    return "; ".join(plans.misfits(made, await survey(client, datetime.now(UTC), progress)))
+    return "; ".join(plans.misfits(made, await survey(client, datetime.now(UTC), progress, _name(made))))
+
+
+def _name(made: Plan) -> str:
+    return f"{made.namespace}/{made.daemonset}"
 
 
 class _Asked(NamedTuple):
-    """What was typed. ``pull_within`` None: images are not pulled."""
+    """What was typed. ``tags``: image name to tag; ``pull_within`` None: images are not pulled."""
 
     target: str
+    tags: dict[str, str]
     daemonset: str
     skip: tuple[int, ...]
     pull_within: float | None
@@ -85,7 +90,19 @@ class _Gathered(NamedTuple):
     metavar="RELEASE",
     help="An RKE2 release, a version of Towpath, or `towpath` or `canal`: nodes go to the other network.",
 )
-@click.option("--daemonset", default="", metavar="NAME", help="Which one, where several would change.")
+@click.option(
+    "--daemonset",
+    default="",
+    metavar="NAME",
+    help="Which one, where several would change; NAMESPACE/NAME of any other network's.",
+)
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="IMAGE=TAG",
+    help="The new tag of an image, where --to is no release that is known: any DaemonSet's.",
+)
 @click.option(
     "-f", "--file", "file", required=True, type=click.Path(path_type=Path), help="Where the plan goes."
 )
@@ -120,6 +137,7 @@ class _Gathered(NamedTuple):
 def plan(
     target: str,
     daemonset: str,
+    tags: tuple[str, ...],
     file: Path,
     skip: tuple[int, ...],
     soak: float,
@@ -151,6 +169,7 @@ def plan(
     else:
         asked = _Asked(
             target,
+            _tags(target, tags),
             daemonset,
             skip,
             pull_within if pull else None,
@@ -192,8 +211,8 @@ def _upgrade(options: ClusterOptions, asked: _Asked, gates: Gates, now: datetime
 
 
 async def _gather(client: Client, options: ClusterOptions, asked: _Asked, now: datetime) -> _Gathered:
-    tags = expected_images(asked.target)
-    found = await survey(client, now, progress)
+    tags = asked.tags
+    found = await survey(client, now, progress, asked.daemonset)
     part = _chosen(found, tags, asked.daemonset)
     verdicts = None
     if (to := target_release(asked.target, asked.catalogue)) is not None:
@@ -248,7 +267,7 @@ def _write(file: Path, made: Plan) -> None:
 def _chosen(found: Inventory, tags: dict[str, str], name: str) -> Component:
     """The DaemonSet that would change."""
     can = [part for part in found.components if any(image.name in tags for image in part.wanted.values())]
-    named = [part for part in can if not name or part.name == name]
+    named = [part for part in can if name in ("", part.name, f"{part.namespace}/{part.name}")]
     if len(named) == 1:
         return named[0]
     some = ", ".join(part.name for part in can) or "none"
@@ -257,6 +276,17 @@ def _chosen(found: Inventory, tags: dict[str, str], name: str) -> Component:
             f"no DaemonSet{f' {name}' if name else ''} here has images of that release (there are: {some})"
         )
     raise CliError(f"several DaemonSets would change: {some}; choose one with --daemonset", USAGE)
+
+
+def _tags(target: str, given: tuple[str, ...]) -> dict[str, str]:
+    """Image name to tag: of the release, and what was given. Raises CliError."""
+    pairs = [text.partition("=") for text in given]
+    if odd := [text for text, (name, _, tag) in zip(given, pairs, strict=True) if not name or not tag]:
+        raise CliError(f"--tag {odd[0]}: IMAGE=TAG is wanted, such as flannel=v0.26.7", USAGE)
+    if not given:
+        return expected_images(target)
+    known = target_release(target, None)
+    return {**(known.images if known else {}), **{name: tag for name, _, tag in pairs}}
 
 
 def _window(text: str) -> None:

@@ -24,6 +24,7 @@ NETWORK_IMAGES = frozenset(
     }
 )
 _AMBIGUOUS = {"node": "calico", "flannel": "flannel"}  # only where the path before it says whose
+PROBES = "probe.towpath.dev/run"  # label of all that a probe run puts into a cluster, which is no network's
 RUNNING, WAITING, ENDED = "running", "waiting", "ended"
 
 
@@ -93,10 +94,11 @@ def is_network(image: Image) -> bool:
     return image.name in NETWORK_IMAGES and (whose is None or f"{whose}/" in f"{image.repository}/")
 
 
-def components(daemonsets: Iterable[Raw], pods: Iterable[Raw]) -> tuple[Component, ...]:
-    """DaemonSets with an image of a pod network, by namespace and name.
+def components(daemonsets: Iterable[Raw], pods: Iterable[Raw], also: str = "") -> tuple[Component, ...]:
+    """DaemonSets with an image of a pod network, in order of their names; ``also`` the one of that name.
 
-    ``daemonsets`` ``apps/v1``, ``pods`` ``v1``, as the API gives them.
+    ``daemonsets`` ``apps/v1``, ``pods`` ``v1``, as the API gives them. Targets of ``towpath probe`` are none,
+    which run the agent's image while it measures an upgrade.
     """
     by_owner: dict[str, list[Raw]] = {}
     for pod in pods:
@@ -104,8 +106,9 @@ def components(daemonsets: Iterable[Raw], pods: Iterable[Raw]) -> tuple[Componen
             by_owner.setdefault(owner.get("uid", ""), []).append(pod)
     found = []
     for raw in daemonsets:
-        wanted = _wanted(raw)
-        if any(map(is_network, wanted.values())):
+        wanted, labels = _wanted(raw), raw["metadata"].get("labels") or {}
+        named = also in (raw["metadata"]["name"], f"{raw['metadata']['namespace']}/{raw['metadata']['name']}")
+        if named or (any(map(is_network, wanted.values())) and PROBES not in labels):
             found.append(_component(raw, wanted, by_owner.get(raw["metadata"].get("uid", ""), [])))
     return tuple(sorted(found, key=lambda one: (one.namespace, one.name)))
 

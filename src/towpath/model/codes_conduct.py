@@ -62,6 +62,19 @@ CONDUCT: dict[str, Code] = {
         "Windows, the times of the journal and the lease that keeps two conductors apart go by it.",
         "Set the clock (chronyc makestep, timedatectl); nothing was begun.",
     ),
+    "TP7412": Code(
+        "Somebody else has changed the DaemonSet in the middle of an upgrade",
+        "Another person, helm, Argo CD or Flux. While it is OnDelete no pod has changed by that; the next "
+        "node would get what nobody planned, so the upgrade stands still.",
+        "kubectl get daemonset --show-managed-fields tells who. `towpath upgrade resume` sets the plan's "
+        "images again and goes on with all else as it is now; `rollback` gives every node its old images.",
+    ),
+    "TP7413": Code(
+        "This identity may not do what an upgrade needs",
+        "Its roles lack the verbs that are named, each with its resource and namespace.",
+        "Have them granted, or use another kubeconfig. What was begun stands as the journal says; the same "
+        "command goes on.",
+    ),
     "TP7601": Code(
         "A container of the pod network was started again after the upgrade",
         "It ended by itself, was killed for its memory, or did not answer its liveness probe.",

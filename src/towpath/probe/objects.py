@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from towpath.inventory.components import PROBES
 from towpath.multinet.annotation import NETWORKS
 from towpath.probe.paths import (
     DENIED_PORT,
@@ -19,7 +20,7 @@ from towpath.probe.paths import (
 )
 from towpath.probe.plan import Plan
 
-LABEL, EXPIRES = "probe.towpath.dev/run", "probe.towpath.dev/expires"
+LABEL, EXPIRES = PROBES, "probe.towpath.dev/expires"
 TARGETS, HOST_TARGETS, SERVICE = "target", "host-target", "target"
 
 LISTENS = (

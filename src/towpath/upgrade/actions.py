@@ -12,6 +12,7 @@ class Note(NamedTuple):
     event: Event
     node: str = ""
     text: str = ""
+    template: str = ""
 
 
 class SetStrategy(NamedTuple):

@@ -6,6 +6,7 @@ It is driven by what is, not by where it was: who takes over after a crash sees 
 from towpath.upgrade import around
 from towpath.upgrade import conduct_migration as migration
 from towpath.upgrade.actions import Action, DeletePod, Gate, Note, SetImages, SetStrategy, Wait
+from towpath.upgrade.edited import edited
 from towpath.upgrade.journal import Journal
 from towpath.upgrade.plan import NodeStep, Plan
 from towpath.upgrade.seen import Seen, SeenPod
@@ -34,7 +35,7 @@ def next_action(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action 
 
 def _forward(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action:
     if not journal.records:
-        return Note("begin", text=plan.hash)
+        return Note("begin", text=plan.hash, template=seen.template)
     left = [step for step in plan.nodes if journal.passed(step.node) is None]
     if due := around.let_in(plan, journal):
         return due
@@ -46,6 +47,8 @@ def _forward(plan: Plan, journal: Journal, seen: Seen, now: float) -> Action:
         return frozen
     if seen.strategy.get("type") != "OnDelete":
         return SetStrategy(ON_DELETE, "freeze")
+    if why := edited(plan, journal, seen):
+        return Note("pause", text=f"TP7412 {why}", template=seen.template)
     if _images(plan, seen.images) != plan.after:
         return SetImages(plan.after, "forward")
     return _node(plan, journal, seen, left[0], now)

@@ -1,14 +1,17 @@
 """Carries out an upgrade: looks, asks what comes next, writes it down, does it."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+import msgspec
+
 from towpath.install.migration import LABEL
 from towpath.inventory.components import component_pod
 from towpath.kube.client import Client
-from towpath.kube.errors import Conflict, Malformed, NotFound, Unreachable
+from towpath.kube.errors import Conflict, Forbidden, Malformed, NotFound, Unreachable
 from towpath.kube.kinds import DAEMONSETS, NODES, PODS, Raw
 from towpath.upgrade import conduct
 from towpath.upgrade.actions import (
@@ -27,6 +30,7 @@ from towpath.upgrade.actions import (
     Wait,
 )
 from towpath.upgrade.charts import chart_of, set_frozen
+from towpath.upgrade.edited import CODE
 from towpath.upgrade.evict import cordon, drain
 from towpath.upgrade.evidence import GateSeen
 from towpath.upgrade.gates import Verdict
@@ -61,7 +65,7 @@ class Conductor:
     async def run(self) -> Ended:
         """Until it is done, rolled back, or stands still.
 
-        Raises ApiRefused for what the server does not let us do, and Unreadable.
+        Raises ApiRefused for what the server refuses for another reason than a right, and Unreadable.
         """
         while True:
             began = time.time()
@@ -74,8 +78,20 @@ class Conductor:
                 continue
             except Conflict:
                 continue
+            except Forbidden as refused:
+                return await self._stand_still(f"TP7413 {refused}")
+            except NotFound as gone:
+                if f"{DAEMONSETS.plural}/" not in gone.object:
+                    raise
+                return await self._stand_still(f"{CODE} {gone}")
             if ended is not None:
                 return ended
+
+    async def _stand_still(self, text: str) -> Ended:
+        """For what is somebody else's to grant, or to put back. Raises ApiError."""
+        await self._logbook.say(Record("pause", round(time.time(), 3), text=text), lambda _: "")
+        self._once(text)
+        return Ended("paused", text)
 
     async def _step(self) -> Ended | None:
         known = await self._logbook.read()
@@ -91,9 +107,9 @@ class Conductor:
             case Wait(why):
                 self._once(f"waiting for {why}")
                 await asyncio.sleep(_LOOK_EVERY)
-            case Note(event, node, text):
+            case Note(event, node, text, template):
                 self._once(" ".join(filter(None, (event, node, text and f"({text})"))))
-                await self._note(journal, event, node, text)
+                await self._note(journal, event, node, text, template=template)
             case Gate(node, soak):
                 self._once(action.describe())
                 await self._gate(plan, journal, node, soak)
@@ -189,8 +205,10 @@ class Conductor:
         node: str = "",
         text: str = "",
         gates: tuple[GateSeen, ...] = (),
+        template: str = "",
     ) -> None:
-        await self._logbook.note(Record(event, round(time.time(), 3), node, text, gates), journal)
+        at = round(time.time(), 3)
+        await self._logbook.note(Record(event, at, node, text, gates, template), journal)
 
     def _once(self, line: str) -> None:
         if line != self._said:
@@ -248,7 +266,20 @@ async def look(client: Client, plan: Plan) -> Seen:
         chart,
         time.time(),
         networks,
+        _fingerprint(raw["spec"]["template"], frozenset(plan.images)),
     )
+
+
+def _fingerprint(template: Raw, ours: frozenset[str]) -> str:
+    """Of all but the images of ``ours``, containers that the plan changes."""
+    spec = {
+        key: [{**one, "image": ""} if one["name"] in ours else one for one in value]
+        if key in ("containers", "initContainers") and value
+        else value
+        for key, value in template["spec"].items()
+    }
+    plain = msgspec.json.encode({**template, "spec": spec}, order="deterministic")
+    return hashlib.sha256(plain).hexdigest()[:16]
 
 
 def _pods_of(daemonset: str, pods: list[Raw]) -> dict[str, SeenPod]:

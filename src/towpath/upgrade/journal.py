@@ -40,13 +40,17 @@ ENDED: tuple[Mode, ...] = ("done", "rolled-back", "aborted")  # a new plan may b
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``at`` seconds since 1970. ``gates``: what was seen, of a node that was judged."""
+    """``at`` seconds since 1970. ``gates``: what was seen, of a node that was judged.
+
+    ``template``: of the DaemonSet, as ``Seen`` has it, when it was begun or somebody had edited it.
+    """
 
     event: Event
     at: float
     node: str = ""
     text: str = ""
     gates: tuple[GateSeen, ...] = ()
+    template: str = ""
 
 
 class Journal(msgspec.Struct, frozen=True):

@@ -21,8 +21,9 @@ _PLURALS = {
 
 
 async def label_node(client: Client, node: str, value: str) -> None:
-    """Empty: none. Raises ApiError."""
-    await client.patch(NODES.raw(), node, {"metadata": {"labels": {LABEL: value or None}}})
+    """Empty: none; a node that is gone has none either. Raises ApiError."""
+    with contextlib.suppress(NotFound):
+        await client.patch(NODES.raw(), node, {"metadata": {"labels": {LABEL: value or None}}})
 
 
 async def start_move(

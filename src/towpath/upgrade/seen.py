@@ -41,7 +41,10 @@ class SeenNetworks(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """The DaemonSet and its pods by node; ``nodes`` are those that there are, ``at`` is when (since 1970)."""
+    """The DaemonSet and its pods by node; ``nodes`` are those that there are, ``at`` is when (since 1970).
+
+    ``template``: what all of the DaemonSet's template but the plan's images comes to, as a hash.
+    """
 
     strategy: dict[str, Any]
     images: dict[str, str]
@@ -51,3 +54,4 @@ class Seen(NamedTuple):
     chart: ChartSeen | None = None
     at: float = 0.0
     networks: SeenNetworks | None = None
+    template: str = ""

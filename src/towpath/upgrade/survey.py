@@ -51,8 +51,11 @@ class _Reader:
         return []
 
 
-async def survey(client: Client, now: datetime, progress: Callable[[str], None]) -> Inventory:
-    """Everything that can be read. Raises ApiError when nodes or pods cannot be."""
+async def survey(client: Client, now: datetime, progress: Callable[[str], None], also: str = "") -> Inventory:
+    """Everything that can be read. ``also``: a DaemonSet that belongs to the network, whatever its images.
+
+    Raises ApiError when nodes or pods cannot be.
+    """
     uid, server = await identity(client)
     reader = _Reader(client, progress)
     nodes, pods = (await client.list(NODES.raw())).items, (await client.list(PODS.raw())).items
@@ -64,7 +67,7 @@ async def survey(client: Client, now: datetime, progress: Callable[[str], None])
         await reader.list(CONFIG_MAPS, SYSTEM),
     ]
     held = cluster.pods_by_node(pods)
-    parts = components.components(daemonsets, pods)
+    parts = components.components(daemonsets, pods, also)
     return Inventory(
         taken=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         server=server,
