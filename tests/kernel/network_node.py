@@ -26,6 +26,7 @@ from towpath.agent.network_plugins import Plugins
 from towpath.agent.network_policies import NetworkPolicies
 from towpath.agent.network_telling import Telling
 from towpath.agent.networks import Networks
+from towpath.agent.pod_devices import PodDevices
 from towpath.api.core import Pod
 from towpath.cni.server import Server, serve
 from towpath.kernel.linux import LinuxKernel
@@ -118,6 +119,7 @@ class NetworkNode:
                     self.attach.boot_id,
                     lambda: self.now,
                     self.firewalls,
+                    PodDevices(self.attach.folder / "pod-resources/kubelet.sock", self.attach.folder),
                 )
                 tasks = [asyncio.create_task(one) for one in following]
                 self.helper = Helper(plugins)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from towpath.api.protobuf import Malformed, wire_fields
 from towpath.lab.apiserver.builtins import builtin_registry
 from towpath.lab.apiserver.errors import ApiError
 from towpath.lab.apiserver.schema import protobuf, structural, values
@@ -151,9 +152,9 @@ def test_openapi_documents_hang_together() -> None:
         assert refs <= set(found)
     containers = v2["definitions"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"]
     assert containers["x-kubernetes-patch-merge-key"] == "name"
-    encoded = dict(protobuf.wire_fields(memoryview(encode_document(v2))))
+    encoded = dict(wire_fields(memoryview(encode_document(v2))))
     assert bytes(encoded[1]) == b"2.0"
-    names = [bytes(dict(protobuf.wire_fields(v))[1]).decode() for _, v in protobuf.wire_fields(encoded[9])]
+    names = [bytes(dict(wire_fields(v))[1]).decode() for _, v in wire_fields(encoded[9])]
     assert sorted(names) == sorted(v2["definitions"])
 
 
@@ -222,5 +223,5 @@ def test_no_bytes_break_the_protobuf_decoder(data: bytes) -> None:
     for body in (data, b"k8s\x00" + data, envelope("v1", "Pod", data)):
         try:
             protobuf.decode_body(body, KINDS)
-        except protobuf.Malformed as e:
+        except Malformed as e:
             assert str(e)

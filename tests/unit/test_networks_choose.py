@@ -14,6 +14,7 @@ from towpath.multinet.choose import Choice, NetworkSettings, choose, cluster_wid
 from towpath.multinet.confine import TYPES, Confinement
 from towpath.multinet.definition import Definition, definition
 from towpath.multinet.derive import call, environment, stdin
+from towpath.multinet.devices import with_devices
 from towpath.multinet.refusal import NetworkRefused
 from towpath.multinet.status import Attached, network_status
 
@@ -247,15 +248,12 @@ def test_what_cannot_be_chosen() -> None:
     assert code_of('[{"name": "a", "cni-args": {"file": "/etc/shadow"}}]') == "TP6008"
 
 
-def test_a_network_with_a_device_needs_the_devices_name() -> None:
+def test_every_plugin_of_a_network_with_a_device_is_told_which() -> None:
     def with_resource(namespace: str, name: str) -> Definition:
         return definition(nad(name, MACVLAN, namespace, **{RESOURCE_NAME: "intel.com/sriov"}), Confinement())
 
-    settings = NetworkSettings()
-    with pytest.raises(NetworkRefused, match="devices are not read"):
-        choose("default", {NETWORKS: "x"}, settings, with_resource)
-    annotations = {NETWORKS: '[{"name": "x", "deviceID": "0000:03:02.3"}]'}
-    [one] = choose("default", annotations, settings, with_resource).beside
+    wanted = choose("default", {NETWORKS: "x"}, NetworkSettings(), with_resource).beside
+    [one] = with_devices(wanted, {"intel.com/sriov": ["0000:03:02.3"]})
     made = call(one.definition, one.selection, "net1", {})
     config = json.loads(stdin(made, made.plugins[0]))
     assert config["deviceID"] == config["pciBusID"] == "0000:03:02.3"

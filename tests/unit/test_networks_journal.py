@@ -19,6 +19,7 @@ from towpath.agent.network_helper import Helper, Work
 from towpath.agent.network_plugins import Plugins
 from towpath.agent.network_policies import NetworkPolicies
 from towpath.agent.networks import Networks
+from towpath.agent.pod_devices import PodDevices
 from towpath.api.core import Pod
 from towpath.api.meta import ObjectMeta
 from towpath.api.networks import NetworkAttachmentDefinition, NetworkSpec
@@ -193,6 +194,7 @@ def agent(world: World, journal: Journal) -> Networks:
         "boot",
         lambda: 0.0,
         no_policies(journal),
+        PodDevices(Path("/nowhere"), Path("/nowhere")),
     )
 
 

@@ -133,6 +133,13 @@ SETTINGS = (
     Setting(
         "network_conf_dir", path, Path("/etc/cni/net.d"), "configurations of networks by name on this node"
     ),
+    Setting(
+        "network_kubelet_socket",
+        path,
+        Path("/var/lib/kubelet/pod-resources/kubelet.sock"),
+        "on the node: who tells which devices a pod has",
+    ),
+    Setting("network_device_info", path, Path("/run/k8s.cni.cncf.io/devinfo"), "folder of device-info files"),
     Setting("api_silence_seconds", number(1, 3600), 90.0, "a watch that is silent so long is dead"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -182,6 +189,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     network_paths: tuple[str, ...]
     network_seconds: float
     network_conf_dir: Path
+    network_kubelet_socket: Path
+    network_device_info: Path
     api_silence_seconds: float
 
 

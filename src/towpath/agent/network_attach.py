@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from towpath.agent.network_chains import Chains
 from towpath.agent.network_telling import Telling
+from towpath.agent.pod_devices import PodDevices
 from towpath.api.core import Pod
 from towpath.cni.request import PodDescriptors, Request
 from towpath.cni.result import Result
@@ -14,6 +15,7 @@ from towpath.model.net import Net, Route
 from towpath.multinet.choose import Wanted
 from towpath.multinet.default_route import brought_back, moved, not_moved
 from towpath.multinet.derive import call
+from towpath.multinet.devices import described
 from towpath.multinet.journal import Journal, Key, Row
 from towpath.multinet.refusal import NetworkRefused
 from towpath.multinet.status import Attached, network_status
@@ -32,13 +34,15 @@ class Attacher:
         inside: Callable[[PodDescriptors], Kernel],
         routed: Sequence[Net],
         boot_id: str,
+        devices: PodDevices,
     ) -> None:
+        self._devices = devices
         self._journal, self._chains, self._telling = journal, chains, telling
         self._inside, self._routed, self._boot_id = inside, routed, boot_id
 
     def row(self, r: Request, pod: Pod | None, wanted: Wanted, place: int) -> Row:
         """What is journalled of an attachment that is to be made."""
-        made = call(wanted.definition, wanted.selection, wanted.ifname, r.environment)
+        made = described(call(wanted.definition, wanted.selection, wanted.ifname, r.environment), wanted)
         meta = pod.metadata if pod is not None else None
         return Row(
             call=made,
@@ -114,6 +118,7 @@ class Attacher:
                 default=row.instead,
                 gateways=row.gateways,
                 mtu=mtus.get(row.call.ifname, 0),
+                device=self._devices.info(row.call.device_info),
             )
             attached.append(one)
             if new is not None and row.key not in new:

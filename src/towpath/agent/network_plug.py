@@ -19,6 +19,7 @@ from towpath.agent.network_firewalls import PodFirewalls
 from towpath.agent.network_helper import Helper, NoHand
 from towpath.agent.network_plugins import PluginFailed
 from towpath.agent.network_telling import Telling
+from towpath.agent.pod_devices import PodDevices
 from towpath.agent.runner import Runner
 from towpath.api.core import Pod
 from towpath.cni.errors import CniError
@@ -71,6 +72,7 @@ class Plugging:
         turns: Turns,
         adding: set[str],
         firewalls: PodFirewalls,
+        devices: PodDevices,
         pod_of: PodOf,
         clock: Callable[[], float],
         resync: float,
@@ -78,7 +80,7 @@ class Plugging:
         self._inner, self._journal, self._attacher, self._detacher = inner, journal, attacher, detacher
         self._due, self._definitions, self._telling, self._helper = due, definitions, telling, helper
         self._settings, self._turns, self._adding = settings, turns, adding
-        self._firewalls, self._pod_of, self._clock = firewalls, pod_of, clock
+        self._firewalls, self._devices, self._pod_of, self._clock = firewalls, devices, pod_of, clock
         self._troubles: dict[PodRef, _Trouble] = {}
         self._runner = Runner(self.once, resync=resync, backoff=Backoff(1.0, 30.0))
         helper.arrived = self.poke
@@ -181,7 +183,9 @@ class Plugging:
             if not self._inner.knows(att.container_id, att.ifname):
                 return  # DEL was faster
             wanted = self._changes(att, pod)
-            new = await self._wanted(wanted.attach)  # what is refused changes nothing
+            new = await self._wanted(wanted.attach)
+            taken = [row.call.device for row in self._rows(att)]
+            new = await self._devices.give(r, pod, new, taken)  # what is refused changes nothing
             detached = await self._detach(r, att, pod, wanted.detach)
             begun: list[Row] = []
             try:

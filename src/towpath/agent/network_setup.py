@@ -18,6 +18,7 @@ from towpath.agent.network_plug import Plugging
 from towpath.agent.network_plugins import Plugins
 from towpath.agent.network_telling import Telling
 from towpath.agent.networks import Networks
+from towpath.agent.pod_devices import PodDevices
 from towpath.agent.runner import Runner
 from towpath.agent.surroundings import Surroundings
 from towpath.cni.request import Handler
@@ -142,6 +143,7 @@ async def extra_networks(
                 boot_id,
                 time.monotonic,
                 firewalls,
+                PodDevices(settings.network_kubelet_socket, settings.network_device_info),
             )
             resync, helper = settings.resync_seconds, Helper(plugins)
             plugging = networks.plugging(helper, around.pod_of, resync)

@@ -23,6 +23,7 @@ from towpath.agent.network_plug import Plugging, PodOf
 from towpath.agent.network_plugins import PluginFailed
 from towpath.agent.network_telling import Telling
 from towpath.agent.network_upkeep import Upkeep
+from towpath.agent.pod_devices import NO_ANSWER, PodDevices
 from towpath.api.core import Pod
 from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.request import PodDescriptors, Request
@@ -58,12 +59,13 @@ class Networks:
         boot_id: str,
         clock: Callable[[], float],
         firewalls: PodFirewalls,
+        devices: PodDevices,
     ) -> None:
-        self._firewalls = firewalls
+        self._firewalls, self._devices = firewalls, devices
         self._inner, self._journal, self._chains = inner, journal, chains
         self._definitions, self._telling, self._pods = definitions, telling, pods
         self._settings, self._boot_id, self._clock = settings, boot_id, clock
-        self._attacher = Attacher(journal, chains, telling, inside, routed, boot_id)
+        self._attacher = Attacher(journal, chains, telling, inside, routed, boot_id, devices)
         self._turns = Turns()
         self._adding: set[str] = set()
         self._detacher = Detacher(journal, chains)
@@ -97,6 +99,7 @@ class Networks:
             self._turns,
             self._adding,
             self._firewalls,
+            self._devices,
             pod_of,
             self._clock,
             resync,
@@ -183,12 +186,15 @@ class Networks:
             return NONE
         namespace, annotations = r.args.get("K8S_POD_NAMESPACE", ""), pod.metadata.annotations or {}
         try:
-            return await self._definitions.complete(
+            choice = await self._definitions.complete(
                 lambda lookup: choose(namespace, annotations, self._settings, lookup, r.ifname)
             )
+            given = await self._devices.give(r, pod, choice.all)
+            return Choice(given[0], given[1:]) if choice.instead is not None else Choice(None, given)
         except NetworkRefused as refusal:
             self._telling.event(pod, refusal.code, f"{refusal}. To mend it: {refusal.fix}", warning=True)
-            code = ErrorCode.TRY_LATER if isinstance(refusal, UnknownNetwork) else ErrorCode.BAD_CONFIG
+            later = isinstance(refusal, UnknownNetwork) or refusal.code == NO_ANSWER
+            code = ErrorCode.TRY_LATER if later else ErrorCode.BAD_CONFIG
             raise CniError(code, str(refusal), refusal.details) from refusal
 
     async def _add(self, r: Request, pod: Pod | None, choice: Choice) -> Result:

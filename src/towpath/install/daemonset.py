@@ -6,6 +6,7 @@ from towpath import __version__
 from towpath.install.configuration import AGENT_CONFIG, CONFIG_FOLDER
 from towpath.install.migration import only_labelled
 from towpath.install.values import Values
+from towpath.multinet.devices import FOLDER
 
 NAME = "towpath"
 HOST = "/host"
@@ -75,6 +76,7 @@ def _pod(values: Values) -> dict[str, Any]:
             host_path("state", values.state),
             host_path("run", values.run),
             host_path("sysctl", "/proc/sys/net", "Directory"),
+            host_path("devinfo", FOLDER),
         ],
     }
 
@@ -132,6 +134,7 @@ def _agent(values: Values) -> dict[str, Any]:
             mount("state", values.state),
             mount("run", values.run),
             {**mount("cni-conf", values.cni_conf), "readOnly": True},  # networks that are configured there
+            {**mount("devinfo", "/run/k8s.cni.cncf.io/devinfo"), "readOnly": True},
             # /proc/sys is read-only in a container; this is the host network's part of it, writable
             mount("sysctl", f"{HOST}/proc/sys/net"),
         ],

@@ -83,10 +83,17 @@ NETWORKS: dict[str, Code] = {
         "Use a plugin that honours args.cni or the capabilities ips and mac, or ask for less.",
     ),
     "TP6015": Code(
-        "A network takes its device from a device plugin, which is not supported yet",
-        "The definition has k8s.v1.cni.cncf.io/resourceName, and the agent does not read the kubelet's list "
-        "of devices.",
-        "Name the device with deviceID in the pod's annotation, or use another kind of network.",
+        "A pod has no device left for a network",
+        "The definition has k8s.v1.cni.cncf.io/resourceName: each attachment takes one of the devices that "
+        "the kubelet gave the pod of that resource, in the order of its networks, and there are too few.",
+        "Ask for as many in the limits of the pod's containers, or name a device with deviceID.",
+    ),
+    "TP6026": Code(
+        "The kubelet does not tell which devices a pod has",
+        "Networks with k8s.v1.cni.cncf.io/resourceName take their device from the kubelet's list of pods' "
+        "devices (pod-resources/kubelet.sock, v1), which the shim connects to. It cannot be reached, does "
+        "not answer, or does not have the pod. The kubelet tries the pod again.",
+        "Look at the kubelet; if it has another root folder, set network_kubelet_socket.",
     ),
     "TP6025": Code(
         "Policy cannot be enforced on a pod's interface in another network",

@@ -164,13 +164,6 @@ def _wanted(
 ) -> Wanted:
     definition = lookup(selection.namespace, selection.name)
     _check_capabilities(selection, definition)
-    if definition.resource and not selection.device_id:
-        raise NetworkRefused(
-            "TP6015",
-            f"network {definition.reference}",
-            f"its device is of resource {definition.resource}, and the kubelet's devices are not read",
-            "name the device with deviceID in the pod's annotation, or use a network without a device",
-        )
     settings.confinement.check_paths(selection.cni_args, f"{NETWORKS}, cni-args")
     return Wanted(selection=selection, definition=definition, ifname=ifname, general=general)
 

@@ -21,7 +21,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """All that the calls for one attachment have in common; kept in the journal.
 
     ``args`` is CNI_ARGS; ``runtime`` capability arguments by name; ``cni_args`` go to ``args.cni`` of each
-    plugin, ``device`` to all of them.
+    plugin, ``device`` to all of them. ``device_info`` is the file that describes it (``devices.info_file``).
     """
 
     container_id: str
@@ -35,6 +35,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Document = {}
     cni_args: Document = {}
     device: str = ""
+    device_info: str = ""
     disable_check: bool = False
     disable_gc: bool = False
 

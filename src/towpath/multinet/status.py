@@ -16,7 +16,7 @@ STATUS = "k8s.v1.cni.cncf.io/network-status"
 
 class Attached(msgspec.Struct, frozen=True, kw_only=True):
     """``name`` of the network; ``ifname`` what its interface was to be called; ``mtu`` where it is known
-    better than the result says.
+    better than the result says. ``device`` as its device-info file has it.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
     default: bool = False
     gateways: tuple[str, ...] = ()
     mtu: int = 0
+    device: dict[str, Any] | None = None
 
 
 def network_status(attached: Sequence[Attached]) -> str:
@@ -68,6 +69,8 @@ def _entry(one: Attached) -> dict[str, Any]:
         "options": dns.options,
     }
     entry["dns"] = {key: value for key, value in told.items() if value}
+    if one.device is not None:
+        entry["device-info"] = one.device
     if gateways:
         entry["gateway"] = gateways
     return entry

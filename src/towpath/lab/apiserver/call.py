@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from towpath.api.protobuf import Malformed
 from towpath.lab.apiserver.errors import ApiError, Obj, bad_request, unsupported_media
 from towpath.lab.apiserver.paths import Target
 from towpath.lab.apiserver.resources import Registry, Resource
@@ -130,7 +131,7 @@ def _kinds() -> dict[tuple[str, str], str]:
 def _decode_protobuf(body: bytes, content_type: str) -> Obj:
     try:
         return protobuf.decode_body(body, _kinds())
-    except protobuf.Malformed as e:
+    except Malformed as e:
         raise unsupported_media(f"{content_type}: {e}", [JSON, "application/yaml"]) from e
 
 

@@ -7,12 +7,13 @@ always JSON, which every client accepts.
 
 import base64
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import msgspec
 
+from towpath.api.protobuf import Malformed, octets, text, wire_fields
 from towpath.lab.apiserver.errors import Obj
 from towpath.lab.apiserver.schema.types import Field, types
 
@@ -28,60 +29,6 @@ POINTERS = frozenset(
      "suspend", "terminationGracePeriodSeconds", "tolerationSeconds", "ttlSecondsAfterFinished")
 )  # fmt: skip
 _ALWAYS = frozenset(("value", "revision"))  # zero is written in JSON too
-
-
-class Malformed(ValueError):
-    """Bytes that are no protobuf of the type."""
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    result = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:
-            raise Malformed("truncated varint")
-        byte = data[at]
-        at += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, at
-        shift += 7
-
-
-def wire_fields(data: Any) -> Iterator[tuple[int, Any]]:
-    """Number and value (int or memoryview) of each field. Raises Malformed."""
-    if not isinstance(data, memoryview):
-        raise Malformed("a message is a number")
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield number, value
-            continue
-        if wire == 2:
-            size, at = _varint(data, at)
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
-        else:
-            raise Malformed(f"wire type {wire}")
-        if at + size > len(data):
-            raise Malformed("truncated field")
-        yield number, data[at : at + size]
-        at += size
-
-
-def _text(value: Any) -> str:
-    try:
-        return bytes(_octets(value)).decode()
-    except UnicodeDecodeError as e:
-        raise Malformed("a string is not UTF-8") from e
-
-
-def _octets(value: Any) -> memoryview | bytes:
-    if not isinstance(value, memoryview | bytes):
-        raise Malformed("bytes are a number")
-    return value
 
 
 def _signed(value: Any) -> int:
@@ -108,26 +55,26 @@ def _time(value: Any, digits: int) -> str | None:
 
 def _int_or_string(value: Any) -> int | str:
     parts = _numbered(value)
-    return _text(parts.get(3, b"")) if parts.get(1) else _signed(parts.get(2, 0))
+    return text(parts.get(3, b"")) if parts.get(1) else _signed(parts.get(2, 0))
 
 
 def _raw(value: Any) -> Any:
     body = _numbered(value).get(1)
     try:
-        return msgspec.json.decode(_octets(body)) if body else None
+        return msgspec.json.decode(octets(body)) if body else None
     except msgspec.DecodeError as e:
         raise Malformed(f"embedded JSON: {e}") from e
 
 
 _SCALARS: dict[str, Callable[[Any], Any]] = {
-    "str": _text,
+    "str": text,
     "bool": lambda v: bool(_signed(v)),
     "int": _signed,
     "long": _signed,
-    "bytes": lambda v: base64.b64encode(_octets(v)).decode(),
+    "bytes": lambda v: base64.b64encode(octets(v)).decode(),
     "time": lambda v: _time(v, 0),
     "micro": lambda v: _time(v, 6),
-    "quantity": lambda v: _text(_numbered(v).get(1, b"")),
+    "quantity": lambda v: text(_numbered(v).get(1, b"")),
     "intstr": _int_or_string,
     "any": _raw,
 }
@@ -188,7 +135,7 @@ def _add(found: Obj, field: Field, value: Any) -> None:
     elif field.shape == "{}":
         entry = _numbered(value)
         made = _value(field, entry.get(2, memoryview(b"")))
-        found.setdefault(field.name, {})[_text(entry.get(1, b""))] = made
+        found.setdefault(field.name, {})[text(entry.get(1, b""))] = made
     elif not _empty(field, made := _value(field, value)):
         found[field.name] = made
 
@@ -199,7 +146,7 @@ def decode_body(body: bytes, kinds: dict[tuple[str, str], str]) -> Obj:
         raise Malformed("the body lacks the k8s envelope")
     envelope = _numbered(memoryview(body)[len(MAGIC) :])
     meta = _numbered(envelope.get(1, memoryview(b"")))
-    api_version, kind = _text(meta.get(1, b"")), _text(meta.get(2, b""))
+    api_version, kind = text(meta.get(1, b"")), text(meta.get(2, b""))
     name = kinds.get((api_version, kind)) or kinds.get(("", kind))
     if name is None:
         raise Malformed(f"{api_version} {kind} is not decoded from protobuf")
