@@ -11,7 +11,7 @@ from typing import Any
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server, Stream
 
-from towpath.agent.pod_devices import _Raw
+from towpath.agent.kubelet_devices import Raw
 from towpath.api.pod_resources import LIST
 
 Devices = Mapping[str, Mapping[str, list[str]]]
@@ -57,7 +57,7 @@ async def kubelet(folder: Path, pods: Devices) -> AsyncIterator[_Lister]:
     path = folder / "pod-resources/kubelet.sock"
     path.parent.mkdir(mode=0o750, exist_ok=True)
     lister = _Lister(pods)
-    server = Server([lister], codec=_Raw())
+    server = Server([lister], codec=Raw())
     await server.start(path=str(path))
     path.chmod(0o600)
     try:

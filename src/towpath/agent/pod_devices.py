@@ -6,16 +6,10 @@ Only root may connect to the kubelet's socket; once connected, anybody may ask.
 import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from socket import socket
 from typing import Any
 
-from grpclib.client import Channel, UnaryUnaryMethod
-from grpclib.encoding.base import CodecBase
-from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.protocol import H2Protocol
-
 from towpath.api.core import Pod
-from towpath.api.pod_resources import LIST, Devices, devices_of
+from towpath.api.pod_resources import Devices, devices_of
 from towpath.api.protobuf import Malformed
 from towpath.cni.request import Request
 from towpath.multinet.choose import Wanted
@@ -51,52 +45,19 @@ class PodDevices:
 
     async def of(self, r: Request, namespace: str, name: str) -> Devices:
         """Of one pod. Raises NetworkRefused."""
+        from towpath.agent.kubelet_devices import listing
+
         about = f"devices of Pod/{namespace}/{name}"
         try:
             async with asyncio.timeout(_ANSWER_WITHIN):
-                found = devices_of(await _listing(await r.kubelet(str(self._path))), namespace, name)
+                found = devices_of(await listing(await r.kubelet(str(self._path))), namespace, name)
         except TimeoutError as error:
             raise _refused(about, f"the kubelet did not answer within {_ANSWER_WITHIN:g} s") from error
-        except (OSError, GRPCError, StreamTerminatedError, Malformed) as error:
+        except (OSError, Malformed) as error:
             raise _refused(about, f"the kubelet's list of devices cannot be read: {error}") from error
         if found is None:
             raise _refused(about, "the kubelet does not know the pod")
         return found
-
-
-async def _listing(connection: socket) -> bytes:
-    """Raises OSError, GRPCError, StreamTerminatedError."""
-    channel = _Handed(connection)
-    try:
-        answer: bytes = await UnaryUnaryMethod(channel, LIST, bytes, bytes)(b"")
-        return answer
-    finally:
-        channel.close()
-        connection.close()
-
-
-class _Handed(Channel):
-    """A channel over a connection that is there."""
-
-    def __init__(self, connection: socket) -> None:
-        super().__init__(path="kubelet.sock", codec=_Raw())
-        self._handed = connection
-
-    async def _create_connection(self) -> H2Protocol:
-        _, protocol = await self._loop.create_unix_connection(self._protocol_factory, sock=self._handed)
-        return protocol
-
-
-class _Raw(CodecBase):
-    """Messages are encoded and decoded by whoever asks."""
-
-    __content_subtype__ = "proto"
-
-    def encode(self, message: Any, message_type: Any) -> bytes:
-        return bytes(message)
-
-    def decode(self, data: bytes, message_type: Any) -> Any:
-        return data
 
 
 def _refused(about: str, problem: str) -> NetworkRefused:
