@@ -24,6 +24,20 @@ def test_every_node_tells_of_its_addresses(lab: LabClient) -> None:
     eventually(lambda: shown() == expected)  # an agent that has not reported yet is not asked
 
 
+def test_what_host_local_has_leaked(lab: LabClient) -> None:
+    folder = "/var/lib/cni/networks/k8s-pod-network"
+    on_node = [*TOWPATH, "lab", "exec", "--name", "shared", "n2", "--", "sh", "-c"]
+    made = f"mkdir -p {folder} && printf 'dead\\r\\neth0' > {folder}/10.42.1.77"
+    subprocess.run([*on_node, made], check=True, timeout=60)
+    command = [*TOWPATH, "ipam", "check", "--read-nodes", "--node", "n2", "--kubeconfig", lab.kubeconfig]
+    done = subprocess.run([*command, "-o", "json"], capture_output=True, text=True, timeout=120, check=False)
+    subprocess.run([*on_node, f"rm -r {folder}"], check=True, timeout=60)
+    assert done.returncode == 3, done.stdout + done.stderr
+    (row,) = json.loads(done.stdout)
+    told = [p["object"] for p in row["problems"] if p["code"] == "TP4020"]
+    assert told == [f"{folder}/10.42.1.77"]
+
+
 def test_to_reserve_takes_calicos_kind(lab: LabClient, kubectl: Kubectl) -> None:
     command = [*TOWPATH, "ipam", "reserve", "10.42.0.250", "--name", "x", "--kubeconfig", lab.kubeconfig]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
