@@ -38,7 +38,7 @@ async def test_everything_that_stands_in_the_way_is_told_at_once_and_before_anyt
     n1 = world.n1
     n1.sh("iptables-nft -P FORWARD DROP; iptables-nft -A cali-FORWARD -s 192.0.2.1 -j DROP")
     n1.sh("ip link add vxlan.calico type vxlan id 4096 dstport 4789; ip link add calistranger type veth")
-    (n1.conf / "00-multus.conf").write_text(json.dumps({"name": "multus", "type": "multus"}))
+    (n1.conf / "00-other.conf").write_text(json.dumps({"name": "other", "type": "other"}))
     (n1.bin / "towpath-cni").rename(n1.bin / "towpath-cni.away")
     said = await refused(n1, "TP7102")
     for code, word in (

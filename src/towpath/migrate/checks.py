@@ -64,7 +64,7 @@ def _config(found: Evidence) -> Iterable[Finding]:
             code="TP7102",
             object=found.other_config,
             message="is what the runtime loads, before Canal's configuration",
-            fix="remove that plugin first (Multus: its thick plugin's DaemonSet and this file)",
+            fix="remove that plugin from the node first",
         )
     if not found.installed:
         yield Finding(

@@ -96,7 +96,9 @@ class Node:
         needs_sets = any(
             "--match-set cali" in r.text for of in tables.values() for t in of.values() for r in t.rules
         )
-        first = self.place.in_force()
+        first, between = self.place.in_force(), self.place.multus_conf()
+        if between is not None and first == between.file:
+            first = conf.file
         return Evidence(
             kernel=self.kernel.observe(),
             tables=tables,

@@ -8,14 +8,16 @@ from pathlib import Path
 import msgspec
 
 from towpath.install.node import write
-from towpath.migrate import conflist
+from towpath.migrate import conflist, multus
 from towpath.migrate.conflist import SAVED, CanalConf, NotCanal
+from towpath.migrate.multus import MultusConf
 from towpath.migrate.plan import OUR_PLUGIN, TOWPATH_CONFLIST
 from towpath.migrate.pods import Identity
 from towpath.model.attachment import PodRef
+from towpath.multinet.journal import FILE
 
 STORE = "leases.db"
-_STORE_FILES = (STORE, f"{STORE}-wal", f"{STORE}-shm")
+_STORE_FILES = tuple(f"{name}{end}" for name in (STORE, FILE) for end in ("", "-wal", "-shm"))
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,16 +82,47 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         with contextlib.suppress(FileNotFoundError):
             (self.cni_conf / (on + SAVED)).unlink()
 
+    def multus_conf(self) -> MultusConf | None:
+        """Multus's configuration: in the folder, or put aside by a takeover."""
+        names = [entry.name for entry in self.cni_conf.iterdir()] if self.cni_conf.is_dir() else []
+        for name in sorted(names, key=lambda name: (name.endswith(SAVED), name)):
+            plain = name.removesuffix(SAVED)
+            if conflist.in_force([plain]):
+                with contextlib.suppress(OSError, UnicodeDecodeError):
+                    found = multus.parse(plain, (self.cni_conf / name).read_text())
+                    if found is not None:
+                        return found
+        return None
+
+    def put_aside(self, name: str) -> None:
+        """A configuration that has come back; an older one that was put aside is the one to keep."""
+        file = self.cni_conf / name
+        if file.exists() and file.with_name(name + SAVED).exists():
+            file.unlink()
+        elif file.exists():
+            file.replace(file.with_name(name + SAVED))
+
+    def restore(self, name: str, text: str) -> None:
+        """Put a configuration back, if it is not there. Raises OSError."""
+        file = self.cni_conf / name
+        if not file.exists():
+            write(file, text.encode(), 0o600)
+        file.with_name(name + SAVED).unlink(missing_ok=True)
+
     def installed(self) -> bool:
         """Whether Towpath's CNI program is there, and knows its socket."""
         program = self.cni_bin / OUR_PLUGIN
         return os.access(program, os.X_OK)
 
     def identities(self, network: str) -> dict[str, Identity]:
-        """Whose containers are, from the files the runtime's libcni keeps of its calls."""
+        """Whose containers are, from the files that libcni keeps of the runtime's and of Multus's calls."""
         found: dict[str, Identity] = {}
-        folder = self.cni_state / "results"
-        for file in folder.glob(f"{network}-*") if folder.is_dir() else ():
+        between = self.multus_conf()
+        folders = [(self.cni_state / "results", network)]
+        if between is not None:
+            folders += [(self.cni_state / "results", between.network)]
+            folders += [(Path(between.cni_dir) / "results", network)]
+        for file in (file for folder, name in folders for file in folder.glob(f"{name}-*")):
             with contextlib.suppress(OSError):
                 told = conflist.identity(file.read_bytes())
                 if told is None:
@@ -104,21 +137,24 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     # The agent's files.
 
     def give_store(self) -> None:
-        """Make the lease store the agent's own. Raises OSError."""
+        """Make lease store and journal the agent's own. Raises OSError."""
         uid, gid = self.owner
         for name in _STORE_FILES:
             if uid and (path := self.state_dir / name).exists():
                 os.chown(path, uid, gid)
 
     def retire_store(self) -> None:
-        """Move the lease store aside. Raises OSError."""
+        """Move lease store and journal aside. Raises OSError."""
         for name in reversed(_STORE_FILES):
             with contextlib.suppress(FileNotFoundError):
                 (self.state_dir / name).replace(self.state_dir / f"{name}.handed-back")
 
     def retire_leases(self, conf: CanalConf) -> None:
-        """Move host-local's folder aside; a former one makes way. Raises OSError."""
-        folder = self.leases_of(conf)
+        """Move host-local's folder aside. Raises OSError."""
+        self.retire(self.leases_of(conf))
+
+    def retire(self, folder: Path) -> None:
+        """Move a folder aside; a former one makes way. Raises OSError."""
         if folder.exists():
             saved = folder.with_name(folder.name + SAVED)
             if saved.exists():

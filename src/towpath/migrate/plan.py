@@ -14,18 +14,21 @@ import msgspec
 from towpath.install.migration import HANDBACK, TAKEN, TAKEOVER
 from towpath.migrate import steps
 from towpath.migrate.conflist import SAVED, CanalConf
+from towpath.migrate.multus import MultusConf
 from towpath.migrate.steps import Backend, Family, Step
 
 Direction = Literal["takeover", "handback"]
 
 TOWPATH_CONFLIST = "10-towpath.conflist"
 OUR_PLUGIN = "towpath-cni"
+MULTUS_PROGRAMS = ("multus", "multus-shim")
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is about, as found when it began; a run that is resumed goes by the facts it began with.
 
     ``tools``: iptables backends that this node can be changed with. ``switch_text`` is Towpath's conflist.
+    ``multus``: its configuration, where pods have their further networks by it.
     ``patience`` in seconds for whatever others have to do. ``portmap``: the backend its rules were in.
     """
 
@@ -36,6 +39,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     labelled: bool = True
     patience: float = 600.0
     portmap: Backend | None = None
+    multus: MultusConf | None = None
 
 
 def plan(direction: Direction, facts: Facts) -> tuple[Step, ...]:
@@ -46,14 +50,20 @@ def plan(direction: Direction, facts: Facts) -> tuple[Step, ...]:
 
 
 def _takeover(facts: Facts) -> tuple[Step, ...]:
+    multus = (facts.multus,) if facts.multus is not None else ()
+    programs = MULTUS_PROGRAMS if multus else ()
     return (
         steps.SaveState(facts.save_folder),
         steps.HoldAgent("all", "this node is being taken over from Canal: its leases are not imported yet"),
         *_label(facts, TAKEOVER),
+        # Multus's goes last: without it, and with Canal's still there, pods would get Canal's network alone.
         steps.SwitchConf(on=TOWPATH_CONFLIST, off=facts.conf.file, text=facts.switch_text),
+        *(steps.SwitchConf(on=TOWPATH_CONFLIST, off=one.file) for one in multus),
         steps.ImportLeases(final=False),
-        steps.AwaitCalls(plugins=facts.conf.types, patience=facts.patience),
+        *_if(facts, steps.ImportNetworks(final=False)),
+        steps.AwaitCalls(plugins=(*facts.conf.types, *programs), patience=facts.patience),
         steps.ImportLeases(final=True),
+        *_if(facts, steps.ImportNetworks(final=True)),
         # Felix knows nothing of pods that come now, and drops what it does not know.
         steps.HoldAgent(
             "add", "this node is being taken over: Canal's rules, which drop new pods, still stand"
@@ -67,6 +77,7 @@ def _takeover(facts: Facts) -> tuple[Step, ...]:
         steps.RemoveIfbs(),
         steps.VerifyGone(),
         steps.RetireLeases(),
+        *_if(facts, steps.RetireNetworks()),
         steps.ReleaseAgent(),
     )
 
@@ -77,9 +88,13 @@ def _handback(facts: Facts) -> tuple[Step, ...]:
             "add", "this node is being handed back to Canal: new pods are Canal's", at_least=True
         ),
         steps.ExportLeases(final=False),
+        *_if(facts, steps.ExportNetworks(final=False)),
+        # Multus's first: Canal's alone must never be what the runtime loads.
+        *(steps.RestoreConf(on=one.file, text=one.text) for one in (facts.multus,) if one is not None),
         steps.SwitchConf(on=facts.conf.file, off=TOWPATH_CONFLIST, text=facts.conf.text),
         steps.AwaitCalls(plugins=(OUR_PLUGIN,), patience=facts.patience),
         steps.ExportLeases(final=True),
+        *_if(facts, steps.ExportNetworks(final=True)),
         *_label(facts, HANDBACK),
         steps.AwaitCanal(facts.patience),
         steps.RestorePorts(),
@@ -90,6 +105,11 @@ def _handback(facts: Facts) -> tuple[Step, ...]:
         steps.RetireStore(),
         *_label(facts, ""),
     )
+
+
+def _if(facts: Facts, *made: Step) -> tuple[Step, ...]:
+    """Where there is Multus."""
+    return made if facts.multus is not None else ()
 
 
 def _label(facts: Facts, value: str) -> tuple[Step, ...]:

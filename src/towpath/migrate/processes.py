@@ -9,12 +9,14 @@ from pathlib import Path
 _PROC = Path("/proc")
 
 
-def canal_daemons() -> list[str]:
-    """Felix and flanneld in the calling thread's network namespace, as "NAME (PID)"."""
+def canal_daemons(*, multus: bool = False) -> list[str]:
+    """Felix and flanneld in the calling thread's network namespace, as "NAME (PID)"; what keeps Multus's
+    configuration there, too, if it is asked for.
+    """
     here = (_PROC / "thread-self/ns/net").readlink()
     found = []
     for pid, words in _commands():
-        name = _daemon(words)
+        name = _daemon(words) or (_multus(words) if multus else "")
         if name and _same_network(pid, here):
             found.append(f"{name} ({pid})")
     return found
@@ -27,6 +29,11 @@ def _daemon(words: list[str]) -> str:
     if "calico-node" in programs and "-felix" in words:
         return "calico-node -felix"
     return "calico-felix" if "calico-felix" in programs else ""
+
+
+def _multus(words: list[str]) -> str:
+    programs = [Path(word).name for word in words[:2]]
+    return next((name for name in ("multus-daemon", "thin_entrypoint") if name in programs), "")
 
 
 def calls(plugins: Collection[str]) -> list[str]:

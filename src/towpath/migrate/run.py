@@ -10,17 +10,19 @@ from towpath.install import configuration, hold
 from towpath.ipam.errors import LeaseStoreError
 from towpath.ipam.host_local import HostLocalBusy
 from towpath.kernel.port import KernelRefused
-from towpath.migrate import giving, processes, steps, taking
+from towpath.migrate import giving, networks, processes, steps, taking
 from towpath.migrate.checks import refusals, summary
 from towpath.migrate.cluster import ClusterUnknown
 from towpath.migrate.conflist import CanalConf, NotCanal, parse
 from towpath.migrate.firewall import BACKENDS, FAMILIES, ToolFailed
 from towpath.migrate.journal import FILE, Journal, JournalUnreadable, Run
+from towpath.migrate.multus import MultusConf
 from towpath.migrate.node import Node, Stopped
 from towpath.migrate.ownership import publishes
 from towpath.migrate.plan import TOWPATH_CONFLIST, Direction, Facts, plan
 from towpath.migrate.saving import save
 from towpath.model.finding import Finding
+from towpath.multinet.journal import JournalError
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +73,7 @@ class Migration:
             labelled=self._options.label,
             patience=self._options.patience,
             portmap=last.facts.portmap if last is not None else None,
+            multus=self._multus(direction, last),
         )
         prepared = Prepared(direction=direction, facts=facts, plan=plan(direction, facts))
         if direction == "handback":
@@ -119,6 +122,12 @@ class Migration:
             raise Stopped(
                 Finding(code=code, object=str(self._node.place.cni_conf), message=str(error), fix=fix)
             ) from error
+
+    def _multus(self, direction: Direction, last: Run | None) -> MultusConf | None:
+        """On the way back it is the one that was there before."""
+        before = last.facts.multus if last is not None else None
+        found = self._node.place.multus_conf()
+        return (before or found) if direction == "handback" else (found or before)
 
     async def _judged(self, prepared: Prepared, *, half_way: bool) -> Prepared:
         """``half_way`` through a handback Towpath's configuration may be in force already, or still."""
@@ -172,7 +181,14 @@ class Migration:
     async def _carry_out(self, step: steps.Step, prepared: Prepared) -> None:
         try:
             await self._step(step, prepared.facts)
-        except (ToolFailed, KernelRefused, LeaseStoreError, HostLocalBusy, OSError) as error:
+        except (
+            ToolFailed,
+            KernelRefused,
+            LeaseStoreError,
+            JournalError,
+            HostLocalBusy,
+            OSError,
+        ) as error:
             raise Stopped(_failed(error)) from error
         except ClusterUnknown as error:
             fix = "see to the API server, or to RBAC; then give the command again"
@@ -213,6 +229,10 @@ class Migration:
                 await taking.verify_gone(node, facts)
             case steps.RetireLeases():
                 node.place.retire_leases(facts.conf)
+            case steps.ImportNetworks():
+                await networks.import_networks(node, facts, final=step.final)
+            case steps.RetireNetworks():
+                networks.put_aside(node, facts)
             case _:
                 await self._handback_step(step, facts)
 
@@ -221,6 +241,10 @@ class Migration:
         match step:
             case steps.ExportLeases():
                 giving.export_leases(node, facts, final=step.final)
+            case steps.ExportNetworks():
+                networks.export_networks(node, facts)
+            case steps.RestoreConf():
+                node.place.restore(step.on, step.text)
             case steps.AwaitCanal():
                 await giving.await_canal(node, step)
             case steps.RestorePorts():

@@ -83,6 +83,47 @@ class ImportLeases(msgspec.Struct, frozen=True, tag=True):
         return f"import leases, host ports and limits of Canal's pods{again}"
 
 
+class ImportNetworks(msgspec.Struct, frozen=True, tag=True):
+    """Journal what Multus began. ``final``: after the last of its calls."""
+
+    final: bool
+
+    def describe(self) -> str:
+        """One line for people."""
+        again = " once more: nothing of Multus's is under way now" if self.final else ""
+        return f"import what Multus attached pods to{again}"
+
+
+class ExportNetworks(msgspec.Struct, frozen=True, tag=True):
+    """Write what pods are attached to where Multus looks at their end."""
+
+    final: bool
+
+    def describe(self) -> str:
+        """One line for people."""
+        again = " once more: nothing of Towpath's is under way now" if self.final else ""
+        return f"export what pods are attached to, for Multus{again}"
+
+
+class RestoreConf(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Put ``on``, Multus's configuration, in force; nothing goes for it yet."""
+
+    on: str
+    text: str
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"CNI configuration: {self.on} before all others"
+
+
+class RetireNetworks(msgspec.Struct, frozen=True, tag=True):
+    """Put aside Multus's configuration, if its pod has written it once more, and its memory of pods."""
+
+    def describe(self) -> str:
+        """One line for people."""
+        return "move Multus's configuration and its memory of pods aside"
+
+
 class ExportLeases(msgspec.Struct, frozen=True, tag=True):
     """Write Towpath's leases where host-local keeps its own, under its lock."""
 
@@ -237,6 +278,10 @@ Step = (
     | AwaitCalls
     | ImportLeases
     | ExportLeases
+    | ImportNetworks
+    | ExportNetworks
+    | RestoreConf
+    | RetireNetworks
     | AwaitRules
     | Announce
     | AwaitDaemons

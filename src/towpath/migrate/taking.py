@@ -1,5 +1,7 @@
 """Carries out the steps that are a takeover's own."""
 
+from functools import partial
+
 import msgspec
 
 from towpath.desired.bandwidth import shaping
@@ -130,7 +132,8 @@ def _undecided(table: NftTable, name: str, dev: object, known: bool) -> list[str
 
 async def await_daemons(node: Node, facts: Facts, step: steps.AwaitDaemons) -> None:
     """Raises Stopped with those that still run, or if Canal's installer was here again."""
-    running = await node.until(processes.canal_daemons, step.patience, quiet=0.5)
+    keepers = partial(processes.canal_daemons, multus=facts.multus is not None)
+    running = await node.until(keepers, step.patience, quiet=0.5)
     if running:
         fix = "see that Canal's DaemonSet leaves this node; then give the command again"
         raise Stopped(

@@ -15,8 +15,8 @@ MIGRATE: dict[str, Code] = {
     "TP7102": Code(
         title="Another plugin stands before Canal's",
         cause=(
-            "The runtime loads a file that comes before Canal's conflist by name (Multus' 00-multus.conf, "
-            "say), and would go on to call Canal through it."
+            "The runtime loads a file that comes before Canal's conflist by name, and it is not Multus's. Or "
+            "something has put such a file before Towpath's while the node was being taken over."
         ),
         fix=(
             "Remove it from the node first, as its own documentation says; Towpath does what Multus does "
@@ -161,6 +161,11 @@ MIGRATE: dict[str, Code] = {
             "Label the Node towpath.dev/network=takeover, so that Towpath's DaemonSet gets there, and wait "
             "for it."
         ),
+    ),
+    "TP7122": Code(
+        title="What Multus began for a pod cannot be read",
+        cause="A file of its memory (/var/lib/cni/multus) is damaged, or in a form that is not known.",
+        fix="Move the file aside and run the command again; release by hand what its pod's plugins leased.",
     ),
     "TP7121": Code(
         title="A program of Canal's failed",

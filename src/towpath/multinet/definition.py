@@ -48,10 +48,12 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def definition(
-    nad: NetworkAttachmentDefinition, confinement: Confinement, on_disk: OnDisk = lambda _: None
+    nad: NetworkAttachmentDefinition, confinement: Confinement | None, on_disk: OnDisk = lambda _: None
 ) -> Definition:
-    """The object's network. Raises NetworkRefused: TP6004 for what is no configuration, TP6008 for types and
-    paths beyond what is allowed.
+    """The object's network; without ``confinement`` it may name anything.
+
+    Raises NetworkRefused: TP6004 for what is no configuration, TP6008 for types and paths beyond what is
+    allowed.
     """
     meta = nad.metadata
     reference = f"{meta.namespace}/{meta.name}"
@@ -68,8 +70,9 @@ def definition(
     if not isinstance(network, str) or not _IDENTIFIER.fullmatch(network):
         raise _bad(about, f"name {network!r} is no network name")
     plugins = _plugins(document, about)
-    for plugin in plugins:
-        confinement.check(plugin, about)
+    if confinement is not None:
+        for plugin in plugins:
+            confinement.check(plugin, about)
     return Definition(
         reference=reference,
         network=network,

@@ -88,6 +88,20 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Row)
 
 
+def read_rows(path: Path) -> tuple[Row, ...]:
+    """What the journal says, for a process beside the agent; nothing where there is none. Raises
+    JournalError.
+    """
+    if not path.exists():
+        return ()
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)) as db:
+            found = db.execute("SELECT body FROM attachments ORDER BY container_id, ifname").fetchall()
+        return tuple(_DECODER.decode(body) for (body,) in found)
+    except (sqlite3.Error, msgspec.MsgspecError) as error:
+        raise JournalError(f"read {path}: {error}") from error
+
+
 class Journal:
     """Rows of one node, in SQLite (WAL, synchronous FULL), mirrored in memory. For one event loop.
 
