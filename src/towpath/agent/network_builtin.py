@@ -38,6 +38,8 @@ _KEYS = {
     "bridge": _COMMON | {"bridge", "isGateway", "isDefaultGateway", "ipMasq"},
 }
 _OFF = ("isGateway", "isDefaultGateway", "ipMasq")
+# Plugins that give addresses by way of the interface, which here is made when they are known.
+_LATER = ("", "dhcp")
 PREFIX = "tpn"
 
 
@@ -59,14 +61,11 @@ class Builtin:
         if keys is None or not plugin.keys() <= keys or not capabilities(plugin) <= {"ips", "mac"}:
             return False
         ipam = plugin.get("ipam")
+        if ipam is not None and ipam.get("type", "") in _LATER:
+            return False
         well = plugin.get("mode", "bridge") in MODES and isinstance(plugin.get("mtu", 0), int)
         named = all(isinstance(plugin.get(key, ""), str) for key in ("master", "bridge"))
-        return (
-            well
-            and named
-            and not any(plugin.get(key) for key in _OFF)
-            and (ipam is None or bool(ipam.get("type", "")))
-        )
+        return well and named and not any(plugin.get(key) for key in _OFF)
 
     async def add(self, r: Request, call: Call, plugin: Document) -> Document:
         """Make the interface. Raises PluginFailed, and then some of it may exist; ConnectionError."""
