@@ -239,7 +239,7 @@ async def call_shim(
 
     def execute() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [folder / "towpath-cni"], env=env, input=config, capture_output=True, text=True, timeout=30
+            [folder / "towpath-cni"], env=env, input=config, capture_output=True, text=True, timeout=120
         )
 
     done = await asyncio.to_thread(run_in, n1.netns, execute)
