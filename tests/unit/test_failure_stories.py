@@ -1,7 +1,7 @@
 """docs/failure-stories.md, line by line: what went wrong for others is caught at the stage the page names.
 
 Each story's observation is put before the check or gate itself; those that a lab can stage are staged as well
-(``tests/lab/test_lab_stories.py``).
+(``make bench-stories``).
 """
 
 import re

@@ -160,15 +160,13 @@ def apply(
             raise CliError(
                 f"TP7411 this machine's clock is {ahead:+.0f} s from the API server's", PRECONDITION
             )
-        if refused := await missing(client, made):
-            raise CliError(
-                f"TP7413 nothing was begun: this identity may not {'; '.join(refused)}", PRECONDITION
-            )
         if found := await misfit_text(client, made):
             raise CliError(f"TP7401 {file} no longer fits the cluster: {found}", PRECONDITION)
         await logbook.begin(made)
 
     options = ClusterOptions(kubeconfig, context)
+    if refused := options.run(lambda client: missing(client, made)):
+        raise CliError(f"TP7413 nothing was done: this identity may not {'; '.join(refused)}", PRECONDITION)
     try:
         ended = _conducted(options, begin)
     except Held as e:
