@@ -2,7 +2,9 @@
 
 # ruff: noqa: F401, F811  (fixtures are imported, and named again by the tests that use them)
 
+import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +250,20 @@ async def test_what_no_del_comes_for_goes_without_another_pods_call(
             assert await fresh.plugging.once()
         assert commands(fresh) == ["ADD", "DEL"]
         assert fresh.journal.rows() == ()
+
+
+async def test_without_a_shim_towpath_ns_says_so_and_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "towpath.agent.ns",
+        f"--plugins={tmp_path}",
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        line = (await process.stderr.readline()).decode()
+        assert line.startswith("towpath-ns: ")
+        assert "towpath-cni" in line
+        process.terminate()
+        assert await process.wait() == 0

@@ -7,6 +7,7 @@ while, and come back.
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import msgspec
@@ -18,6 +19,8 @@ from towpath.cni.version import NEWEST
 
 SHIM = "towpath-cni"
 _SPELL = 45.0
+# One that was answered is back within milliseconds, on a busy machine within seconds.
+_BACK_WITHIN = 10.0
 # A visit runs several plugins, each of which has its own deadline; this one ends what we ourselves do wrong.
 _LONGEST = 3600.0
 
@@ -41,6 +44,7 @@ class Helper:
     def __init__(self, plugins: Plugins, arrived: Callable[[], None] = lambda: None) -> None:
         self._plugins, self.arrived = plugins, arrived
         self._free: list[_Hand] = []
+        self._came = asyncio.Event()
         self._visits: dict[str, Work] = {}
 
     @property
@@ -54,10 +58,10 @@ class Helper:
             await self._visited(r)
             return
         hand = _Hand(r)
-        self._free.append(hand)
+        self._give_back(hand)
         self.arrived()
         try:
-            async with asyncio.timeout(_SPELL):
+            async with asyncio.timeout(_SPELL * random.uniform(0.6, 1.0)):  # noqa: S311 - not all at once
                 await r.cancelled.wait()
         except TimeoutError:
             pass
@@ -70,7 +74,12 @@ class Helper:
 
     @contextlib.asynccontextmanager
     async def hand(self) -> AsyncIterator[Request]:
-        """Somebody to run plugins. Raises NoHand."""
+        """Somebody to run plugins. Where one has been, one is waited for. Raises NoHand."""
+        if not self._free and self._came.is_set():
+            self._came.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BACK_WITHIN):
+                    await self._came.wait()
         if not self._free:
             raise NoHand
         hand = self._free.pop()
@@ -79,7 +88,7 @@ class Helper:
                 yield hand.request
         finally:
             if not hand.leaving and not hand.request.cancelled.is_set():
-                self._free.append(hand)
+                self._give_back(hand)
 
     async def visit(self, environment: Mapping[str, str], network: str, work: Work) -> None:
         """Have ``work`` done by a call that brings the namespace CNI_NETNS of container CNI_CONTAINERID.
@@ -106,6 +115,10 @@ class Helper:
                 raise (failed[0] if failed else error) from error
             finally:
                 self._visits.pop(container_id, None)
+
+    def _give_back(self, hand: _Hand) -> None:
+        self._free.append(hand)
+        self._came.set()
 
     async def _visited(self, r: Request) -> None:
         work = self._visits.pop(r.container_id, None)

@@ -16,7 +16,7 @@ import sys
 import threading
 from types import FrameType
 
-_AGAIN = 1.0  # seconds, after a shim that failed: there is no agent, or no shim yet
+_AGAIN, _LONGEST = 1.0, 30.0  # seconds, after a shim that failed: there is no agent, or no shim yet
 _CONFIG = json.dumps({"cniVersion": "1.1.0", "name": "towpath-ns", "type": "towpath-cni"}).encode()
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -33,6 +33,7 @@ class Hand(threading.Thread):
     def run(self) -> None:
         """Run shims. What one says to people goes where our own words go."""
         environment = {"CNI_COMMAND": "ATTEND", "CNI_PATH": self._plugins, "PATH": _PATH}
+        pause = _AGAIN
         while not self._stopping.is_set():
             try:
                 with subprocess.Popen(
@@ -45,7 +46,8 @@ class Hand(threading.Thread):
                 said, failed = str(error).encode(), True
             if failed and not self._stopping.is_set():
                 sys.stderr.write(f"towpath-ns: {said.decode(errors='replace').strip()}\n")
-                self._stopping.wait(_AGAIN)
+                self._stopping.wait(pause)
+            pause = min(pause * 2, _LONGEST) if failed else _AGAIN
 
     def stop(self) -> None:
         """End the shim; a plugin that it runs comes to its own end, and the agent undoes it."""

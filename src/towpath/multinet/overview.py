@@ -137,7 +137,7 @@ class Networks:
                     code="TP6012",
                     object=name,
                     message=f"it runs, and {STATUS} does not have {one.ifname} of {one.definition.reference}",
-                    fix="it was changed after the pod began, or the agent could not write it: see its Events",
+                    fix="see the pod's Events: a running pod's networks change where towpath-ns runs",
                     severity="warning",
                 )
                 for one in missing
