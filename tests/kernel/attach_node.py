@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from towpath.agent.attach_pods import PodLookupFailed
+from towpath.agent.attach_settings import AttachSettings
 from towpath.agent.attach_setup import attachments
-from towpath.agent.attachments import Attachments, AttachSettings
+from towpath.agent.attachments import Attachments
 from towpath.api.core import Pod
 from towpath.cni.args import parse_args, with_args
 from towpath.cni.parse import parse_net_conf

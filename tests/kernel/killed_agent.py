@@ -17,8 +17,8 @@ from typing import Any
 
 from attach_node import CIDRS, NETWORK, Clock, Directory
 
+from towpath.agent.attach_settings import AttachSettings
 from towpath.agent.attach_setup import attachments
-from towpath.agent.attachments import AttachSettings
 from towpath.cni.connection import Connection
 from towpath.cni.server import serve
 from towpath.desired.pods import standing

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from towpath.agent.attach_pods import PodLookupFailed
-from towpath.agent.attachments import AttachSettings
+from towpath.agent.attach_settings import AttachSettings
 from towpath.agent.directory import ApiPodDirectory
 from towpath.agent.health import HealthServer, Page, server_tls
 from towpath.agent.interest import relevant_link_event, relevant_to

@@ -73,6 +73,18 @@ async def test_rights_are_those_the_agent_uses() -> None:
     assert granted == used
 
 
+def test_rights_of_block_mode_are_granted_only_there() -> None:
+    def granted(agent: dict[str, str]) -> set[tuple[str, str]]:
+        role = next(o for o in render(values({**BOTH, "agent": agent})) if o["kind"] == "ClusterRole")
+        rules = [r for r in role["rules"] if r["apiGroups"] == ["crd.projectcalico.org"]]
+        return {(kind, verb) for r in rules for kind in r["resources"] for verb in r["verbs"]}
+
+    every = ("get", "list", "watch", "create", "update", "delete")
+    written = {(p, v) for p in ("blockaffinities", "ipamblocks", "ipamhandles") for v in every}
+    read = {(p, v) for p in ("ippools", "ipamconfigs") for v in ("list", "watch")}
+    assert granted({"ipam_mode": "blocks"}) - granted({}) == written | read
+
+
 async def followed() -> set[tuple[str, str, str]]:
     """Group, kind and verb of what an agent asks of a server that has everything, Calico in either group."""
     found: set[tuple[str, str, str]] = set()

@@ -108,8 +108,8 @@ class Addresses:
             evidence,
             node=self._node,
             routed=_routed(observed),
-            pods=_running(self._pods()),
-            here=self._attachments.settings.pod_cidrs,
+            pods=running_pods(self._pods()),
+            here=self._here(),
             networks=self.networks,
         )
         stored = Stored(
@@ -119,6 +119,11 @@ class Addresses:
         lasting = ("TP4013", "TP4014", "TP4015")  # of two pods by the API, ``Twins`` tells
         self._standing = tuple(p.finding for p in found if p.finding.code in lasting and p.key is not None)
         return found, evidence
+
+    def _here(self) -> tuple[Net, ...]:
+        settings = self._attachments.settings
+        more = settings.blocks.here() if settings.blocks is not None else ()
+        return (*settings.pod_cidrs, *more)
 
     async def mend(self) -> tuple[list[str], list[str]]:
         """Mend what can be; what was done and what could not be, a sentence each. Raises CniError."""
@@ -192,7 +197,8 @@ def _routed(observed: NetState) -> Mapping[Addr, tuple[str, ...]]:
     return {address: tuple(sorted(links)) for address, links in found.items()}
 
 
-def _running(pods: Iterable[Pod] | None) -> tuple[RunningPod, ...] | None:
+def running_pods(pods: Iterable[Pod] | None) -> tuple[RunningPod, ...] | None:
+    """Those that use the pod network and are not over; None where they are not known."""
     if pods is None:
         return None
     return tuple(

@@ -4,7 +4,15 @@ from collections.abc import Awaitable
 
 from towpath.agent.attach_wiring import InterfaceTaken
 from towpath.cni.errors import CniError, ErrorCode
-from towpath.ipam.errors import AddressError, AddressUnavailable, LeaseStoreError, RangeExhausted
+from towpath.ipam.errors import (
+    AddressError,
+    AddressUnavailable,
+    BadBlock,
+    BadWish,
+    BlocksExhausted,
+    LeaseStoreError,
+    RangeExhausted,
+)
 from towpath.kernel.port import KernelRefused
 from towpath.model.attachment import Attachment
 
@@ -12,6 +20,10 @@ from towpath.model.attachment import Attachment
 def refusal(error: AddressError | LeaseStoreError) -> CniError:
     """No lease: later where that may help, else what is wrong with the wish or the disk."""
     match error:
+        case BlocksExhausted():
+            return CniError(ErrorCode.TRY_LATER, str(error), "TP4034")
+        case BadWish() | BadBlock():
+            return CniError(ErrorCode.BAD_CONFIG, str(error), "TP4035")
         case RangeExhausted():
             return CniError(ErrorCode.TRY_LATER, str(error), "TP4001")
         case AddressUnavailable():

@@ -9,8 +9,9 @@ from towpath.agent.attach_conntrack import Connections
 from towpath.agent.attach_links import LinkRemover
 from towpath.agent.attach_netlink import NodeNetlink
 from towpath.agent.attach_pods import PodDirectory
+from towpath.agent.attach_settings import AttachSettings
 from towpath.agent.attach_wiring import Wiring
-from towpath.agent.attachments import Attachments, AttachSettings
+from towpath.agent.attachments import Attachments
 from towpath.cni.request import PodDescriptors
 from towpath.ipam.store import LeaseStore
 from towpath.kernel.linux import LinuxKernel

@@ -9,7 +9,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -17,11 +16,13 @@ from msgspec.structs import replace
 from towpath.agent.admission import Admission
 from towpath.agent.attach_check import broken_results
 from towpath.agent.attach_errors import explained, refusal, unwirable
-from towpath.agent.attach_plan import attachment, host_end, range_sets, requested, result
+from towpath.agent.attach_plan import attachment, host_end, requested, result
 from towpath.agent.attach_pods import PodDirectory, identify
+from towpath.agent.attach_settings import AttachSettings
 from towpath.agent.attach_turns import Turns
 from towpath.agent.attach_wiring import InterfaceTaken, Wiring
 from towpath.agent.garbage import Garbage
+from towpath.agent.pod_wishes import hardware_address
 from towpath.agent.recovery import is_recovered
 from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.request import PodDescriptors, Request
@@ -30,36 +31,14 @@ from towpath.desired.hostports import conflicts
 from towpath.desired.names import container_ifname, host_ifname
 from towpath.ipam.allocate import RangeSet
 from towpath.ipam.errors import AddressError, LeaseStoreError
-from towpath.ipam.store import Key, LeaseStore
+from towpath.ipam.store import Choice, Key, LeaseStore
 from towpath.kernel.port import KernelRefused
 from towpath.log import get_logger
 from towpath.model.attachment import Attachment, PodRef
 from towpath.model.finding import Finding
-from towpath.model.net import Addr, Net
+from towpath.model.net import Addr
 
 log = get_logger("towpath.cni")
-
-
-@dataclass
-class AttachSettings:
-    """What the daemon knows and attachments need. The daemon changes it in place as it learns.
-
-    ``pod_cidrs`` of this node, at most one a family; ``mtu`` of pods whose network does not say one;
-    ``not_ready`` why the node cannot take pods, empty when it can. ``bounds``, where given, are the networks
-    that ranges of a network's own must lie in: outside of them nothing would be masqueraded. A lease that
-    nobody seems to need is freed after ``lease_grace`` seconds; ``reserved`` are addresses that are given to
-    those alone who ask for them. ``contested`` are pods' UIDs and addresses that they may not use, since an
-    older pod has them; ``elsewhere`` names the pod of another node that has an address.
-    """
-
-    pod_cidrs: tuple[Net, ...] = ()
-    bounds: tuple[Net, ...] = ()
-    mtu: int = 1450
-    not_ready: str = "the agent is starting"
-    lease_grace: float = 60.0
-    reserved: Callable[[], tuple[Net, ...]] = tuple
-    contested: Callable[[], frozenset[tuple[str, Addr]]] = frozenset
-    elsewhere: Callable[[Addr], str] = lambda _: ""
 
 
 class Attachments:
@@ -147,7 +126,7 @@ class Attachments:
         if os.fstat(r.descriptors.netns).st_ino == self._netns:
             raise CniError(ErrorCode.BAD_NETNS, f"CNI_NETNS {r.netns} is the node's own network namespace")
         _check_chain(r)
-        sets = range_sets(r, self.settings.pod_cidrs, self.settings.bounds)
+        sets = self.settings.sets(r)
         pod = await identify(r, self._pods)
         key = (r.container_id, r.ifname)
         async with self._turns.of(host_end(r, pod)):
@@ -215,7 +194,7 @@ class Attachments:
         if self.settings.not_ready:
             raise CniError(ErrorCode.UNAVAILABLE, "the node is not ready for pods", self.settings.not_ready)
         try:
-            range_sets(r, self.settings.pod_cidrs, self.settings.bounds)
+            self.settings.sets(r)
         except CniError as error:
             raise CniError(ErrorCode.UNAVAILABLE, error.msg, error.details) from error
 
@@ -280,13 +259,21 @@ class Attachments:
             log.info("attachment_replaced", container=other.container_id, by=r.container_id, host=host)
             await self._undo(other)
         try:
-            choices = self._store.choose(sets, requested(r), self._is_foreign, self.settings.reserved())
+            choices = await self._choose(r, sets)
             att = attachment(r, pod, (c.address for c in choices), self.settings.mtu, self._store.boot_id)
+            if r.pod is not None and (mac := hardware_address(r.pod.metadata.annotations or {})):
+                att = replace(att, mac=mac)
             self._check_ports(att)
             await self._store.add(att, choices)
         except (AddressError, LeaseStoreError) as error:
             raise refusal(error) from error
         return att
+
+    async def _choose(self, r: Request, sets: tuple[RangeSet, ...]) -> tuple[Choice, ...]:
+        """Free addresses, until anything else gets to run. Raises AddressError, LeaseStoreError, CniError."""
+        if self.settings.blocks is not None:
+            return await self.settings.blocks.choose(r, requested(r), self._is_foreign)
+        return self._store.choose(sets, requested(r), self._is_foreign, self.settings.reserved())
 
     def _check_only(self, r: Request) -> None:
         """What a container sends leaves by one interface; a second would take the routes from the first."""

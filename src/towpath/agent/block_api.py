@@ -14,11 +14,16 @@ from towpath.log import get_logger
 
 log = get_logger("towpath.ipam")
 
-KINDS: Mapping[Plural, Kind[Raw]] = {
+_KINDS: Mapping[Plural, Kind[Raw]] = {
     "blockaffinities": BLOCK_AFFINITIES,
     "ipamblocks": IPAM_BLOCKS,
     "ipamhandles": IPAM_HANDLES,
 }
+
+
+def kind_of(plural: Plural) -> Kind[Raw]:
+    """The kind that a write is about."""
+    return _KINDS[plural]
 
 
 class BlockApi:
@@ -33,14 +38,14 @@ class BlockApi:
         """Read everything, for those who follow no watch. Raises KubeError."""
         plurals: tuple[Plural, ...] = ("ipamblocks", "blockaffinities")
         for plural in plurals:
-            for obj in (await self._client.list(KINDS[plural])).items:
+            for obj in (await self._client.list(kind_of(plural))).items:
                 self.mirror.take(plural, obj)
         await self.look("ipamhandles", handle_of(self.mirror.node))
 
     async def look(self, plural: Plural, name: str) -> None:
         """Read one object. Raises KubeError."""
         try:
-            found = await self._client.get(KINDS[plural], name)
+            found = await self._client.get(kind_of(plural), name)
         except NotFound:
             self.mirror.gone(plural, name)
         else:
@@ -71,7 +76,7 @@ class BlockApi:
         return True
 
     async def _send(self, write: Write) -> dict[str, Any] | None:
-        kind = KINDS[write.plural]
+        kind = kind_of(write.plural)
         match write.verb:
             case "create":
                 return await self._client.create(kind, write.object)

@@ -97,6 +97,12 @@ SETTINGS = (
         60.0,
         "free a lease that node and API both say nobody needs after so long",
     ),
+    Setting(
+        "ipam_mode",
+        choice("podCIDR", "blocks"),
+        "podCIDR",
+        "pods' addresses: of the node's podCIDRs, or of Calico's pools by blocks",
+    ),
     Setting("offload_probe", flag, True, "find and mend broken checksum offload on the overlay"),
     Setting("offload_port", whole_number(1, 65535), 8473, "UDP port of that probe on overlay addresses"),
     Setting(
@@ -172,6 +178,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     boot_id_file: Path
     resync_seconds: float
     lease_grace_seconds: float
+    ipam_mode: str
     offload_probe: bool
     offload_port: int
     revocation: str

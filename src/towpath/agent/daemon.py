@@ -17,8 +17,9 @@ from towpath.agent.addresses import Addresses
 from towpath.agent.admission import ByPolicy
 from towpath.agent.aftermath import Aftermath
 from towpath.agent.attach_conntrack import Connections
+from towpath.agent.attach_settings import AttachSettings
 from towpath.agent.attach_setup import attachments as make_attachments
-from towpath.agent.attachments import Attachments, AttachSettings
+from towpath.agent.attachments import Attachments
 from towpath.agent.config import Settings
 from towpath.agent.ethtool import SystemOffload
 from towpath.agent.health import Handler, HealthServer, Page, server_tls
@@ -60,6 +61,7 @@ log = get_logger("towpath.agent")
 # the second within which a deletion by somebody else is to be mended.
 _EVENT_DELAY, _EVENT_DELAY_BUSY = 0.1, 0.5
 _STUCK_AFTER = 120.0
+_DAY = 86400.0
 # Between two changes of policy: a storm of events is not to become one of transactions.
 _POLICY_REST = 0.02
 
@@ -128,7 +130,7 @@ class Agent:
         boot_id = settings.boot_id_file.read_text().strip()
         kernel = LinuxKernel()
         stack.callback(kernel.close)
-        self._store = LeaseStore(settings.state_dir / "leases.db", boot_id=boot_id, clock=_since_boot)
+        self._store = self._lease_store(boot_id)
         self._store_opened = False
         stack.callback(self._store.close)
         with suppress(LeaseStoreError):  # its problem is told by STATUS, readiness and findings
@@ -178,6 +180,15 @@ class Agent:
         stack.push_async_callback(health.close)
         self._judge()
         log.info("started", version=__version__, node=settings.node_name, health_port=port)
+
+    def _lease_store(self, boot_id: str) -> LeaseStore:
+        """Not open yet. In block mode what was freed last comes last however long ago, as with Calico."""
+        hold = 60.0 if self._settings.ipam_mode == "podCIDR" else _DAY
+        path = self._settings.state_dir / "leases.db"
+        store = LeaseStore(path, boot_id=boot_id, clock=_since_boot, hold=hold)
+        if (blocks := self._around.blocks) is not None:
+            blocks.store, blocks.in_force, self._attach.blocks = store, self._reconcile, blocks
+        return store
 
     # Events.
 

@@ -14,6 +14,7 @@ from towpath.api.flannel import FAMILIES, parse_peer, random_mac
 from towpath.desired.identity import device, own_identity
 from towpath.desired.mtu import pod_mtu
 from towpath.desired.node import Desired, node_state, standalone_state
+from towpath.desired.ownership import Holdings
 from towpath.desired.snapshot import Snapshot
 from towpath.model.attachment import Attachment
 from towpath.model.failsafe import DEFAULT_FAILSAFES, Failsafes
@@ -76,7 +77,8 @@ class StandalonePlanner:
 
 class ClusterPlanner:
     """A node of a cluster. ``nodes`` gives the Nodes by name, as the API has them now; ``policy`` what policy
-    means for these attachments and this host's addresses, None while that is not known.
+    means for these attachments and this host's addresses, None while that is not known; ``holdings`` which
+    blocks are whose.
     """
 
     def __init__(
@@ -87,8 +89,9 @@ class ClusterPlanner:
         nodes: Callable[[], Mapping[str, Node]],
         policy: Callable[[tuple[Attachment, ...], Mapping[Addr, str], NftTable | None], Program | None],
         failsafes: Failsafes = DEFAULT_FAILSAFES,
+        holdings: Callable[[], Holdings] = dict,
     ) -> None:
-        self._failsafes = failsafes
+        self._failsafes, self._holdings = failsafes, holdings
         self._network, self._node_name, self._iface = network, node_name, iface
         self._nodes, self._policy = nodes, policy
         self._macs: dict[str, str] = {}
@@ -115,6 +118,7 @@ class ClusterPlanner:
             vtep_macs=self._vtep_macs(observed),
             policy=policy,
             failsafes=self._failsafes,
+            holdings=self._holdings(),
         )
         desired, me = node_state(snapshot), own_identity(snapshot)
         plan = Plan(

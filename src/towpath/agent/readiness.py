@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
-from towpath.agent.attachments import AttachSettings
+from towpath.agent.attach_settings import AttachSettings
 from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.request import Handler, Request
 from towpath.cni.result import Result

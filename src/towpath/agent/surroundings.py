@@ -1,12 +1,13 @@
 """What the agent knows besides its own kernel: a cluster's API, or nothing (a podman host)."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from time import monotonic
 from typing import Any, Protocol
 
 from towpath.agent.address_book import AddressBook
 from towpath.agent.attach_pods import PodDirectory
+from towpath.agent.block_source import Blocks
 from towpath.agent.config import Settings
 from towpath.agent.directory import ApiPodDirectory
 from towpath.agent.interest import relevant_to
@@ -22,8 +23,9 @@ from towpath.agent.report import Publisher
 from towpath.agent.reservations import Reservations
 from towpath.agent.revocation import Cutter, Revocation
 from towpath.agent.twins import Contest, Twins
-from towpath.api.core import Node, Pod
+from towpath.api.core import Namespace, Node, Pod
 from towpath.api.report import AgentReport
+from towpath.desired.ownership import Holdings
 from towpath.desired.policy_chains import NO_POLICIES, Verdicts
 from towpath.desired.ruleset import TABLE
 from towpath.ipam.usage import Usage
@@ -40,13 +42,17 @@ from towpath.model.op import NftUpdate
 from towpath.model.policy import Sampling
 from towpath.policy.calico_order import ERAS
 
+_OVER = ("Succeeded", "Failed")
+
 
 class Surroundings(Protocol):
-    """``planner`` says what the node should hold; ``pods`` who a pod is, None where nobody knows."""
+    """``planner`` says what the node should hold; ``pods`` who a pod is, None where nobody knows; ``blocks``
+    gives out addresses in block mode."""
 
     planner: Planner
     pods: PodDirectory | None
     network_policies: NetworkPolicies | None
+    blocks: Blocks | None
 
     @property
     def known(self) -> bool:
@@ -134,6 +140,7 @@ class Standalone:
 
     def __init__(self, network: ClusterNetwork) -> None:
         self.pods: PodDirectory | None = None
+        self.blocks: Blocks | None = None
         self.planner: Planner = StandalonePlanner(network)
         self.reflectors: Mapping[str, Reflector[Any]] = {}
 
@@ -257,7 +264,11 @@ class Cluster:
             self._by_name,
             self._policies.program,
             _failsafes(settings, network),
+            self._holdings,
         )
+        self.blocks: Blocks | None = None
+        if settings.ipam_mode == "blocks":
+            self.blocks = Blocks(client, self._name, network.networks, self, changed, silence)
 
     @property
     def reflectors(self) -> Mapping[str, Reflector[Any]]:
@@ -267,7 +278,8 @@ class Cluster:
     @property
     def known(self) -> bool:
         """Whether the Nodes and all that policy depends on were listed."""
-        return self._nodes.listed.is_set() and not (self._policies.problem() or self._reservations.problem())
+        known = self._nodes.listed.is_set() and not (self._policies.problem() or self._reservations.problem())
+        return known and (self.blocks is None or self.blocks.is_listed)
 
     @property
     def own(self) -> Node | None:
@@ -337,6 +349,7 @@ class Cluster:
             *self._log.findings(),
             *self._reservations.findings(),
             *self._twins.findings(),
+            *(self.blocks.findings() if self.blocks is not None else ()),
         ]
 
     def parts(self, usage: Callable[[], Iterable[Usage]]) -> list[Coroutine[Any, Any, None]]:
@@ -344,6 +357,8 @@ class Cluster:
         addresses = IpamEvents(self._client, self._name, usage, self.contests)
         following = [self._nodes.run(), self._pods.run(), self._policies.run(), self._reservations.run()]
         following.append(self._twins.run())
+        if self.blocks is not None:
+            following.append(self.blocks.run())
         return [*following, self._log.run(), self._events.run(), self._conditions.run(), addresses.run()]
 
     def revocation(self, kernel: Cutter, lock: asyncio.Lock) -> Revocation | None:
@@ -356,6 +371,24 @@ class Cluster:
         if node is None:
             return True
         return await self._publisher.publish(node, annotations, report, network_up=network_up)
+
+    def nodes(self) -> Mapping[str, Node]:
+        """All, by name."""
+        return self._by_name()
+
+    def namespace(self, name: str) -> Namespace | None:
+        """As it was last seen."""
+        found: Namespace | None = self._policies.reflectors["namespaces"].objects.get(("", name))
+        return found
+
+    def inhabited(self) -> Collection[str] | None:
+        """By the pods that were listed."""
+        if not (self._pods.listed.is_set() and self._nodes.listed.is_set()):
+            return None
+        return {p.spec.node_name for p in self._pods.objects.values() if p.status.phase not in _OVER}
+
+    def _holdings(self) -> Holdings:
+        return self.blocks.holdings() if self.blocks is not None else {}
 
     def _by_name(self) -> dict[str, Node]:
         return {name: node for (_, name), node in self._nodes.objects.items()}

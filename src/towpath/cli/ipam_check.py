@@ -9,6 +9,7 @@ from towpath.api.ipam_inquiry import Answer, ProblemSeen
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE
 from towpath.cli.ipam_ask import NO_AGENT, ask, with_agent
+from towpath.cli.ipam_check_blocks import check_blocks
 from towpath.cli.ipam_files import read_files
 from towpath.cli.nodes import NodeOptions, node_options
 from towpath.cli.output import emit, mark, output_option, table
@@ -32,7 +33,7 @@ def check(
     context: str,
     output: str,
 ) -> None:
-    """Every node's leases against its kernel and the API server.
+    """Every node's leases against its kernel and the API server, and block mode's objects against each other.
 
     What is found is what --fix would mend, and what only an operator can: it is the dry run of itself.
     Nothing that a running pod uses is ever freed. With --read-nodes host-local's files are looked at as well,
@@ -41,7 +42,8 @@ def check(
     """
     options = ClusterOptions(kubeconfig, context)
 
-    async def gather(client: Client) -> tuple[dict[str, Answer], dict[str, Answer]]:
+    async def gather(client: Client) -> tuple[dict[str, Answer], dict[str, Answer], dict[str, Any] | None]:
+        blocks = await check_blocks(client, fix=fix) if not only else None
         known = (await client.list(NODES)).items
         if unknown := sorted(set(only) - {node.metadata.name for node in known}):
             raise click.UsageError(f"there is no node {', '.join(unknown)}", ctx)
@@ -54,10 +56,12 @@ def check(
             leaked, unread = await read_files(client, options, nodes, sorted(found), pods)
             found = {name: _with_files(found[name], leaked.get(name), unread.get(name, "")) for name in found}
         broken = [name for name, answer in found.items() if any(p.mendable for p in answer.problems)]
-        return dict(sorted(found.items())), await ask(client, broken, "mend") if fix else {}
+        return dict(sorted(found.items())), await ask(client, broken, "mend") if fix else {}, blocks
 
-    found, mended = options.run(gather)
+    found, mended, blocks = options.run(gather)
     rows = [_row(node, answer, mended.get(node)) for node, answer in found.items()]
+    if blocks is not None:
+        rows.append(blocks)
     emit(rows, output, lambda: _screen(rows))
     if any(row["error"] for row in rows):
         ctx.exit(INCONCLUSIVE)

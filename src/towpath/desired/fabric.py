@@ -6,6 +6,7 @@ from towpath.api.flannel import PeerLink, annotations_of
 from towpath.api.report import PODS_BY_WIRE, REFUSED
 from towpath.desired.identity import Identity, device
 from towpath.desired.mtu import overlay_mtu
+from towpath.desired.ownership import beyond
 from towpath.desired.peers import Peers
 from towpath.desired.snapshot import Snapshot
 from towpath.model.net import Address, Family, Fdb, Link, Neighbour, Route, Vxlan
@@ -28,13 +29,14 @@ def fabric(snapshot: Snapshot, me: Identity, peers: Peers) -> NetState:
             first = own.subnet.network_address
             addresses.add(Address(dev=overlay, interface=ip_interface((first, first.max_prefixlen))))
         for name, peer in peers.links[family].items():
+            theirs = (peer.subnet, *beyond(name, peer.subnet, snapshot.holdings))
             if peer.vtep is None or _direct(snapshot, name, peer):
-                routes.add(Route(dst=peer.subnet, dev=snapshot.underlay.dev, via=peer.public))
+                routes |= {Route(dst=net, dev=snapshot.underlay.dev, via=peer.public) for net in theirs}
                 continue
             gateway = peer.subnet.network_address
             neighbours.add(Neighbour(dev=overlay, addr=gateway, mac=peer.vtep.mac))
             fdb.add(Fdb(dev=overlay, mac=peer.vtep.mac, dst=peer.public))
-            routes.add(Route(dst=peer.subnet, dev=overlay, via=gateway, onlink=True))
+            routes |= {Route(dst=net, dev=overlay, via=gateway, onlink=True) for net in theirs}
     return NetState(
         links=links,
         addresses=frozenset(addresses),

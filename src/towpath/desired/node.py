@@ -8,6 +8,7 @@ from towpath.desired.hostports import conflicts
 from towpath.desired.identity import Identity, device, own_identity
 from towpath.desired.mtu import mtu_findings
 from towpath.desired.names import POD_PREFIX
+from towpath.desired.ownership import parts
 from towpath.desired.peers import accepted_peers
 from towpath.desired.pods import standing
 from towpath.desired.protection import peering
@@ -39,7 +40,11 @@ def node_state(snapshot: Snapshot) -> Desired:
     state = fabric(snapshot, me, peers).merge(NetState(sysctls=_forwarding(snapshot.network)))
     state = _with_pods(state, snapshot.attachments)
     if me.links:
-        local = [link.subnet for link in me.links.values()]
+        local = [
+            net
+            for link in me.links.values()
+            for net in parts(snapshot.node_name, link.subnet, snapshot.holdings)
+        ]
         ends = peering(snapshot, me, peers)
         table = ruleset(
             snapshot.network, local, snapshot.attachments, snapshot.policy, ends, snapshot.failsafes

@@ -14,6 +14,7 @@ from towpath.api.report import ACCEPTED, PODS_BY_WIRE, REFUSED
 from towpath.api.text import parse_address
 from towpath.desired.identity import Identity, device
 from towpath.desired.names import POD_PREFIX
+from towpath.desired.ownership import parts
 from towpath.desired.peers import Peers
 from towpath.desired.snapshot import Snapshot
 from towpath.model.net import Addr, Family, Net
@@ -65,7 +66,7 @@ def peering(snapshot: Snapshot, me: Identity, peers: Peers) -> Peering:
             vteps.add(peer.subnet.network_address)
             minds = refusing and _says(snapshot, name)
             if not minds or peer.public in snapshot.underlay.on_link:
-                direct.add(peer.subnet)
+                direct.update(parts(name, peer.subnet, snapshot.holdings))
     return Peering(tunnels=frozenset(tunnels), vteps=frozenset(vteps), direct=frozenset(direct))
 
 

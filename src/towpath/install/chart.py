@@ -17,7 +17,7 @@ import yaml
 from towpath import __version__
 from towpath.install.configuration import AGENT_CONFIG, DEFAULTS, NET_CONF, agent_config
 from towpath.install.helper import NAME as HELPER
-from towpath.install.render import render, to_yaml
+from towpath.install.render import BLOCK_RULES, render, to_yaml
 from towpath.install.values import Values
 
 _IMAGE = (
@@ -127,6 +127,9 @@ def _template(thing: dict[str, Any]) -> str:
         )
         return _filled(to_yaml((thing,))) + data
     text = _filled(to_yaml((thing,)))
+    if thing["kind"] == "ClusterRole":
+        by_blocks = '{{- if eq (default "podCIDR" .Values.agent.ipam_mode) "blocks" }}'
+        return f"{text}{by_blocks}\n{_yaml(list(BLOCK_RULES))}{{{{- end }}}}\n"
     if thing["kind"] != "DaemonSet":
         return text
     checksum = '{{ printf "%s%s" (include "towpath.netconf" .) (include "towpath.agent" .) | sha256sum }}'

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -10,7 +11,7 @@ from towpath.install import configuration
 from towpath.install.daemonset import NAME, daemonset
 from towpath.install.helper import helper
 from towpath.install.values import Values
-from towpath.kube.kinds import IP_RESERVATIONS
+from towpath.kube.kinds import IP_POOLS, IP_RESERVATIONS, IPAM_CONFIGS
 from towpath.policy.sources import SECONDARY, SOURCES
 
 Object = dict[str, Any]
@@ -57,6 +58,25 @@ RULES = (
     ),
 )
 
+# In block mode (ipam_mode: blocks) Calico's objects are followed, and written on condition of what was read.
+BLOCK_RULES = (
+    {
+        "apiGroups": [IP_POOLS.group],
+        "resources": ["blockaffinities", "ipamblocks", "ipamhandles"],
+        "verbs": ["get", "list", "watch", "create", "update", "delete"],
+    },
+    {
+        "apiGroups": [IP_POOLS.group],
+        "resources": [IPAM_CONFIGS.plural, IP_POOLS.plural],
+        "verbs": ["list", "watch"],
+    },
+)
+
+
+def rules_of(agent: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """What an agent with these settings needs."""
+    return [*RULES, *(BLOCK_RULES if agent.get("ipam_mode") == "blocks" else ())]
+
 
 def render(values: Values) -> tuple[Object, ...]:
     """All objects, in the order in which they should be created."""
@@ -68,7 +88,12 @@ def render(values: Values) -> tuple[Object, ...]:
     rbac = "rbac.authorization.k8s.io"
     return (
         _object("v1", "ServiceAccount", values.namespace),
-        _object(f"{rbac}/v1", "ClusterRole", "", rules=list(RULES)),
+        _object(
+            f"{rbac}/v1",
+            "ClusterRole",
+            "",
+            rules=rules_of(values.agent),
+        ),
         _object(
             f"{rbac}/v1",
             "ClusterRoleBinding",

@@ -30,6 +30,7 @@ class Mirror:
         self._versions: dict[tuple[Plural, str], int] = {}
         self._buried: dict[tuple[Plural, str], int] = {}
         self._cidrs: dict[str, Net] = {}
+        self._held: dict[Net, tuple[Addr, ...]] = {}
 
     def take(self, plural: Plural, obj: Mapping[str, Any]) -> None:
         """An object as it was seen, by whatever way. Affinities and handles of others are passed over."""
@@ -76,6 +77,7 @@ class Mirror:
             skip=skip,
             home=home,
             sequence=sequence,
+            held=self._held,
         )
 
     def _read(self, plural: Plural, name: str, obj: Mapping[str, Any]) -> None:
@@ -86,6 +88,7 @@ class Mirror:
                 block = read_block(obj)
                 self._cidrs[name] = block.cidr
                 self.blocks[block.cidr] = block
+                self._held[block.cidr] = block.of(handle_of(self.node))
             case "blockaffinities":
                 affinity = read_affinity(obj)
                 if affinity.node == self.node:
@@ -109,6 +112,8 @@ class Mirror:
                 return
         if cidr is not None:
             found.pop(cidr, None)
+            if plural == "ipamblocks":
+                self._held.pop(cidr, None)
         if certain:
             self._cidrs.pop(name, None)
 

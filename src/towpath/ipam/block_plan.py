@@ -46,7 +46,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     ``blocks`` by CIDR, all of them; ``unreadable`` those of which it is not certain what is taken;
     ``affinities`` of this node; ``handle`` its own; ``skip`` tells which addresses are not to be given out
     (reserved ones, and those of nodes' overlay devices); ``home`` are networks whose blocks it takes first;
-    ``sequence`` is higher than that of any block so far (nanoseconds since 1970).
+    ``sequence`` is higher than that of any block so far (nanoseconds since 1970). ``held`` may say what of a
+    block is this node's, for those who ask often.
     """
 
     node: str
@@ -58,6 +59,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     skip: Callable[[Addr], bool]
     home: tuple[Net, ...] = ()
     sequence: int = 0
+    held: Mapping[Net, tuple[Addr, ...]] | None = None
 
     @property
     def owner(self) -> Owner:
@@ -66,7 +68,10 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
 
     def stock(self, block: Block) -> tuple[Addr, ...]:
         """The addresses of a block that are this node's to give to pods."""
-        return () if block.deleted else block.of(handle_of(self.node))
+        if block.deleted:
+            return ()
+        held = self.held.get(block.cidr) if self.held is not None else None
+        return block.of(handle_of(self.node)) if held is None else held
 
     def is_mine(self, block: Block) -> bool:
         """Whether this node has affinity to it."""

@@ -63,3 +63,11 @@ class LeaseStoreError(Exception):
         super().__init__(f"{operation} {path}: {reason}" + (f" ({hint})" if hint else ""))
         self.operation, self.path, self.reason, self.hint = operation, path, reason, hint
         self.damaged = damaged
+
+
+class BadWish(AddressError):
+    """An annotation asks for what makes no sense."""
+
+    def __init__(self, annotation: str, problem: str) -> None:
+        super().__init__(f"annotation cni.projectcalico.org/{annotation}: {problem}")
+        self.annotation = annotation

@@ -107,4 +107,104 @@ IPAM: dict[str, Code] = {
         ),
         fix="Correct the object; `towpath ipam reserve` lists them. Apply the release's own ClusterRole.",
     ),
+    "TP4030": Code(
+        title="The kinds of block mode are not there",
+        cause=(
+            "The agent is told to give out addresses by blocks (ipam_mode: blocks), and the API server does "
+            "not know Calico's IPPool, IPAMBlock, BlockAffinity, IPAMHandle or IPAMConfig. Pods that run go "
+            "on; no new one gets an address."
+        ),
+        fix="`kubectl apply -f manifests/calico-ipam.yaml`, or install Calico's own definitions.",
+    ),
+    "TP4031": Code(
+        title="An object of block mode contradicts itself",
+        cause=(
+            "An IPAMBlock, BlockAffinity, IPAMHandle or IPAMConfig was edited into what cannot be: of a "
+            "block it is not certain what is taken. Nothing is given out of it nor written; its pods run on."
+        ),
+        fix="Put the object right, from a backup (`towpath backup`) or by hand: the message names the field.",
+    ),
+    "TP4032": Code(
+        title="An IPPool cannot be used",
+        cause=(
+            "Its CIDR, blockSize or a selector cannot be read, it overlaps an older pool, or it lies outside "
+            "of the cluster's networks, where pods would neither be routed nor masqueraded."
+        ),
+        fix="Correct the pool, or delete it. Pods that have addresses of it keep them.",
+    ),
+    "TP4033": Code(
+        title="No address can be marked as a node's",
+        cause=(
+            "The node's stock is used up, and the API server does not take the write by which it would have "
+            "more: it is away, or the agent's ClusterRole lacks the right (chart: `agent.ipam_mode`)."
+        ),
+        fix="See the message; the kubelet tries again by itself.",
+    ),
+    "TP4034": Code(
+        title="No pool has an address left for a pod",
+        cause=(
+            "Every block of the pools that select the node and the pod's namespace is taken or full, or the "
+            "node may have no more of them (IPAMConfig: maxBlocksPerHost, autoAllocateBlocks) nor borrow "
+            "(strictAffinity). The message says which."
+        ),
+        fix="Add an IPPool, raise maxBlocksPerHost, or allow to borrow; the kubelet tries again by itself.",
+    ),
+    "TP4035": Code(
+        title="An annotation asks for what cannot be",
+        cause=(
+            "cni.projectcalico.org/ipv4pools, ipv6pools, ipAddrs, ipAddrsNoIpam or hwAddr of the pod or its "
+            "namespace is no JSON list, names no pool of that family, or one that does not select the node."
+        ),
+        fix="Correct the annotation; a pod keeps what it has, a new one is needed.",
+    ),
+    "TP4040": Code(
+        title="A block and its affinity contradict each other",
+        cause=(
+            "A BlockAffinity says that a block is a node's, and the block does not exist or is another's; "
+            "or a block has a node and no BlockAffinity says so. A node that died between two writes leaves "
+            "this, and its agent finishes it within a minute; what stays was made by hand or by others."
+        ),
+        fix="`towpath ipam check --fix`.",
+    ),
+    "TP4041": Code(
+        title="An IPAMHandle does not count what the blocks have",
+        cause=(
+            "Its numbers and the addresses that blocks have under it differ, or there is no such handle, or "
+            "it counts nothing. Calico's release by handle may then leave addresses taken."
+        ),
+        fix="`towpath ipam check --fix` counts anew.",
+    ),
+    "TP4042": Code(
+        title="A node that is no more has blocks or addresses",
+        cause="Its Node object is gone, and by the API server no pod is on it.",
+        fix=(
+            "Nothing: other nodes' agents clear it away after five minutes. At once: `towpath ipam check "
+            "--fix`."
+        ),
+    ),
+    "TP4043": Code(
+        title="An address is marked for a pod that does not have it",
+        cause=(
+            "Calico's CNI marked it with a pod's name, and the pod is gone, over, or has another address: "
+            "its DEL never came."
+        ),
+        fix="Calico's kube-controllers free it where they run; else `calicoctl ipam release --ip=ADDRESS`.",
+    ),
+    "TP4044": Code(
+        title="A pod's address is marked in no block",
+        cause=(
+            "The pod has an address of an IPPool, and the address is free in its block, or there is no such "
+            "block: another pod may get it. So it is after blocks were edited or restored from an old "
+            "backup."
+        ),
+        fix="`towpath ipam check --fix` marks it as the node's.",
+    ),
+    "TP4045": Code(
+        title="Two blocks overlap",
+        cause=(
+            "Both have some addresses in common, so that one can be given out twice. So it is after a "
+            "pool's blockSize was changed by replacing the pool while its blocks were there."
+        ),
+        fix="Drain the nodes of one of the blocks, then delete that block and its affinity.",
+    ),
 }

@@ -1,0 +1,68 @@
+"""Which node has which part of the pod network: podCIDRs, and blocks and addresses cut out of them. Pure.
+
+Without blocks a node has its podCIDR. A block is its node's whatever podCIDR it lies in, and an address that
+a node has borrowed of another's block is the borrower's: the most specific statement counts, as in routing.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from towpath.model.net import Net
+
+Holdings = Mapping[str, tuple[Net, ...]]
+"""By node, the blocks that it has and the addresses that it has of others' blocks."""
+
+
+def parts(node: str, subnet: Net, holdings: Holdings) -> tuple[Net, ...]:
+    """What is a node's of the family of its podCIDR ``subnet``, as networks that do not overlap."""
+    if not holdings:
+        return (subnet,)
+    others = [
+        net
+        for name, nets in holdings.items()
+        if name != node
+        for net in nets
+        if net.version == subnet.version
+    ]
+    own = [net for net in holdings.get(node, ()) if net.version == subnet.version]
+    found: list[Net] = []
+    for whole in (subnet, *own):
+        # A block inside of the own podCIDR is part of it already, but what others have of it is cut out.
+        inside = any(whole != other and whole.subnet_of(other) for other in (subnet, *own))  # type: ignore[arg-type]
+        if inside and not any(whole.subnet_of(other) for other in others):  # type: ignore[arg-type]
+            continue
+        if whole not in found:
+            found += _less(whole, others)
+    return tuple(sorted(set(found), key=lambda n: (int(n.network_address), n.prefixlen)))
+
+
+def _less(whole: Net, others: Iterable[Net]) -> list[Net]:
+    """``whole`` without those of ``others`` that lie in it."""
+    pieces = [whole]
+    for other in others:
+        if other == whole or not other.subnet_of(whole):  # type: ignore[arg-type]
+            continue
+        left: list[Net] = []
+        for piece in pieces:
+            if other.subnet_of(piece):  # type: ignore[arg-type]
+                left += piece.address_exclude(other)  # type: ignore[arg-type]
+            elif not piece.subnet_of(other):  # type: ignore[arg-type]
+                left.append(piece)
+        pieces = left
+    return pieces
+
+
+def beyond(node: str, subnet: Net, holdings: Holdings) -> tuple[Net, ...]:
+    """What of a node's a route to its podCIDR does not lead to, or leads elsewhere for another's block."""
+    own = [net for net in holdings.get(node, ()) if net.version == subnet.version]
+    return tuple(
+        net
+        for net in own
+        if not net.subnet_of(subnet)  # type: ignore[arg-type]
+        or any(
+            net != other and net.subnet_of(other)  # type: ignore[arg-type]
+            for name, nets in holdings.items()
+            if name != node
+            for other in nets
+            if other.version == net.version
+        )
+    )
