@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 from kernels import linux_kernel
@@ -10,9 +11,9 @@ from kernels import linux_kernel
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.netns import route_socket_in, run_in
 from towpath.kernel.port import KernelRefused
-from towpath.kernel.sysctl import Sysctls
+from towpath.kernel.sysctl import KeptOpen, Sysctls
 from towpath.model.net import Ifb, Link
-from towpath.model.op import AddLink, SetSysctl
+from towpath.model.op import AddLink, DelLink, SetSysctl
 
 pytestmark = pytest.mark.kernel
 
@@ -66,3 +67,33 @@ def test_values_of_several_words_are_told_with_single_blanks() -> None:
 def test_global_sysctls_are_reached_by_path() -> None:
     with linux_kernel() as (kernel, _):
         assert kernel.observe(["kernel/osrelease"]).sysctls == {"kernel/osrelease": os.uname().release}
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("most", [0, 1, 100])
+def test_settings_that_are_kept_open_are_those_that_are_there(most: int) -> None:
+    """Whatever is changed, and also when the device goes and another of its name comes."""
+    with linux_kernel() as (kernel, netns):
+        kernel.apply([AddLink(Link(name="ifb9", kind=Ifb()))])
+        sysctls = run_in(netns, Sysctls.here)
+        kept = KeptOpen(sysctls, most)
+        before = open_files()
+        wanted = dict.fromkeys((*PATHS, "net/ipv4/conf/absent/proxy_arp"), "1")
+        for _ in range(2):
+            assert kept.others(wanted) == [PATHS[0]]
+        kernel.apply([SetSysctl(PATHS[0], "1"), SetSysctl(PATHS[1], "0")])
+        assert kept.others(wanted) == [PATHS[1]]
+        kernel.apply([DelLink("ifb9")])
+        assert kept.others(wanted) == []
+        kernel.apply([AddLink(Link(name="ifb9", kind=Ifb()))])
+        assert kept.others(wanted) == [PATHS[0]]
+        assert open_files() - before == min(most, 2)
+        assert kept.others({}) == []
+        assert open_files() == before
+        assert kept.others(wanted) == [PATHS[0]]
+        kept.close()
+        assert open_files() == before
+        sysctls.close()

@@ -7,6 +7,7 @@ it will be for the rest of its life.
 import asyncio
 import contextlib
 import os
+import resource
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -26,6 +27,8 @@ from towpath.kube.client import Client
 from towpath.kube.errors import KubeConfigError
 from towpath.log import configure
 from towpath.model.network import ClusterNetwork
+
+_FILES = 65536
 
 
 class AgentFailed(Exception):
@@ -54,12 +57,19 @@ def run(flags: Mapping[str, str]) -> None:
         raise AgentFailed(str(e)) from e
     except OSError as e:
         raise AgentFailed(f"{e.filename or settings.state_dir}: {e.strerror}; check owner and mode") from e
+    _open_many_files()
     try:
         asyncio.run(_main(settings, _owning(settings, network), client))
     except (OSError, KernelRefused, KubeConfigError) as e:
         raise AgentFailed(_words(e)) from e
     finally:
         lock.close()
+
+
+def _open_many_files() -> None:
+    """Settings of pods' interfaces are kept open; runtimes give 1 024 files, and let one ask for more."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, min(most, _FILES)), most))
 
 
 def _client(settings: Settings) -> Client:

@@ -6,7 +6,7 @@ was opened in (tried on 6.18 with another process in another namespace).
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from errno import EACCES, EINVAL, EROFS
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Sysctls:
             except OSError:
                 continue
             try:
-                found[path] = " ".join(os.read(fd, 4096).decode(errors="replace").split())
+                found[path] = _value(os.read(fd, 4096))
             except OSError:
                 continue
             finally:
@@ -72,6 +72,10 @@ class Sysctls:
         finally:
             os.close(fd)
 
+    def open(self, path: str) -> int:
+        """A descriptor to read ``path`` by, which the caller closes. Raises OSError."""
+        return self._open(path, os.O_RDONLY)
+
     def close(self) -> None:
         """Close what ``here`` opened."""
         if self._owned:
@@ -88,6 +92,55 @@ class Sysctls:
         if not self._elsewhere:
             raise FileNotFoundError(2, "no handle of this sysctl's folder")
         return os.open(f"{_ROOT}/{path}", flags | os.O_CLOEXEC)
+
+
+class KeptOpen:
+    """Settings that are read again and again: each stays open, and reading it is one call of 0.7 us, not 7.
+
+    At most ``most`` are kept open; what is beyond that, or was not there before, is opened for each look.
+    """
+
+    def __init__(self, sysctls: Sysctls, most: int) -> None:
+        self._sysctls, self._most = sysctls, most
+        self._open: dict[str, int] = {}
+
+    def others(self, wanted: Mapping[str, str]) -> list[str]:
+        """Those of ``wanted`` that exist and have another value."""
+        for path in [path for path in self._open if path not in wanted]:
+            os.close(self._open.pop(path))
+        return [path for path, value in wanted.items() if self._read(path) not in (value, None)]
+
+    def close(self) -> None:
+        """Keep none open."""
+        for fd in self._open.values():
+            os.close(fd)
+        self._open = {}
+
+    def _read(self, path: str) -> str | None:
+        fd = self._open.get(path)
+        if fd is not None:
+            try:
+                return _value(os.pread(fd, 4096, 0))
+            except OSError:  # its device is gone; one of that name has settings of its own
+                os.close(self._open.pop(path))
+        if len(self._open) >= self._most:
+            return self._sysctls.read((path,)).get(path)
+        try:
+            fd = self._sysctls.open(path)
+        except OSError:
+            return None
+        try:
+            value = _value(os.pread(fd, 4096, 0))
+        except OSError:
+            os.close(fd)
+            return None
+        self._open[path] = fd
+        return value
+
+
+def _value(raw: bytes) -> str:
+    """White space collapsed to one blank."""
+    return " ".join(raw.decode(errors="replace").split())
 
 
 def hint(errno: int) -> str:
