@@ -165,6 +165,7 @@ def test_site_packages_without_tests_sources_and_the_builder_s_records(tmp_path:
         "pkg/__init__.py": "",
         "pkg/fast.c": "",
         "pkg/tests/test_it.py": "",
+        "towpath/__pycache__/log.cpython-311.pyc": "of whoever imported it",
         "pkg-1.dist-info/METADATA": "Name: pkg",
         "pkg-1.dist-info/RECORD": "pkg/__init__.py,,\npkg/fast.c,,\n../bin/pkg,,\npkg-1.dist-info/RECORD,,\n",
         "pkg-1.dist-info/direct_url.json": "{}",

@@ -17,7 +17,7 @@ SOURCES = ("src", "shim", "pyproject.toml", "uv.lock", "hatch_build.py", "README
 _NOT_SOURCE = shutil.ignore_patterns("__pycache__", "*.pyc", "bin")
 # Not needed to run, or about the machine that built: sources of extensions, tests, uv's own records.
 _UNUSED_SUFFIXES = (".c", ".h", ".pyx", ".pxd", ".pyi", ".hash", ".cpp", ".rst")
-_UNUSED_FOLDERS = ("tests", "test", "bin", "__pycache__")
+_UNUSED_FOLDERS = ("tests", "test", "bin")
 _UNUSED_PREFIXES = ("_testcapi.",)
 _UNUSED_NAMES = ("REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json", ".lock")
 
@@ -66,6 +66,7 @@ def _needed(path: str) -> bool:
         or name in _UNUSED_NAMES
         or name.startswith(_UNUSED_PREFIXES)
         or (name.endswith(".pth") and not folders)
+        or "__pycache__" in folders  # whoever imported it has left them; the image has its own
         or (any(f in _UNUSED_FOLDERS for f in folders) and not path.startswith("towpath/"))
         or name == "_virtualenv.py"
     )
