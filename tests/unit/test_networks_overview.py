@@ -11,6 +11,8 @@ from click.testing import CliRunner, Result
 
 from towpath.agent.network_definitions import DEFINITIONS
 from towpath.cli.main import cli
+from towpath.cli.net import findings
+from towpath.kube.client import Client
 from towpath.kube.fake import FakeApiServer
 from towpath.kube.kinds import CONFIG_MAPS, PODS
 from towpath.multinet.annotation import NETWORKS
@@ -144,3 +146,11 @@ async def test_check_reads_the_agents_settings(api: FakeApiServer, tmp_path: Pat
     api.put(CONFIG_MAPS, {"metadata": meta, "data": {"agent.yaml": "["}})
     with pytest.raises(Exception, match=r"agent\.yaml cannot be read"):
         await towpath(api, tmp_path, "check")
+
+
+async def test_verify_is_told_of_the_same(api: FakeApiServer) -> None:
+    pod(api, "p", "nowhere")
+    async with Client(api.config()) as client:
+        assert await findings(client) == []  # no such networks here
+        define(api, "mv", MACVLAN)
+        assert [(one.code, one.object) for one in await findings(client)] == [("TP6002", "Pod/default/p")]

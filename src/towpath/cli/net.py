@@ -9,12 +9,14 @@ import msgspec
 from towpath.agent.network_definitions import DEFINITIONS
 from towpath.agent.setting import Rejected, words
 from towpath.api.core import Pod
+from towpath.api.networks import NetworkAttachmentDefinition
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, CliError
 from towpath.cli.output import emit, formats_option, mark, output_option, table
 from towpath.kube.client import Client
 from towpath.kube.errors import Forbidden, NotFound
 from towpath.kube.kinds import CONFIG_MAPS, PODS
+from towpath.model.finding import Finding
 from towpath.multinet.choose import NetworkSettings
 from towpath.multinet.confine import PATHS, TYPES, Confinement
 from towpath.multinet.overview import Described, Networks, attached
@@ -130,16 +132,29 @@ def _findings(found: list[Any], pods: int) -> str:
     return "\n".join([*lines, f"{looked}: {counted}"])
 
 
+async def findings(client: Client) -> list[Finding]:
+    """What ``check`` finds in a whole cluster; nothing where it has no such networks. Raises ApiError."""
+    nads = await _definitions(client)
+    if not nads:
+        return []
+    return Networks(nads, await _settings(client)).findings((await client.list(PODS)).items)
+
+
 async def _read(client: Client) -> tuple[Networks, list[Pod]]:
-    settings = await _settings(client)
-    try:
-        nads = (await client.list(DEFINITIONS)).items
-    except NotFound:
+    nads = await _definitions(client)
+    if nads is None:
         click.echo(
             "towpath: the cluster has no NetworkAttachmentDefinitions: the kind is not installed", err=True
         )
-        nads = []
-    return Networks(nads, settings), (await client.list(PODS)).items
+    return Networks(nads or [], await _settings(client)), (await client.list(PODS)).items
+
+
+async def _definitions(client: Client) -> list[NetworkAttachmentDefinition] | None:
+    """None where the kind is not installed."""
+    try:
+        return (await client.list(DEFINITIONS)).items
+    except NotFound:
+        return None
 
 
 async def _settings(client: Client) -> NetworkSettings:

@@ -9,7 +9,7 @@ import msgspec
 
 from towpath.api.core import Node, Pod
 from towpath.api.report import VERIFY, agent_report
-from towpath.cli import policy_live, verify_rollout
+from towpath.cli import net, policy_live, verify_rollout
 from towpath.cli.beside import lab_of
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE, CliError
@@ -171,7 +171,7 @@ def command(
 
     On any cluster: the network's DaemonSets, and the images that run, not those that merely lie there. Where
     Towpath's agents run, they compare their kernels as well; in a lab, every pair of pods is tried, and what
-    policies deny must not get through.
+    policies deny must not get through. What `towpath net check` finds of pods' other networks is said, too.
 
     With --read-nodes a short-lived pod on every node reads its rules, tunnels, leases, programs and sysctls,
     and looks for --churn seconds whether the rules are rewritten: on Canal as on Towpath.
@@ -186,6 +186,8 @@ def command(
         rollout = await verify_rollout.gather(client, expect)
         if nodes.wanted:
             rollout = rollout.with_findings(*await look_at_nodes(client, options, nodes))
+        if rollout.has_agents:
+            rollout = rollout.with_findings(tuple(await net.findings(client)), ())
         kernels = await compare_kernels(client) if rollout.has_agents else []
         those, pods = (await client.list(NODES)).items, (await client.list(PODS)).items
         world = assemble((await policy_live.gather(client))[0]).world if lab else World()
