@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from towpath.backup.archive import MANIFEST, Archive, ArchiveError, Manifest, entry, pack, unpack
 from towpath.backup.objects import clean, difference
-from towpath.backup.restoring import chosen, key_of, steps
+from towpath.backup.restoring import chosen, key_of, steps, turns
 from towpath.backup.sections import SECTIONS, belongs, section
 
 Raw = dict[str, Any]
@@ -162,6 +162,35 @@ def test_steps() -> None:
     assert found[0].verb == "create" and found[0].saved.object["kind"] == "Tier"
     (replaced,) = (s for s in found if s.verb == "replace")
     assert "-  - {}" in replaced.difference and "+  ingress: []" in replaced.difference
+
+
+def test_only_what_is_of_one_kind_is_written_at_the_same_time() -> None:
+    chart = {"apiVersion": "helm.cattle.io/v1", "metadata": {"name": "rke2-canal", "namespace": "shop"}}
+    calico = {"apiVersion": "crd.projectcalico.org/v1", "spec": {}}
+    wanted = [
+        *(saved(policy(name)) for name in "ab"),
+        saved({**chart, "kind": "HelmChart"}, "charts", "helmcharts", "helm.cattle.io"),
+        saved({**chart, "kind": "HelmChartConfig"}, "charts", "helmchartconfigs", "helm.cattle.io"),
+        *(
+            saved(
+                {**calico, "kind": "Any", "metadata": {"name": name}},
+                "policies",
+                plural,
+                "crd.projectcalico.org",
+            )
+            for plural in ("globalnetworkpolicies", "tiers", "globalnetworksets")
+            for name in "xy"
+        ),
+    ]
+    found = turns(steps(wanted, {}, frozenset({"shop"})))
+    assert [(turn[0].saved.entry.plural, len(turn)) for turn in found] == [
+        ("helmchartconfigs", 1),
+        ("helmcharts", 1),
+        ("globalnetworksets", 2),
+        ("tiers", 2),
+        ("globalnetworkpolicies", 2),
+        ("networkpolicies", 2),
+    ]
 
 
 def test_choosing() -> None:

@@ -266,8 +266,8 @@ def test_labels_in_between_are_neither() -> None:
     assert [stands(made, cluster.seen(), node) for node in NODES] == ["other", "old", "old"]
 
 
-def test_a_migration_is_not_rehearsed_in_a_twin(tmp_path: Path) -> None:
+def test_the_way_back_is_not_rehearsed_in_a_twin(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    file.write_bytes(plans.dump(plan()))
+    file.write_bytes(plans.dump(plan("handback")))
     done = CliRunner().invoke(cli, ["upgrade", "rehearse", str(file), "--from", str(file)])
-    assert "towpath lab up --cni canal" in f"{done.output}{done.exception}"
+    assert "only the way to Towpath can be rehearsed" in f"{done.output}{done.exception}"

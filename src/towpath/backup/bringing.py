@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from towpath.backup.archive import Archive, Saved
 from towpath.backup.objects import name_of
-from towpath.backup.restoring import Key, Step, key_of, steps
+from towpath.backup.restoring import Key, Step, key_of, steps, turns
 from towpath.kube.client import Client
 from towpath.kube.errors import ApiError, Forbidden, KubeError, NotFound
 from towpath.kube.kinds import NAMESPACES, Kind, Raw
@@ -14,6 +14,7 @@ from towpath.kube.kinds import NAMESPACES, Kind, Raw
 Progress = Callable[[str], None]
 _ESTABLISHED_WITHIN = 30.0
 _ASK_EVERY = 0.2
+_AT_ONCE = 10  # writes under way; the server's own limits are far above
 
 
 class Outcome(NamedTuple):
@@ -50,16 +51,22 @@ async def bring_back(client: Client, planned_steps: list[Step], progress: Progre
 
     An object that changed since it was compared is left as it is (its version is given with the write).
     """
-    todo = [step for step in planned_steps if step.verb != "same"]
-    outcomes = []
-    for number, step in enumerate(todo, 1):
-        progress(f"{step.describe()} ({number}/{len(todo)})")
-        try:
-            await _write(client, step)
-            outcomes.append(Outcome(step, ""))
-        except KubeError as e:
-            outcomes.append(Outcome(step, str(e)))
-    return outcomes
+    todo = turns(planned_steps)
+    count, number = sum(map(len, todo)), 0
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def write(step: Step) -> Outcome:
+        nonlocal number
+        async with gate:
+            number += 1
+            progress(f"{step.describe()} ({number}/{count})")
+            try:
+                await _write(client, step)
+            except KubeError as e:
+                return Outcome(step, str(e))
+            return Outcome(step, "")
+
+    return [outcome for turn in todo for outcome in await asyncio.gather(*map(write, turn))]
 
 
 async def _write(client: Client, step: Step) -> None:

@@ -1,6 +1,7 @@
 """What has to be written so that a cluster holds what an archive holds. Pure: values in, steps out."""
 
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from towpath.backup.archive import Saved
@@ -51,6 +52,18 @@ def steps(saved: Iterable[Saved], live: Mapping[Key, Raw], namespaces: frozenset
             version = now["metadata"].get("resourceVersion", "")
             found.append(Step("replace" if change else "same", one, version, change))
     return found
+
+
+def turns(planned: Iterable[Step]) -> list[list[Step]]:
+    """Those of ``steps`` that change something: the objects of a turn, all of one kind, can be written at
+    the same time; one turn follows the other, since what comes later refers to what came before.
+    """
+    todo = [step for step in planned if step.verb != "same"]
+    return [list(same) for _, same in groupby(todo, _turn)]
+
+
+def _turn(step: Step) -> tuple[int, bool, str, str]:
+    return *_place(step.saved)[:2], step.saved.entry.group, step.saved.entry.plural
 
 
 def _place(one: Saved) -> tuple[int, bool, str]:

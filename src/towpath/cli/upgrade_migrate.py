@@ -52,12 +52,12 @@ def migration(
 
     async def work(client: Client) -> _Gathered:
         found = await survey(client, now, progress)
-        canal, towpath = _part(found, _CANALS, "Canal"), _part(found, _OURS, "Towpath")
+        canal, towpath = networks(found)
         raw = await client.get(DAEMONSETS, towpath.name, towpath.namespace)
         _prepared(await client.get(DAEMONSETS, canal.name, canal.namespace), raw)
         await _same_verdicts(client, canal, target, skip)
         in_lab = lab_of(options.kubeconfig, options.context) is not None
-        pod = await _pod(client, raw, nodes.image, gates, in_lab=in_lab)
+        pod = await moving_pod(client, raw, nodes.image, gates, in_lab=in_lab)
         part = towpath if target == "towpath" else canal
         measure = await planned(client, options, nodes._replace(wanted=False), part, wanted)
         return _Gathered(found, canal, towpath, pod, measure)
@@ -90,6 +90,11 @@ def migration(
             pod=pod,
         ),
     )
+
+
+def networks(found: Inventory) -> tuple[Component, Component]:
+    """Canal's DaemonSet and Towpath's. Raises CliError."""
+    return _part(found, _CANALS, "Canal"), _part(found, _OURS, "Towpath")
 
 
 def _part(found: Inventory, image: str, whose: str) -> Component:
@@ -140,7 +145,9 @@ def _terms(affinity: dict[str, Any]) -> list[dict[str, Any]]:
     return list(required.get("nodeSelectorTerms") or ())
 
 
-async def _pod(client: Client, towpath: Raw, image: str, gates: Gates, *, in_lab: bool) -> dict[str, Any]:
+async def moving_pod(
+    client: Client, towpath: Raw, image: str, gates: Gates, *, in_lab: bool
+) -> dict[str, Any]:
     """The pod of ``towpath node job``, with the agent's own configuration, as its DaemonSet has it."""
     spec = towpath["spec"]["template"]["spec"]
     agent = next(one["image"] for one in spec["containers"] if _OURS in one["image"])

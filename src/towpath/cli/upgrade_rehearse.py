@@ -15,6 +15,7 @@ from towpath.catalogue import load
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, GATE_FAILED, USAGE, CliError
 from towpath.cli.output import mark, progress, progress_done
+from towpath.cli.rehearse_migration import migration_plan, prepare
 from towpath.cli.upgrade_plan import read_plan
 from towpath.cli.upgrade_report import write
 from towpath.inventory.cluster import Inventory
@@ -23,6 +24,7 @@ from towpath.kube.client import Client
 from towpath.kube.errors import KubeError
 from towpath.lab import twin as twins
 from towpath.lab import twin_up
+from towpath.lab.canal import programs
 from towpath.lab.rundir import LabError
 from towpath.lab.twin_plan import stand_in, twin_plan
 from towpath.upgrade import plan as plans
@@ -63,40 +65,32 @@ def rehearse(
 
     The twin is a lab with the cluster's nodes, pods, labels, addresses and policies. It shows that the
     archive can be restored, that the policies are understood, and that the plan comes to its end. The pods of
-    a network that is not Towpath's are stand-ins there. The plan's hash stays what it was.
+    a network that is not Towpath's are stand-ins there; in the twin of a migration they are Canal's, with its
+    rules, tunnels and leases. The plan's hash stays what it was.
 
     Exit code 3 when the twin is not as the archive, 4 when the upgrade did not come to its end there.
     """
     made = read_plan(file)
-    if made.migration is not None:
+    moves = made.migration is not None
+    if made.migration is not None and made.migration.direction != "takeover":
         raise CliError(
-            "a twin is Towpath's from the start: try a migration in a lab (towpath lab up --cni canal)",
+            "a twin is Canal's from the start: only the way to Towpath can be rehearsed, not the way back",
             USAGE,
         )
     options = ClusterOptions(kubeconfig, context)
     archive, from_ = _source(source, options)
-    twin = twins.twin(f"twin-{os.getpid()}", from_, nodes, pods)
+    twin = twins.twin(f"twin-{os.getpid()}", from_, nodes, pods, "canal" if moves else "towpath")
     try:
-        with twin_up.running(twin, progress, keep=keep) as twin_config:
-            found, differs = asyncio.run(_rehearsed(twin_config, twin, archive, made))
+        if moves:
+            programs.require()
+        with twin_up.running(twin, progress, keep=keep) as there:
+            found, differs = asyncio.run(_rehearsed(there, twin, archive, made))
     except LabError as e:
         raise CliError(f"there is no twin: {e}") from e
     except KubeError as e:
         raise CliError(f"in the twin: {e}") from e
     progress_done()
-    rehearsal = Rehearsal(
-        plan=made.hash,
-        taken=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        source=str(source) if source else "the live cluster",
-        nodes=len(twin.nodes),
-        pods=sum(one["kind"] == "Pod" for one in twin.pods),
-        mode=found.mode,
-        seconds=found.seconds,
-        why="" if found.mode == "done" else found.records[-1].text if found.records else "",
-        level=found.level,
-        notes=twin.notes,
-        differs=tuple(differs),
-    )
+    rehearsal = _rehearsal(made, str(source) if source else "the live cluster", twin, found, differs)
     write(file, plans.dump(msgspec.structs.replace(made, rehearsal=rehearsal)).decode())
     report = file.with_suffix(".rehearsal.html")
     write(report, page(found))
@@ -108,6 +102,22 @@ def rehearse(
         ctx.exit(GATE_FAILED)
     if rehearsal.differs:
         ctx.exit(FINDING)
+
+
+def _rehearsal(made: Plan, source: str, twin: twins.Twin, found: Report, differs: list[str]) -> Rehearsal:
+    return Rehearsal(
+        plan=made.hash,
+        taken=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        source=source,
+        nodes=len(twin.nodes),
+        pods=sum(one["kind"] == "Pod" for one in twin.pods),
+        mode=found.mode,
+        seconds=found.seconds,
+        why="" if found.mode == "done" else found.records[-1].text if found.records else "",
+        level=found.level,
+        notes=twin.notes,
+        differs=tuple(differs),
+    )
 
 
 def _source(file: Path | None, options: ClusterOptions) -> tuple[Archive | None, twins.Source]:
@@ -131,16 +141,14 @@ def _source(file: Path | None, options: ClusterOptions) -> tuple[Archive | None,
 
 
 async def _rehearsed(
-    twin_config: Path, twin: twins.Twin, archive: Archive | None, made: Plan
+    there: twin_up.Running, twin: twins.Twin, archive: Archive | None, made: Plan
 ) -> tuple[Report, list[str]]:
-    """Fill the twin, compare it with the archive, conduct the plan in it. Raises KubeError, LabError."""
-    async with Client(config.from_files([twin_config]), user_agent="towpath-twin") as client:
-        differs = await twin_up.fill(client, twin, progress)
+    """Compare the twin with the archive, conduct the plan in it. Raises KubeError, LabError."""
+    async with Client(config.from_files([there.kubeconfig]), user_agent="towpath-twin") as client:
+        differs = there.wrong
         if archive is not None:
             differs += await twin_up.differences(client, archive, twin, progress)
-        await stand_in(client, made)
-        found = await survey(client, datetime.now(UTC), progress)
-        planned = twin_plan(made, found, twin.nodes)
+        planned = await _planned(client, twin, made)
         logbook = Logbook(client)
         await logbook.begin(planned)
         await _conduct(client, logbook)
@@ -148,6 +156,15 @@ async def _rehearsed(
     if known is None:
         raise LabError("the journal of the rehearsal has gone")
     return report_of(*known, None, time.time()), differs
+
+
+async def _planned(client: Client, twin: twins.Twin, made: Plan) -> Plan:
+    """The plan, for the twin. Raises KubeError, LabError."""
+    if made.migration is None:
+        await stand_in(client, made)
+        return twin_plan(made, await survey(client, datetime.now(UTC), progress), twin.nodes)
+    await prepare(client, await survey(client, datetime.now(UTC), progress))
+    return await migration_plan(client, made, await survey(client, datetime.now(UTC), progress), twin.nodes)
 
 
 async def _conduct(client: Client, logbook: Logbook) -> Ended:

@@ -10,6 +10,7 @@ from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, KubeError, NotFound, ServerError, Unreachable
 from towpath.kube.kinds import CONFIG_MAPS, DAEMONSETS, NODES, PODS, Kind, Raw
 from towpath.lab import canal, credentials, manifests, rundir
+from towpath.lab.rootfs import INSTALLING
 from towpath.lab.topology import LabSpec
 
 CRDS: Kind[Raw] = Kind(
@@ -17,7 +18,7 @@ CRDS: Kind[Raw] = Kind(
 )
 SERVICE_ACCOUNTS: Kind[Raw] = Kind(plural="serviceaccounts", type=dict)
 
-_DEADLINE, _DEADLINE_A_NODE = 120.0, 2.0
+_DEADLINE, _DEADLINE_A_NODE = 120.0, 6.0  # fifty nodes on two busy cores
 _POLL, _POLL_A_NODE = 0.05, 0.01  # in a large lab, looking would take from what is looked at
 
 
@@ -55,6 +56,8 @@ async def _bring_up(spec: LabSpec, launcher: int) -> None:
                 await _create(client, kind, obj)
         for definition in spec.crds:
             await _create(client, CRDS, definition)
+        _say(launcher, {"api": True})
+        await _allowed()
         for obj in manifests.network(spec):
             await _create(client, CONFIG_MAPS if obj["kind"] == "ConfigMap" else DAEMONSETS, obj)
         _say(launcher, {"progress": "API server up, waiting for agents"})
@@ -73,6 +76,14 @@ async def _bring_up(spec: LabSpec, launcher: int) -> None:
             await _until(ready, "all nodes and agents", within, poll, lambda: last)
         except _NotReady as late:
             raise _NotReady(f"{late}{await _last_words(client)}") from late
+
+
+async def _allowed() -> None:
+    """Until the launcher, who may fill the cluster first, lets the network be installed."""
+    while True:
+        if INSTALLING.exists():
+            return
+        await asyncio.sleep(_POLL)
 
 
 async def _create(client: Client, kind: Kind[Raw], obj: dict[str, Any]) -> bool:

@@ -44,6 +44,7 @@ class Kubelet:
         self._one = one
         folder = STATE / "nodes" / one.name
         cni = Cni(remember=spec.cni != "canal")  # RKE2's containerd, which a migration is tried with
+        self._node = NodeKeeper(client, cni, spec, one, boot_id)
         self._services = Services(
             node=one.name,
             host_ips=topology.internal_ips(spec, one),
@@ -56,11 +57,11 @@ class Kubelet:
                 "KUBERNETES_SERVICE_PORT": "443",
                 "KUBERNETES_SERVICE_PORT_HTTPS": "443",
             },
+            network_ready=self._node.network_ready,
         )
         self._socket = folder / "kubelet.sock"
         self._client = client
         self._spec = spec
-        self._node = NodeKeeper(client, cni, spec, one, boot_id)
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._checkpoints: dict[str, Checkpoint] = {}

@@ -118,6 +118,7 @@ class PodWorker:
             await self._remove_sandbox()
             return _RESYNC
         if not self.pod.spec.host_network and not self.checkpoint.ips:
+            await self._services.network_ready.wait()
             await self._make_sandbox()
         for spec in self.pod.init_containers:
             state = self.containers.inits[spec.name]

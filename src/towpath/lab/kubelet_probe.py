@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 
+_SOON, _OFTEN = 0.2, 0.1  # seconds, and of the time that has been waited
+
+
 class Prober:
     """Keeps a container's ``ready`` and ``started`` true to its probes; kills what is not alive."""
 
@@ -80,6 +83,8 @@ class Prober:
     async def _readiness(self, spec: Container, state: ContainerState, probe: Probe, target: str) -> None:
         good = bad = 0
         await asyncio.sleep(probe.initial_delay_seconds or 0)
+        clock = asyncio.get_running_loop().time
+        began = clock()
         while state.running:
             if await self._probe(spec, state, probe, target):
                 good, bad = good + 1, 0
@@ -93,8 +98,12 @@ class Prober:
             if ready != state.ready:
                 state.ready = ready
                 self._changed()
-            # Until first ready: look more often, so that a lab does not wait out a ten-second period.
-            await asyncio.sleep((probe.period_seconds or 10) if state.ready else 0.2)
+            # Until ready: look more often, so that a lab does not wait out a ten-second period; but what is
+            # late because the machine is busy is not to be made later by looking.
+            period = float(probe.period_seconds or 10)
+            began = clock() if state.ready else began
+            soon = min(period, max(_SOON, _OFTEN * (clock() - began)))
+            await asyncio.sleep(period if state.ready else soon)
 
     async def _liveness(
         self, pod: Pod, spec: Container, state: ContainerState, containers: "Containers", target: str

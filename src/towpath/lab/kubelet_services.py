@@ -1,5 +1,6 @@
 """What a pod's worker works with, and the pod memory that survives reboots."""
 
+import asyncio
 import contextlib
 import os
 from pathlib import Path
@@ -17,7 +18,9 @@ LOGS = Path("/var/log/pods")
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
-    """Shared by all workers of a kubelet. ``environment`` is what every container gets."""
+    """Shared by all workers of a kubelet. ``environment`` is what every container gets; ``network_ready`` is
+    set once the network has answered STATUS: before, no pod of the pod network is started.
+    """
 
     node: str
     host_ips: list[str]
@@ -26,6 +29,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     cni: Cni
     recorder: Recorder
     environment: dict[str, str]
+    network_ready: asyncio.Event
 
 
 class Checkpoint(msgspec.Struct, kw_only=True):

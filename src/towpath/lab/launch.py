@@ -6,9 +6,10 @@ Process tree, each a plain fork (Python and its imports are paid for once):
        │                └── supervisor (pid 1 of the lab; see ``supervisor``)
        └── sh: janitor, blocked on a pipe that every process of the lab holds open
 
-Whatever is killed, everything goes: the supervisor has the keeper's death signal, pid 1's death ends its
-namespace, and when the last holder of the pipe is gone the janitor removes the folder's files. Until
-``lab up`` has said "detach", its own death ends the lab too.
+Once the API server answers, the launcher may fill the cluster; then it says "install", and the network is
+installed. Whatever is killed, everything goes: the supervisor has the keeper's death signal, pid 1's death
+ends its namespace, and when the last holder of the pipe is gone the janitor removes the folder's files.
+Until ``lab up`` has said "detach", its own death ends the lab too.
 """
 
 import ctypes
@@ -29,7 +30,7 @@ from towpath.lab import namespaces, rundir
 from towpath.lab.rundir import LabError
 from towpath.lab.topology import LabSpec
 
-DETACH = b"detach\n"
+DETACH, INSTALL = b"detach\n", b"install\n"
 
 _ISOLATION = (
     namespaces.CLONE_NEWNS
@@ -59,8 +60,14 @@ class Inherited(msgspec.Struct, frozen=True):
     folder: str
 
 
-def launch(spec: LabSpec, progress: Callable[[str], None]) -> Path:
-    """Start the lab and return its folder once the cluster is Ready. Raises LabError; nothing stays then."""
+def launch(
+    spec: LabSpec, progress: Callable[[str], None], furnish: Callable[[Path], None] | None = None
+) -> Path:
+    """Start the lab and return its folder once the cluster is Ready. Raises LabError; nothing stays then.
+
+    ``furnish`` is called with the kubeconfig before the network is installed: what it writes is there when
+    agents start, as after a power cut. Its exceptions end the lab, too.
+    """
     require_libraries()
     if spec.ipv6 and not Path("/proc/net/if_inet6").exists():
         raise LabError("this kernel has IPv6 switched off", "use --ipv4", "TP9009")
@@ -82,7 +89,7 @@ def launch(spec: LabSpec, progress: Callable[[str], None]) -> Path:
         rundir.write_private(folder / rundir.ABOUT, msgspec.json.encode(about).decode())
         with ours:
             try:
-                _wait_until_ready(ours, folder, progress)
+                _wait_until_ready(ours, folder, progress, furnish)
             except BaseException:
                 ours.close()  # before the wait: the supervisor ends when this socket does
                 with suppress(ChildProcessError):
@@ -150,7 +157,12 @@ def _start_janitor(folder: Path, lifeline_read: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _wait_until_ready(launcher: socket.socket, folder: Path, progress: Callable[[str], None]) -> None:
+def _wait_until_ready(
+    launcher: socket.socket,
+    folder: Path,
+    progress: Callable[[str], None],
+    furnish: Callable[[Path], None] | None,
+) -> None:
     """Show progress; write the kubeconfig when it comes; let go when the lab says it is ready."""
     with launcher.makefile("rb") as lines:
         for line in lines:
@@ -161,6 +173,10 @@ def _wait_until_ready(launcher: socket.socket, folder: Path, progress: Callable[
                 raise LabError(message["error"], message.get("hint", ""), message.get("code", ""))
             elif "kubeconfig" in message:
                 rundir.write_private(folder / rundir.KUBECONFIG, message["kubeconfig"])
+            elif "api" in message:
+                if furnish is not None:
+                    furnish(folder / rundir.KUBECONFIG)
+                launcher.sendall(INSTALL)
             elif "ready" in message:
                 launcher.sendall(DETACH)
                 return

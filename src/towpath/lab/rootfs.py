@@ -14,6 +14,7 @@ import msgspec
 from towpath.lab import namespaces
 
 STATE = Path("/lab")
+INSTALLING = STATE / "installing"  # there when the launcher lets the network be installed
 HOST = "/.host"
 
 # Directories that are ours alone, in the lab's root and (bound from its disk) on each node.

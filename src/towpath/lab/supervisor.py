@@ -34,10 +34,10 @@ from towpath.lab import (
     topology,
     workload,
 )
-from towpath.lab.launch import DETACH, Inherited
+from towpath.lab.launch import DETACH, INSTALL, Inherited
 from towpath.lab.matrix import OUTSIDE_PORT
 from towpath.lab.orders import ORDERS, OUTSIDE, NodeProcess, Order, Report
-from towpath.lab.rootfs import STATE
+from towpath.lab.rootfs import INSTALLING, STATE
 from towpath.lab.runtime_api import Echo, EchoPort
 from towpath.lab.runtime_process import guarded
 from towpath.lab.topology import LabSpec, NodeSpec
@@ -187,6 +187,9 @@ class Supervisor:
             heard = self._launcher.recv(64)
         except OSError:
             heard = b""
+        if heard == INSTALL:
+            INSTALLING.touch()
+            return
         if heard != DETACH:
             os._exit(0)
         self._selector.unregister(self._launcher)

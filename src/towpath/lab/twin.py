@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from towpath.backup.archive import Archive, Saved
+from towpath.install.migration import LABEL
 from towpath.inventory.cluster import Inventory
 from towpath.inventory.pods import NETWORKS, PodState, pod_state
 from towpath.kube.kinds import Raw
@@ -23,7 +24,7 @@ from towpath.lab.topology import MAX_NODES, POD_NETWORK4, POD_NETWORK6, LabSpec,
 _RESTORED = ("namespaces", "policies", "networks")
 _SYSTEM = ("kube-system", "kube-public", "kube-node-lease", "default")
 _ROLES = "node-role.kubernetes.io/"
-_LABELS_OWN = ("kubernetes.io/hostname", "kubernetes.io/os", "kubernetes.io/arch")
+_LABELS_OWN = ("kubernetes.io/hostname", "kubernetes.io/os", "kubernetes.io/arch", LABEL)
 
 
 class Source(NamedTuple):
@@ -71,8 +72,8 @@ def from_inventory(found: Inventory) -> Source:
     return Source(nodes, found.pods)
 
 
-def twin(name: str, source: Source, nodes: int = 0, pods: int = 0) -> Twin:
-    """At most ``nodes`` nodes and ``pods`` pods, 0 for all. Raises LabError.
+def twin(name: str, source: Source, nodes: int = 0, pods: int = 0, cni: str = "towpath") -> Twin:
+    """At most ``nodes`` nodes and ``pods`` pods, 0 for all; ``cni`` as in a lab's spec. Raises LabError.
 
     Fewer nodes: a server stays, then those with most pods. Fewer pods: of every set of labels one stays, as
     long as there is room, since it is labels that policies select by.
@@ -94,7 +95,7 @@ def twin(name: str, source: Source, nodes: int = 0, pods: int = 0) -> Twin:
     if not source.objects:
         notes.append("no policies: an inventory counts them, an archive (towpath backup) holds them")
     raw = {"nodes": [msgspec.to_builtins(one) for one in specs]}
-    spec = lab_spec(raw, name=name, families=_families(source, kept), crds=source.definitions)
+    spec = lab_spec(raw, name=name, families=_families(source, kept), crds=source.definitions, cni=cni)
     there = {one.object["metadata"]["name"] for one in source.objects if one.entry.section == "namespaces"}
     missing = sorted({pod.namespace for pod in chosen} - there - set(_SYSTEM))
     made = (*map(_namespace, missing), *(_pod(pod, names[pod.node], own=own) for pod in chosen))

@@ -11,7 +11,7 @@ from towpath.kube.errors import NotFound
 from towpath.kube.kinds import DAEMONSETS, Raw
 from towpath.lab.rundir import LabError
 from towpath.upgrade import plan as plans
-from towpath.upgrade.plan import NodeStep, Plan
+from towpath.upgrade.plan import Gates, NodeStep, Plan
 
 _SOAK = 2.0  # nobody needs to wait for a stand-in to misbehave late
 _WITHIN, _ASK_EVERY = 60.0, 0.2
@@ -44,16 +44,23 @@ def twin_plan(plan: Plan, found: Inventory, nodes: dict[str, str]) -> Plan:
         raise LabError(f"the twin has no DaemonSet {plan.namespace}/{plan.daemonset}")
     after = {name: Image.parse(image) for name, image in plan.after.items()}
     tags = {image.name: image.tag for image in after.values()}
-    gates = replace(
-        plan.gates, soak=min(plan.gates.soak, _SOAK), canary_soak=min(plan.gates.canary_soak, _SOAK)
-    )
     try:
-        made = plans.make(found, part, plan.strategy, plan.target, tags, gates, plan.skipped)
+        made = plans.make(found, part, plan.strategy, plan.target, tags, quick(plan.gates), plan.skipped)
     except plans.PlanError as e:
         raise LabError(f"the twin: {e}") from e
-    steps = tuple(NodeStep(nodes[s.node], s.reason) for s in plan.nodes if s.node in nodes)
+    steps = in_order(plan, nodes)
     rest = tuple(step for step in made.nodes if step.node not in {one.node for one in steps})
     return plans.sign(replace(made, nodes=(*steps, *rest), source=plan.source, evict=plan.evict))
+
+
+def quick(gates: Gates) -> Gates:
+    """The gates of a twin."""
+    return replace(gates, soak=min(gates.soak, _SOAK), canary_soak=min(gates.canary_soak, _SOAK))
+
+
+def in_order(plan: Plan, nodes: dict[str, str]) -> tuple[NodeStep, ...]:
+    """The plan's turns, of the nodes that the twin has, by their names there."""
+    return tuple(NodeStep(nodes[step.node], step.reason) for step in plan.nodes if step.node in nodes)
 
 
 def _daemonset(plan: Plan) -> Raw:

@@ -50,7 +50,10 @@ def install(folder: Path, *names: str) -> None:
 
 
 def conflist(pod_cidrs: Iterable[str], data_dir: str = "", mtu: int = 1450) -> str:
-    """rke2-canal's conflist. The stand-in has no API server to ask for podCIDRs: they stand in it."""
+    """rke2-canal's conflist. The stand-in has no API server to ask for podCIDRs: they stand in it.
+
+    The capability is not the chart's: a twin's pods ask host-local for the addresses that they have.
+    """
     ipam: dict[str, Any] = {
         "type": "host-local",
         "ranges": [[{"subnet": "usePodCidr"}], [{"subnet": "usePodCidrIPv6"}]],
@@ -67,6 +70,7 @@ def conflist(pod_cidrs: Iterable[str], data_dir: str = "", mtu: int = 1450) -> s
         "policy": {"type": "k8s"},
         "kubernetes": {"kubeconfig": "/etc/cni/net.d/calico-kubeconfig"},
         POD_CIDRS: list(pod_cidrs),
+        "capabilities": {"ips": True},
     }
     portmap = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
     bandwidth = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
