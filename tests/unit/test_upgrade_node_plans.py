@@ -5,9 +5,12 @@ import subprocess
 from xml.etree import ElementTree
 
 import pytest
+import yaml
+from click.testing import CliRunner
 
+from towpath.cli.main import cli
 from towpath.cli.several import _badness, _output, _without, combined
-from towpath.upgrade.node_plans import frozen_arguments, node_plans
+from towpath.upgrade.node_plans import frozen_arguments, may_look, node_plans
 from towpath.upgrade.window import WindowError
 
 
@@ -28,6 +31,20 @@ def test_servers_first_and_only_while_the_charts_are_frozen() -> None:
     assert "window" not in node_plans("v1.32.2+rke2r1", ("a",), drain=False)[0]["spec"]
     with pytest.raises(WindowError):
         node_plans("v1.32.2+rke2r1", ("a",), drain=False, window="noon")
+
+
+def test_the_controllers_jobs_may_look_at_the_charts_and_at_nothing_else() -> None:
+    role, binding = may_look(("rke2-canal", "rke2-multus"))
+    (rule,) = role["rules"]
+    assert rule["resources"] == ["helmcharts"] and rule["resourceNames"] == ["rke2-canal", "rke2-multus"]
+    assert rule["verbs"] == ["get", "list", "watch"]
+    servers, _ = node_plans("v1.32.2+rke2r1", ("rke2-canal",), drain=False)
+    (subject,) = binding["subjects"]
+    assert subject["name"] == servers["spec"]["serviceAccountName"]
+    assert subject["namespace"] == servers["metadata"]["namespace"]
+    told = CliRunner().invoke(cli, ["upgrade", "node-plans", "--to", "v1.32.2+rke2r1"]).output
+    kinds = [one["kind"] for one in yaml.safe_load_all(told)]
+    assert kinds == ["Role", "RoleBinding", "Plan", "Plan"]
 
 
 def test_dots_of_the_annotation_are_kubectls_to_escape() -> None:

@@ -12,7 +12,7 @@ from towpath.kube.client import Client
 from towpath.kube.errors import NotFound
 from towpath.kube.kinds import DAEMONSETS, Raw
 from towpath.upgrade.charts import HELM_CHARTS, set_frozen
-from towpath.upgrade.node_plans import node_plans
+from towpath.upgrade.node_plans import may_look, node_plans
 from towpath.upgrade.survey import SYSTEM
 from towpath.upgrade.window import WindowError
 
@@ -90,6 +90,8 @@ def _would_roll(known: Catalogue, raw: Raw, daemonsets: list[Raw]) -> str:
 def plans(target: str, drain: bool, window: str, charts: tuple[str, ...]) -> None:
     """Plans for system-upgrade-controller that upgrade RKE2's nodes while the pod network is held back.
 
+    With them, the right of its Jobs to look whether it is held back.
+
     Give `towpath upgrade freeze` first, then apply these, then conduct the network's own upgrade, then
     `towpath upgrade unfreeze`. A server is not upgraded while a chart is not frozen.
     """
@@ -97,7 +99,7 @@ def plans(target: str, drain: bool, window: str, charts: tuple[str, ...]) -> Non
 
     release = release_of(catalogue_of(None), target)
     try:
-        made = node_plans(release.release, charts, drain=drain, window=window)
+        made = [*may_look(charts), *node_plans(release.release, charts, drain=drain, window=window)]
     except WindowError as e:
         raise CliError(f"TP7407 --window: {e}", USAGE) from e
     click.echo(yaml.safe_dump_all(made, sort_keys=False), nl=False)

@@ -14,6 +14,8 @@ from towpath.upgrade.window import Window
 NAMESPACE, ACCOUNT = "system-upgrade", "system-upgrade"
 _UPGRADE, _KUBECTL = "rancher/rke2-upgrade", "rancher/kubectl"
 _ROLE = "node-role.kubernetes.io/control-plane"
+_RBAC = "rbac.authorization.k8s.io"
+_LABELS = {"app.kubernetes.io/managed-by": "towpath"}
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 Raw = dict[str, Any]
 
@@ -30,6 +32,26 @@ def node_plans(release: str, charts: tuple[str, ...], *, drain: bool, window: st
     agents = _plan("rke2-agent", release, "NotIn", drain=drain, window=window)
     agents["spec"]["prepare"] = {"image": _UPGRADE, "args": ["prepare", "rke2-server"]}
     return [servers, agents]
+
+
+def may_look(charts: tuple[str, ...]) -> list[Raw]:
+    """Role and RoleBinding that let the controller's Jobs see whether the charts are frozen.
+
+    Its own roles (manifests/clusterrole.yaml there) know nothing of HelmCharts. ``kubectl wait`` lists and
+    watches by name, which ``resourceNames`` grants.
+    """
+    meta = {"name": "towpath-charts", "namespace": "kube-system", "labels": _LABELS}
+    rule = {"apiGroups": ["helm.cattle.io"], "resources": ["helmcharts"], "resourceNames": list(charts)}
+    rules = [{**rule, "verbs": ["get", "list", "watch"]}]
+    bound = {
+        "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": meta["name"]},
+        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}],
+    }
+    version = f"{_RBAC}/v1"
+    return [
+        {"apiVersion": version, "kind": "Role", "metadata": meta, "rules": rules},
+        {"apiVersion": version, "kind": "RoleBinding", "metadata": meta, **bound},
+    ]
 
 
 def frozen_arguments(charts: tuple[str, ...]) -> list[str]:
@@ -54,7 +76,7 @@ def _plan(name: str, release: str, operator: str, *, drain: bool, window: str) -
         spec["drain"] = {"force": False, "deleteEmptydirData": True, "ignoreDaemonSets": True}
     if window:
         spec["window"] = _window(Window.parse(window))
-    meta = {"name": name, "namespace": NAMESPACE, "labels": {"app.kubernetes.io/managed-by": "towpath"}}
+    meta = {"name": name, "namespace": NAMESPACE, "labels": _LABELS}
     return {"apiVersion": "upgrade.cattle.io/v1", "kind": "Plan", "metadata": meta, "spec": spec}
 
 
