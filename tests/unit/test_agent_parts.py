@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import ssl
 import threading
 from collections.abc import AsyncGenerator, Mapping
@@ -288,6 +289,14 @@ async def test_health_pages() -> None:
     assert await fetch(port, head=b"HEAD /healthz HTTP/1.1\r\n\r\n") == (200, "")
     assert (await fetch(port, head=b"\r\n\r\n"))[0] == 405
     assert (await fetch(port, head=b"GET /" + b"x" * 20_000 + b"\r\n\r\n"))[0] == 0
+    await server.close()
+
+
+async def test_health_everywhere_is_of_both_families() -> None:
+    server = HealthServer({"/healthz": fine})
+    await server.listen("::", 0)
+    assert server._server is not None
+    assert {one.family for one in server._server.sockets} == {socket.AF_INET, socket.AF_INET6}
     await server.close()
 
 

@@ -28,7 +28,13 @@ state_dir: {{ .Values.state }}
 {{- if ne .Values.cni_conf "/etc/cni/net.d" }}
 network_conf_dir: {{ .Values.cni_conf }}
 {{- end }}
-health_address: 127.0.0.1:{{ int .Values.health_port }}
+health_address: '{{ if not .Values.metrics_tls_secret }}127.0.0.1{{ end }}:{{ int .Values.health_port }}'
+{{- if .Values.metrics_tls_secret }}
+health_tls_cert: /etc/towpath-tls/tls.crt
+{{- end }}
+{{- if .Values.metrics_tls_secret }}
+health_tls_key: /etc/towpath-tls/tls.key
+{{- end }}
 run_as_uid: {{ int .Values.uid }}
 run_as_gid: {{ int .Values.gid }}
 log_format: json

@@ -50,7 +50,8 @@ class HealthServer:
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Listen; the port it got is returned. Raises OSError."""
-        self._server = await asyncio.start_server(self._serve, host, port, ssl=tls, limit=_HEAD_LIMIT)
+        everywhere = None if host == "::" else host  # of both families; asyncio takes :: for IPv6 alone
+        self._server = await asyncio.start_server(self._serve, everywhere, port, ssl=tls, limit=_HEAD_LIMIT)
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 

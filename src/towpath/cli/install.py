@@ -12,6 +12,7 @@ from towpath.cli.exit import FINDING, USAGE, CliError
 from towpath.cli.output import emit, mark, output_option, table
 from towpath.install.compare import differences
 from towpath.install.render import Object, render, to_yaml
+from towpath.install.rke2 import helm_chart
 from towpath.install.values import Values, ValuesError, values
 from towpath.kube.client import Client
 from towpath.kube.errors import NotFound
@@ -23,6 +24,9 @@ _PLURALS = {
     "ClusterRoleBinding": "clusterrolebindings",
     "ConfigMap": "configmaps",
     "DaemonSet": "daemonsets",
+    "Service": "services",
+    "ServiceMonitor": "servicemonitors",
+    "PrometheusRule": "prometheusrules",
 }
 
 _values_option = click.option(
@@ -43,6 +47,14 @@ def command() -> None:
 def render_command(file: Path | None) -> None:
     """Print all objects as YAML, ready for `kubectl apply -f -`."""
     click.echo(to_yaml(render(_read(file))), nl=False)
+
+
+@command.command("rke2")
+@_values_option
+@click.option("--registry", default="", help="Where images come from instead: system-default-registry.")
+def rke2_command(file: Path | None, registry: str) -> None:
+    """Print a HelmChart for RKE2's and K3s' manifests folder, the chart in it (`cni: none`)."""
+    click.echo(to_yaml((helm_chart(_read(file), registry),)), nl=False)
 
 
 @command.command("check")

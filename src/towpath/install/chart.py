@@ -15,6 +15,7 @@ import msgspec
 import yaml
 
 from towpath import __version__
+from towpath.install import monitoring
 from towpath.install.configuration import AGENT_CONFIG, DEFAULTS, NET_CONF, agent_config
 from towpath.install.helper import NAME as HELPER
 from towpath.install.render import BLOCK_RULES, render, to_yaml
@@ -37,8 +38,16 @@ _TEXTS = {
     "state": ("/mark/state", "{{ .Values.state }}"),
     "run": ("/mark/run", "{{ .Values.run }}"),
     "selinux_type": ("mark_t", "{{ .Values.selinux_type }}"),
+    "metrics_tls_secret": ("mark-tls", "{{ .Values.metrics_tls_secret }}"),
 }
 _NUMBERS = {"uid": 2111111101, "gid": 2111111102, "health_port": 31119}
+# Objects that are there on one condition, by name.
+_OPTIONAL = {
+    HELPER: ".Values.helper",
+    monitoring.NAME: ".Values.metrics_tls_secret",
+    monitoring.RULES_NAME: ".Values.alert_rules",
+    monitoring.DASHBOARD_NAME: ".Values.dashboard",
+}
 _ALWAYS = ("takeover_image",)  # for `towpath node takeover`'s Job, which is no part of the chart
 
 _NET_CONF = """{{- $conf := dict "EnableIPv4" false "EnableIPv6" false }}
@@ -61,7 +70,8 @@ _NET_CONF = """{{- $conf := dict "EnableIPv4" false "EnableIPv6" false }}
 def chart() -> dict[str, str]:
     """The chart's files by path. The same each time."""
     marks: dict[str, Any] = {key: mark for key, (mark, _) in _TEXTS.items()} | _NUMBERS
-    marked = msgspec.structs.replace(Values(migrating=True, helper=True), **marks)
+    all_of_it = dict.fromkeys(("migrating", "helper", "service_monitor", "alert_rules", "dashboard"), True)
+    marked = msgspec.structs.replace(Values(), **all_of_it, **marks)
     objects = render(marked)
     files = {
         "Chart.yaml": _yaml(_about()),
@@ -70,8 +80,9 @@ def chart() -> dict[str, str]:
         "templates/_configuration.tpl": _configuration(marked),
     }
     for thing in objects:
-        own = thing["metadata"]["name"] == HELPER
-        files[f"templates/{HELPER if own else thing['kind'].lower()}.yaml"] = _template(thing)
+        name = thing["metadata"]["name"]
+        file = name if name in _OPTIONAL and thing["kind"] != "ServiceMonitor" else thing["kind"].lower()
+        files[f"templates/{file}.yaml"] = _optional(thing, _template(thing))
     return files
 
 
@@ -110,6 +121,11 @@ def _configuration(marked: Values) -> str:
     fixed = _only_if(
         _filled(_yaml(settings)), "network_conf_dir:", f'ne .Values.cni_conf "{DEFAULTS.cni_conf}"'
     )
+    loopback = "{{ if not .Values.metrics_tls_secret }}127.0.0.1{{ end }}:"
+    fixed = fixed.replace("health_address: :", f"health_address: '{loopback}").replace(
+        "{{ int .Values.health_port }}\n", "{{ int .Values.health_port }}'\n"
+    )
+    fixed = _only_if(fixed, "health_tls_", ".Values.metrics_tls_secret")
     return (
         f'{{{{- define "towpath.netconf" -}}}}\n{_NET_CONF}\n{{{{- end }}}}\n\n'
         f'{{{{- define "towpath.agent" -}}}}\n{{{{- $fixed := fromYaml (include "towpath.fixed" .) }}}}\n'
@@ -118,7 +134,15 @@ def _configuration(marked: Values) -> str:
     )
 
 
+def _optional(thing: dict[str, Any], text: str) -> str:
+    monitor = thing["kind"] == "ServiceMonitor"
+    condition = ".Values.service_monitor" if monitor else _OPTIONAL.get(thing["metadata"]["name"])
+    return f"{{{{- if {condition} }}}}\n{text}{{{{- end }}}}\n" if condition else text
+
+
 def _template(thing: dict[str, Any]) -> str:
+    if thing["metadata"]["name"] == monitoring.DASHBOARD_NAME:
+        return _filled(_literal(to_yaml((thing,))))
     if thing["kind"] == "ConfigMap":
         thing = {k: v for k, v in thing.items() if k != "data"}
         data = (
@@ -137,7 +161,9 @@ def _template(thing: dict[str, Any]) -> str:
     text = _only_if(text, "affinity:", ".Values.migrating")
     text = _only_if(text, "seLinuxOptions:", ".Values.selinux_type")
     if thing["metadata"]["name"] == HELPER:
-        return f"{{{{- if .Values.helper }}}}\n{text}{{{{- end }}}}\n"
+        return text
+    for key in ("- name: metrics-tls", "scheme: HTTPS"):
+        text = _only_if(text, key, ".Values.metrics_tls_secret")
     text = re.sub(r"type: RollingUpdate\n", "type: {{ .Values.update_strategy }}\n", text)
     return _only_if(text, "rollingUpdate:", 'eq .Values.update_strategy "RollingUpdate"')
 
@@ -150,16 +176,24 @@ def _filled(text: str) -> str:
     return text
 
 
+def _literal(text: str) -> str:
+    """Braces that are Grafana's and not Helm's."""
+    return re.sub(r"{{|}}", lambda braces: f"{{{{ `{braces[0]}` }}}}", text)
+
+
 def _only_if(text: str, key: str, condition: str) -> str:
-    """``text`` with the block that begins at ``key`` in an ``if``."""
+    """``text`` with each block that begins at ``key`` in an ``if``. Raises ValueError: there is none."""
     lines = text.splitlines()
-    first = next(n for n, line in enumerate(lines) if line.strip().startswith(key))
-    depth = len(lines[first]) - len(lines[first].lstrip())
-    last = first + 1
-    while last < len(lines) and len(lines[last]) - len(lines[last].lstrip()) > depth:
-        last += 1
-    guarded = [f"{{{{- if {condition} }}}}", *lines[first:last], "{{- end }}"]
-    return "\n".join([*lines[:first], *guarded, *lines[last:]]) + "\n"
+    found = [n for n, line in enumerate(lines) if line.strip().startswith(key)]
+    if not found:
+        raise ValueError(f"nothing begins with {key!r}")
+    for first in reversed(found):
+        depth = len(lines[first]) - len(lines[first].lstrip())
+        last = first + 1
+        while last < len(lines) and len(lines[last]) - len(lines[last].lstrip()) > depth:
+            last += 1
+        lines[first:last] = [f"{{{{- if {condition} }}}}", *lines[first:last], "{{- end }}"]
+    return "\n".join(lines) + "\n"
 
 
 def _yaml(value: Any) -> str:

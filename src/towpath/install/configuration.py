@@ -6,6 +6,7 @@ from typing import Any
 from towpath.install.values import Values
 
 CONFIG_FOLDER = "/etc/towpath"
+TLS_FOLDER = "/etc/towpath-tls"
 NET_CONF, AGENT_CONFIG = "net-conf.json", "agent.yaml"
 CNI_TYPE = "towpath-cni"
 CNI_SOCKET = "cni.sock"
@@ -37,12 +38,19 @@ def agent_config(values: Values) -> dict[str, Any]:
         "state_dir": values.state,
         # Only where it is not the default: an earlier version, to which one may go back, does not know it.
         **({"network_conf_dir": values.cni_conf} if values.cni_conf != DEFAULTS.cni_conf else {}),
-        "health_address": f"127.0.0.1:{values.health_port}",
+        "health_address": f"{'' if values.metrics_tls_secret else '127.0.0.1'}:{values.health_port}",
+        **_tls(values),
         "run_as_uid": values.uid,
         "run_as_gid": values.gid,
         "log_format": "json",
         **values.agent,
     }
+
+
+def _tls(values: Values) -> dict[str, str]:
+    if not values.metrics_tls_secret:
+        return {}
+    return {"health_tls_cert": f"{TLS_FOLDER}/tls.crt", "health_tls_key": f"{TLS_FOLDER}/tls.key"}
 
 
 def conflist() -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from towpath import __version__
-from towpath.install.configuration import AGENT_CONFIG, CONFIG_FOLDER
+from towpath.install.configuration import AGENT_CONFIG, CONFIG_FOLDER, TLS_FOLDER
 from towpath.install.migration import only_labelled
 from towpath.install.values import Values
 from towpath.multinet.devices import FOLDER
@@ -17,6 +17,7 @@ TOLERATIONS = [
     {"operator": "Exists", "effect": "NoExecute"},
     {"operator": "Exists", "key": "CriticalAddonsOnly"},
 ]
+_TLS = "metrics-tls"
 _VERSION_LABEL = "app.kubernetes.io/version"
 _TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where clients look for it
 
@@ -76,6 +77,7 @@ def _pod(values: Values) -> dict[str, Any]:
             host_path("state", values.state),
             host_path("run", values.run),
             host_path("sysctl", "/proc/sys/net", "Directory"),
+            *([_tls_secret(values)] if values.metrics_tls_secret else []),
             host_path("devinfo", FOLDER),
         ],
     }
@@ -137,6 +139,7 @@ def _agent(values: Values) -> dict[str, Any]:
             {**mount("devinfo", "/run/k8s.cni.cncf.io/devinfo"), "readOnly": True},
             # /proc/sys is read-only in a container; this is the host network's part of it, writable
             mount("sysctl", f"{HOST}/proc/sys/net"),
+            *([{**mount(_TLS, TLS_FOLDER), "readOnly": True}] if values.metrics_tls_secret else []),
         ],
     }
 
@@ -162,7 +165,14 @@ def _token() -> dict[str, Any]:
 
 
 def _probe(values: Values, path: str, **timing: int) -> dict[str, Any]:
-    return {"httpGet": {"host": "127.0.0.1", "path": path, "port": values.health_port}, **timing}
+    asked: dict[str, Any] = {"host": "127.0.0.1", "path": path, "port": values.health_port}
+    if values.metrics_tls_secret:
+        asked["scheme"] = "HTTPS"  # kubelets do not check the certificate
+    return {"httpGet": asked, **timing}
+
+
+def _tls_secret(values: Values) -> dict[str, Any]:
+    return {"name": _TLS, "secret": {"secretName": values.metrics_tls_secret, "defaultMode": 0o440}}
 
 
 def mount(name: str, path: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import yaml
 from towpath.install import configuration
 from towpath.install.daemonset import NAME, daemonset
 from towpath.install.helper import helper
+from towpath.install.monitoring import monitoring
 from towpath.install.values import Values
 from towpath.kube.kinds import IP_POOLS, IP_RESERVATIONS, IPAM_CONFIGS
 from towpath.policy.sources import SECONDARY, SOURCES
@@ -104,6 +105,7 @@ def render(values: Values) -> tuple[Object, ...]:
         _object("v1", "ConfigMap", values.namespace, name=f"{NAME}-config", data=data),
         daemonset(values, checksum),
         *((helper(values),) if values.helper else ()),
+        *monitoring(values),
     )
 
 

@@ -21,6 +21,8 @@ class Values(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     an upgrade to ``towpath upgrade``. ``selinux_type`` of both containers: ``spc_t`` where SELinux enforces.
     ``helper``: towpath-ns, too, for networks of pods that run. ``migrating``: only on Nodes labelled
     ``towpath.dev/network``; ``takeover_image`` is the one with iptables and ipset, for takeovers.
+    ``metrics_tls_secret``: health and metrics are also reachable from outside the node, by the certificate
+    in it (tls.crt, tls.key, ca.crt); the last three are for Prometheus' operator and Grafana.
     """
 
     image: str = f"docker.io/towpath/towpath-agent:v{__version__}"
@@ -46,6 +48,10 @@ class Values(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     conflist: str = "10-towpath.conflist"
     state: str = "/var/lib/towpath"
     run: str = "/run/towpath"
+    metrics_tls_secret: str = ""
+    service_monitor: bool = False
+    alert_rules: bool = False
+    dashboard: bool = False
     agent: dict[str, Any] = {}
 
     @property
@@ -108,6 +114,10 @@ def _other_problems(given: Values) -> list[str]:
     ]
     if not given.conflist.endswith(".conflist") or "/" in given.conflist:
         problems.append(f"conflist: {given.conflist!r} must be a file name that ends in .conflist")
+    if given.service_monitor and not given.metrics_tls_secret:
+        problems.append(
+            "service_monitor: metrics are on the node's loopback; name a Secret in metrics_tls_secret"
+        )
     if ":" not in given.image.rpartition("/")[2] and "@" not in given.image:
         problems.append(f"image: {given.image!r} needs a tag or a digest, so that a rollout can be undone")
     return problems

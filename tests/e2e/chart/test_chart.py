@@ -36,6 +36,7 @@ PLURALS = {
     "ClusterRoleBinding": "clusterrolebindings",
     "ConfigMap": "configmaps",
     "DaemonSet": "daemonsets",
+    "Service": "services",
 }
 CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -53,6 +54,8 @@ CASES: dict[str, dict[str, Any]] = {
         "conflist": "05-x.conflist",
         "health_port": 9999,
         "namespace": "network",
+        "metrics_tls_secret": "tls",
+        "dashboard": True,
     },
     "IPv6 only": {"cluster_cidrs": ["fd00:42::/56"], "direct_routing": True, "vni": 7, "port": 4789},
 }
@@ -148,7 +151,7 @@ async def found(client: Client, wanted: Object) -> list[str]:
         namespaced="namespace" in metadata,
     )
     there = await client.get(kind, metadata["name"], metadata.get("namespace", ""))
-    if wanted["kind"] == "ConfigMap":
+    if wanted["kind"] == "ConfigMap":  # yaml reads the dashboard's JSON, too
         return [] if parsed(wanted["data"]) == parsed(there["data"]) else ["data"]
     # of the same settings, written otherwise
     return [line for line in differences(wanted, there) if "annotations.towpath.dev/config" not in line]
