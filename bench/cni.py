@@ -102,6 +102,8 @@ def start_agent(folder: Path) -> subprocess.Popen[str]:
         "state_dir": str(folder / "state"),
         "health_address": HEALTH,
         "log_level": "warning",
+        # Debian's plugins do not ask the segment for an address, and the pods of bench-multinet share one.
+        "network_ask_ms": 0,
     }
     (folder / "agent.json").write_text(json.dumps(settings))
     process = _start("towpath.agent", f"--config={folder / 'agent.json'}")

@@ -216,8 +216,8 @@ async def run() -> dict[str, Any]:
         "ratio_4000": round(many["ratio"], 3),
         "alloc_per_s": round(burst["alloc_per_s"]),
         "p99_ms": round(many["add_p99_ms"], 3),
-        "commits_per_allocation": round(burst["commits_lone"], 3),
-        "commits_per_allocation_burst": round(burst["commits_burst"], 4),
+        "writes_per_allocation": round(burst["commits_lone"], 3),
+        "writes_per_allocation_burst": round(burst["commits_burst"], 4),
         "targets": TARGETS,
         "towpath": {
             str(n): {k: round(v, 3) for k, v in f.items() if "peer" not in k} for n, f in found.items()

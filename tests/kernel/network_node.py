@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from attach_node import NETWORK, AttachNode, observed_in
-from shim_harness import Shim
+from shim_harness import Shim, compile_shim
 
 from towpath.agent.attach_setup import pod_kernel
 from towpath.agent.directory import ApiPodDirectory
@@ -50,6 +51,12 @@ RUNTIME = {"cniVersion": "1.1.0", "name": "towpath", "type": "towpath-cni"}
 EMPTY: Mapping[str, Any] = {}
 
 
+@pytest.fixture(scope="session")
+def executable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shim that waits as long as plugins may take on a loaded machine."""
+    return compile_shim(tmp_path_factory.mktemp("shim") / "towpath-cni", "-DPATIENCE_MS=20000")
+
+
 class Refused(Exception):
     """What the runtime was told."""
 
@@ -74,6 +81,7 @@ class NetworkNode:
         default_factory=lambda: NetworkSettings(confinement=Confinement(types=(*TYPES, "script", "second")))
     )
     seconds: float = 30.0
+    ask_ms: int = 0
     now: float = 0.0
     owner: Owner = "free"
     networks: Networks = field(init=False)
@@ -105,7 +113,11 @@ class NetworkNode:
             definitions = NetworkDefinitions(
                 client, 90, self.attach.folder / "net.d", self.settings.confinement
             )
-            with closing(host), closing(self.journal), closing(Builtin(host, pod_kernel, plugins)) as builtin:
+            with (
+                closing(host),
+                closing(self.journal),
+                closing(Builtin(host, pod_kernel, plugins, self.ask_ms)) as builtin,
+            ):
                 self.networks = Networks(
                     attachments,
                     self.journal,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from attach_node import AttachNode, run
-from network_node import NetworkNode, local
-from shim_harness import Shim, executable, shim
+from network_node import NetworkNode, executable, local
+from shim_harness import Shim, shim
 
 from towpath.agent.network_builtin import host_end
 from towpath.kernel.linux import LinuxKernel

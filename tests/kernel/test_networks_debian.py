@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from attach_node import run
 from dhcp_server import dhcp_server
-from network_node import DEBIAN, NetworkNode, local
-from shim_harness import Shim, executable, shim
+from network_node import DEBIAN, NetworkNode, executable, local
+from shim_harness import Shim, shim
 from test_networks import BRIDGE, MACVLAN, addresses, api, fresh, node
 
 from towpath.kernel.linux import LinuxKernel

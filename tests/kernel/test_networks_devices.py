@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from fake_kubelet import kubelet
-from network_node import NetworkNode
-from shim_harness import Shim, executable, shim
+from network_node import NetworkNode, executable
+from shim_harness import Shim, shim
 from test_networks import api, fresh, node
 
 from towpath.api.networks import RESOURCE_NAME

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from network_node import DEBIAN, NetworkNode, local
-from shim_harness import Shim, executable, shim
+from network_node import DEBIAN, NetworkNode, executable, local
+from shim_harness import Shim, shim
 from test_networks import MACVLAN, api, fresh
 
 from towpath.kube.fake import FakeApiServer

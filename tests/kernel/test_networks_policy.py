@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from attach_node import run
-from network_node import NetworkNode
-from shim_harness import Shim, executable, shim
+from network_node import NetworkNode, executable
+from shim_harness import Shim, shim
 from test_networks import MACVLAN, api, fresh, node
 
 from towpath.kernel.netns import run_in

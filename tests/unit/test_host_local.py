@@ -6,12 +6,19 @@ import shutil
 import subprocess
 from ipaddress import ip_address
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towpath.ipam.host_local import HostLocalBusy, HostLocalFolder, HostLocalLease, parse_tree
+from towpath.ipam.host_local import (
+    HostLocalBusy,
+    HostLocalFolder,
+    HostLocalLease,
+    HostLocalTree,
+    parse_tree,
+)
 
 HOST_LOCAL = Path("/usr/lib/cni/host-local")
 CONFIG = (
@@ -60,6 +67,55 @@ def test_any_file_is_a_lease_or_strange_and_never_an_error(files: dict[str, byte
     tree = parse_tree(files)
     told = {str(lease.address) for lease in tree.leases} | set(tree.strange)
     assert len(told) <= len(files)
+
+
+ids = st.text("0123456789abcdef", min_size=12, max_size=64)
+leases = st.builds(
+    HostLocalLease,
+    address=st.ip_addresses(),
+    container_id=ids,
+    ifname=st.sampled_from(["", "eth0", "net1"]),  # without: from before host-local 0.8
+)
+trees = st.builds(
+    HostLocalTree,
+    leases=st.lists(leases, max_size=6, unique_by=lambda one: one.address).map(
+        lambda found: tuple(sorted(found, key=lambda one: str(one.address)))
+    ),
+    last=st.dictionaries(st.integers(0, 3), st.ip_addresses(), max_size=3),
+)
+
+
+@given(tree=trees)
+def test_what_is_written_is_what_is_read(tree: HostLocalTree) -> None:
+    with TemporaryDirectory(dir="/dev/shm") as path:
+        folder = HostLocalFolder(Path(path) / "net")
+        assert folder.read() == HostLocalTree()  # there is no such folder
+        with folder.locked():
+            for lease in tree.leases:
+                folder.write(lease)
+            for number, address in tree.last.items():
+                folder.set_last(number, address)
+        assert folder.read() == tree
+        with folder.locked():
+            for lease in tree.leases:
+                folder.remove(lease.address)
+        assert folder.read() == HostLocalTree(last=tree.last)
+
+
+@given(lease=leases, data=st.data())
+def test_a_truncated_file_keeps_its_address_from_being_forgotten(
+    lease: HostLocalLease, data: st.DataObject
+) -> None:
+    """It names its owner, or the beginning of its name, or is told as strange; never another's."""
+    content = lease.content()
+    cut = data.draw(st.integers(0, len(content)))
+    tree = parse_tree({str(lease.address): content[:cut], "host-local.bak": b"x", "10.0.0": content})
+    told = {str(one.address): one for one in tree.leases}
+    assert {"host-local.bak", "10.0.0"} <= set(tree.strange)
+    if found := told.get(str(lease.address)):
+        assert lease.container_id.startswith(found.container_id) and lease.ifname.startswith(found.ifname)
+    else:
+        assert str(lease.address) in tree.strange and cut == 0
 
 
 def test_garbage_is_named() -> None:

@@ -137,6 +137,12 @@ SETTINGS = (
     ),
     Setting("network_seconds", number(1, 600), 60.0, "a plugin of an extra network may take so long"),
     Setting(
+        "network_ask_ms",
+        whole_number(0, 5000),
+        40,
+        "ask the segment of an extra network so long who has an address, 0: not at all",
+    ),
+    Setting(
         "network_conf_dir", path, Path("/etc/cni/net.d"), "configurations of networks by name on this node"
     ),
     Setting(
@@ -195,6 +201,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     network_types: tuple[str, ...]
     network_paths: tuple[str, ...]
     network_seconds: float
+    network_ask_ms: int
     network_conf_dir: Path
     network_kubelet_socket: Path
     network_device_info: Path

@@ -102,6 +102,7 @@ class Garbage:
             unlisted=frozenset(self._unlisted),
             over=over,
             lingering=frozenset(k for k, at in self._over_since.items() if now - at >= self.grace),
+            due={key: max(0.0, self.grace - (now - at)) for key, at in self._since.items()},
             busy=busy,
         )
         return evidence, observed

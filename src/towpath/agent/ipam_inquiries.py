@@ -77,6 +77,7 @@ class IpamInquiries:
             leases=tuple(leases[:MOST_LEASES]),
             problems=tuple(map(_seen, told[:MOST_PROBLEMS])),
             waiting=len(self._garbage.candidates),
+            collected=self._garbage.collected,
             done=tuple(done[:MOST_PROBLEMS]),
             refused=tuple(refused[:MOST_PROBLEMS]),
             more=max(0, len(leases) - MOST_LEASES) + max(0, len(told) - MOST_PROBLEMS),

@@ -17,6 +17,7 @@ import msgspec
 from towpath.agent.attach_netlink import answering
 from towpath.agent.attach_plan import random_mac
 from towpath.agent.network_addresses import BadAddresses, of_interface, static
+from towpath.agent.network_neighbours import somebody
 from towpath.agent.network_plugins import Document, PluginFailed, Plugins, result_of
 from towpath.cni.args import parse_mac
 from towpath.cni.errors import CniError
@@ -44,11 +45,16 @@ PREFIX = "tpn"
 
 
 class Builtin:
-    """``host`` is the node's namespace, ``inside`` gives a pod's; to be used from one event loop."""
+    """``host`` is the node's namespace, ``inside`` gives a pod's; to be used from one event loop.
 
-    def __init__(self, host: Kernel, inside: Callable[[PodDescriptors], Kernel], plugins: Plugins) -> None:
+    Before an address is used, the segment is asked for it for ``ask_ms`` milliseconds, 0: it is not.
+    """
+
+    def __init__(
+        self, host: Kernel, inside: Callable[[PodDescriptors], Kernel], plugins: Plugins, ask_ms: int
+    ) -> None:
         """Raises OSError."""
-        self._host, self._inside, self._plugins = host, inside, plugins
+        self._host, self._inside, self._plugins, self._ask_ms = host, inside, plugins, ask_ms
         self._netlink = NetlinkSocket.open()
 
     def close(self) -> None:
@@ -75,7 +81,11 @@ class Builtin:
             mac = parse_mac(str(call.cni_args["mac"])) if call.cni_args.get("mac") else ""
             made = self._make(r.descriptors, call, plugin, mac)
             kernel = self._inside(r.descriptors)
-            kernel.apply(_settings(r.descriptors, call.ifname) + _inside(call.ifname, found))
+            kernel.apply(_settings(r.descriptors, call.ifname))
+            for ip in found.ips:
+                if mac := await somebody(r.descriptors, kernel, call.ifname, ip.address.ip, self._ask_ms):
+                    raise ValueError(f"{ip.address.ip} is in use on its segment, by {mac}; TP4021")
+            kernel.apply(_inside(call.ifname, found))
             await answering(r.descriptors.netlink, [ip.address.ip for ip in found.ips])
         except KernelRefused as error:
             taken = f"the pod has an interface {call.ifname} already" if error.errno == EEXIST else str(error)

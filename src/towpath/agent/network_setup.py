@@ -129,7 +129,7 @@ async def extra_networks(
     firewalls = PodFirewalls(around.network_policies, Nft, journal.rows, around.pod_of, owner)
     host = LinuxKernel(nft=False)
     try:
-        with contextlib.closing(Builtin(host, pod_kernel, plugins)) as builtin:
+        with contextlib.closing(Builtin(host, pod_kernel, plugins, settings.network_ask_ms)) as builtin:
             networks = Networks(
                 attachments,
                 journal,

@@ -69,8 +69,9 @@ class ProblemSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``pools`` are the cluster's networks; ``waiting`` how many leases are in their grace period; ``done``
-    and ``refused`` what came of an order, a sentence each; ``more`` what did not fit.
+    """``pools`` are the cluster's networks; ``waiting`` how many leases are in their grace period,
+    ``collected`` how many were freed since the agent started; ``done`` and ``refused`` what came of an order,
+    a sentence each; ``more`` what did not fit.
     """
 
     nonce: str
@@ -80,6 +81,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     leases: tuple[LeaseSeen, ...] = ()
     problems: tuple[ProblemSeen, ...] = ()
     waiting: int = 0
+    collected: int = 0
     done: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     more: int = 0

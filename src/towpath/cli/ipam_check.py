@@ -85,6 +85,7 @@ def _row(node: str, answer: Answer, mended: Answer | None) -> dict[str, Any]:
         "node": node,
         "error": answer.error or (mended.error if mended is not None else ""),
         "waiting": answer.waiting,
+        "collected": (mended or answer).collected,
         "more": answer.more,
         "problems": [_problem(p) for p in answer.problems],
         "mended": list(mended.done) if mended is not None else [],
@@ -112,8 +113,9 @@ def _screen(rows: list[dict[str, Any]]) -> str:
         state = mark(row["error"], "error") if row["error"] else mark("ok", "ok")
         if number:
             state = mark(f"{number + row['more']} problem(s)", "error")
-        lines.append([row["node"], state, str(row["waiting"]), str(len(row["mended"]))])
-    screen = table(["NODE", "STATE", "IN-GRACE", "MENDED"], lines) if lines else "no nodes"
+        figures = [row["waiting"], row["collected"], len(row["mended"])]
+        lines.append([row["node"], state, *map(str, figures)])
+    screen = table(["NODE", "STATE", "IN-GRACE", "COLLECTED", "MENDED"], lines) if lines else "no nodes"
     for row in rows:
         for p in row["problems"]:
             screen += f"\n  {mark('!', 'error')} {row['node']}: {p['code']} {p['object']} {p['message']}"

@@ -45,9 +45,10 @@ class RunningPod(msgspec.Struct, frozen=True, kw_only=True):
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """``links`` of the node; ``routed`` single addresses with a route, and the pod links it leads to;
     ``unlisted`` what the runtime's last list did not have; ``over`` why the API server says that the pod of a
-    lease needs it no more, ``lingering`` where it has said so for longer than a DEL takes; ``pods`` None
-    without a cluster, or while they are not known; ``here`` the node's podCIDRs, ``networks`` the cluster's;
-    ``busy`` what an ADD or DEL is working on.
+    lease needs it no more, ``lingering`` where it has said so for longer than a DEL takes; ``due`` how many
+    seconds of the grace period are left to those that both are against; ``pods`` None without a cluster, or
+    while they are not known; ``here`` the node's podCIDRs, ``networks`` the cluster's; ``busy`` what an ADD
+    or DEL is working on.
     """
 
     node: str
@@ -57,6 +58,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     unlisted: frozenset[Key] = frozenset()
     over: Mapping[Key, str] = {}
     lingering: frozenset[Key] = frozenset()
+    due: Mapping[Key, float] = {}
     pods: tuple[RunningPod, ...] | None = None
     here: tuple[Net, ...] = ()
     networks: tuple[Net, ...] = ()
@@ -101,7 +103,7 @@ def _attached(stored: Stored, e: Evidence) -> Iterable[Problem]:
             continue
         here = gone_here(att, e.boot_id, e.links, unlisted=key in e.unlisted)
         over = e.over.get(key, "")
-        yield from _whose(att, e.boot_id, here, over, lingering=key in e.lingering)
+        yield from _whose(att, e, here, over)
         yield from _unleased(att, stored)
         outside = [a for a in att.addresses if _is_astray(a, e)]
         if outside and not (here and over):
@@ -110,16 +112,17 @@ def _attached(stored: Stored, e: Evidence) -> Iterable[Problem]:
             yield _problem("TP4016", _name(att), text, fix, outside, key)
 
 
-def _whose(att: Attachment, boot_id: str, here: str, over: str, *, lingering: bool) -> Iterable[Problem]:
+def _whose(att: Attachment, e: Evidence, here: str, over: str) -> Iterable[Problem]:
     key, name, words = (att.container_id, att.ifname), _name(att), _words(att.addresses)
     if here and over:
         text = f"{words} is leased to nobody: {over}, and {here}"
-        fix = "the agent frees it after its grace period; at once: towpath ipam check --fix"
+        left = f"in {e.due[key]:.0f} s" if e.due.get(key) else "at its next look"
+        fix = f"the agent frees it {left}; at once: towpath ipam check --fix"
         yield _problem("TP4010", name, text, fix, att.addresses, key, "release", "warning")
-    elif here and att.pod is not None and att.boot_id == boot_id:
+    elif here and att.pod is not None and att.boot_id == e.boot_id:
         text = f"has {words}, but {here}, while the API server says that the pod is there"
         yield _problem("TP4011", name, text, "delete the pod, it has no network", att.addresses, key)
-    elif over and not here and lingering:
+    elif over and not here and key in e.lingering:
         text = f"{over}, but its link {att.host_ifname} is there and keeps {words}"
         fix = f"the runtime owes a DEL: crictl pods; crictl stopp {att.container_id[:13]}; crictl rmp"
         yield _problem("TP4012", name, text, fix, att.addresses, key, "", "warning")

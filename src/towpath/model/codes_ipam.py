@@ -99,6 +99,18 @@ IPAM: dict[str, Code] = {
         ),
         fix="Check again, then remove the file on its node. `towpath node takeover` leaves it behind.",
     ),
+    "TP4021": Code(
+        title="An address of an extra network is in use on its segment",
+        cause=(
+            "Before a pod got it on a macvlan or bridge network, the segment was asked for it, and somebody "
+            "answered: a pod of another node, a machine beside the cluster, or the pod's own predecessor "
+            "that is not gone yet. The sandbox was refused, and the kubelet tries again."
+        ),
+        fix=(
+            "Find the MAC address the message has (`bridge fdb`, `ip neigh`); reserve what other machines "
+            "have. Where several pods are to share an address, network_ask_ms: 0 asks nobody."
+        ),
+    ),
     "TP4019": Code(
         title="An IPReservation cannot be read",
         cause=(

@@ -1,0 +1,58 @@
+"""An address that somebody on a shared segment has already is not given to a pod."""
+
+# ruff: noqa: F401, F811  (fixtures are imported, and named again by the tests that use them)
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from network_node import NetworkNode, executable, local
+from shim_harness import Shim, shim
+from test_networks import BRIDGE, MACVLAN, addresses, api, fresh
+
+pytestmark = pytest.mark.kernel
+
+STATIC = {"type": "static", "addresses": [{"address": "10.9.0.2/24"}]}
+
+
+@pytest.fixture
+async def node(fresh: NetworkNode) -> AsyncIterator[NetworkNode]:
+    fresh.ask_ms = 400
+    async with fresh.agent():
+        yield fresh
+
+
+@pytest.mark.parametrize("kind", [MACVLAN, BRIDGE], ids=["macvlan", "bridge"])
+async def test_a_neighbours_address_is_refused_until_it_is_free(
+    node: NetworkNode, kind: dict[str, Any]
+) -> None:
+    node.define("net", {**kind, "ipam": STATIC})
+    for pod in ("p", "q"):
+        node.pod(pod, "net")
+    await node.add("p")
+    mac = node.inside("p").links["net1"].mac
+    _, text = await node.refused("ADD", "q")
+    assert f"10.9.0.2 is in use on its segment, by {mac}; TP4021" in text
+    await node.delete("q")
+    await node.delete("p")
+    await node.add("q")
+    assert addresses(node, "q", "net1") == {"10.9.0.2/24"}
+    await node.delete("q")
+    assert node.leftovers() == []
+
+
+async def test_host_local_is_asked_for_the_next_one(node: NetworkNode) -> None:
+    """The runtime's DEL gives the address back, and its next ADD gets another."""
+    node.define("fixed", {**MACVLAN, "ipam": STATIC})
+    node.define("pool", {**MACVLAN, "ipam": local("10.9.0.0/24")})
+    node.pod("p", "fixed")
+    node.pod("q", "pool")
+    await node.add("p")
+    _, text = await node.refused("ADD", "q")
+    assert "10.9.0.2 is in use on its segment" in text
+    await node.delete("q")
+    await node.add("q")
+    assert addresses(node, "q", "net1") == {"10.9.0.3/24"}
+    for pod in ("p", "q"):
+        await node.delete(pod)
+    assert node.leftovers() == []
