@@ -33,7 +33,17 @@ class ShimBuildHook(BuildHookInterface):
         if not output.exists() or output.stat().st_mtime < newest:
             compile_shim(Path(self.root, "shim/build.sh"), output)
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+        build_data["tag"] = f"py3-none-{platform().replace('-', '_').replace('.', '_')}"
+
+
+def platform() -> str:
+    """What the compiler compiles for: this machine, unless ``CC`` is a cross compiler."""
+    here = sysconfig.get_platform()
+    if "CC" not in os.environ:
+        return here
+    asked = [os.environ["CC"].split()[0], "-dumpmachine"]
+    machine = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.partition("-")[0]
+    return here if here.endswith(machine) else f"linux-{machine}"
 
 
 def compile_shim(build: Path, output: Path) -> None:

@@ -6,6 +6,7 @@ The real image is built twice and compared in tests/e2e/image; here from package
 import hashlib
 import os
 import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -224,3 +225,12 @@ def test_a_layer_that_leaves_the_image_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ImageError, match="leaves the image"):
         from_tar((tmp_path / "x.tar").read_bytes(), "x")
+
+
+def test_who_runs_from_an_arm64_image_does_without_what_is_left_out_of_it() -> None:
+    recipe = lock.read_recipe(build.project() / "image/recipe.toml")
+    there, lacking = set(recipe.python_without("amd64")), set(recipe.python_without("arm64"))
+    assert lacking - there == {"hdrhistogram"}
+    run = ("towpath.agent.__main__", "towpath.agent.ns", "towpath.install.node", "towpath.cli.main")
+    code = f"import sys; sys.modules['hdrh'] = None; import {', '.join(run)}"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -107,7 +107,8 @@ def build(
         }
         say("python packages")
         if site is None:
-            site = wheels.install(source, architecture, locked.epoch, recipe.python_left_out, scratch)
+            left_out = recipe.python_without(architecture)
+            site = wheels.install(source, architecture, locked.epoch, left_out, scratch)
         base = debian.base(UID)
         if kind == AGENT:
             base |= launcher.compiled(source, architecture, scratch)

@@ -32,7 +32,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``packages`` and what they depend on, without ``left_out`` (name -> why it is not needed).
 
     Of their files, what matches a pattern of ``drop`` and none of ``keep`` is left out. ``python_left_out``:
-    distributions that ours name but never import.
+    distributions that ours name but never import; ``python_left_out_on`` further ones by architecture.
     """
 
     suite: str
@@ -41,6 +41,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     python_left_out: dict[str, str]
     drop: tuple[str, ...]
     keep: tuple[str, ...] = ()
+    python_left_out_on: dict[str, dict[str, str]] = {}
+
+    def python_without(self, architecture: str) -> list[str]:
+        """The Python distributions that do not come into an image."""
+        return [*self.python_left_out, *self.python_left_out_on.get(architecture, ())]
 
     def wanted(self, path: str) -> bool:
         """Whether a package's file comes into the image."""
