@@ -87,6 +87,7 @@ EXPECTED = {
     ("TP4002", "10.42.1.200"),
     ("TP4017", "10.42.1.222"),
     ("TP4015", "b"),
+    ("TP4015", "lingers"),
     ("TP4016", "10.42.7.9"),
 }
 MENDED = {"TP4010", "TP4013", "TP4005", "TP4014"}
@@ -117,6 +118,7 @@ async def damaged_node(n1: AgentNode, api: FakeApiServer, spaces: contextlib.Exi
     n1.ip("link add cali00000000000 type veth peer name stranger")
     n1.ip("link set cali00000000000 up")
     n1.ip("route add 10.42.1.200/32 dev cali00000000000")
+    n1.ip(f"route add {address['lingers']}/32 dev cali00000000000 metric 50")  # the kernel has two owners
     api.put(PODS, with_address("stranger", "10.42.1.222", "2026-01-02T00:00:00Z"))
     api.put(PODS, with_address("b", address["b"], "2026-01-02T00:00:00Z"))
     api.put(PODS, with_address("twin", address["b"], "2026-01-01T00:00:00Z", on="n2"))
