@@ -315,5 +315,19 @@ def test_a_pool_of_the_node_s_own_networks_is_taken_first() -> None:
     assert every[0] == ip_network("10.48.0.64/26") and len(every) == len(set(every)) == 4
 
 
+def test_while_some_nodes_know_no_blocks_a_node_keeps_to_its_pod_cidr() -> None:
+    home, theirs = ip_network("10.48.3.0/24"), ip_network("10.48.4.0/24")
+    mixed = world(home=(home,), closed=(theirs,))
+    write = reserve(mixed, Demand(pools=(POOL,)))
+    assert ip_network(write.object["spec"]["cidr"]).subnet_of(home)  # type: ignore[arg-type]
+    for last in ("10.48.4.9", "10.48.200.1"):
+        with pytest.raises(AddressUnavailable, match="not all nodes"):
+            reserve(mixed, Demand(pools=(POOL,), address=ip_address(last)))
+    elsewhere = Pool(name="else", cidr=ip_network("10.48.128.0/17"), block=29)
+    full = world(read_block(CALICO), node="n", home=(home,), closed=(theirs,))
+    with pytest.raises(BlocksExhausted, match="keeps to its podCIDR"):
+        reserve(full, Demand(pools=(elsewhere,)))
+
+
 def test_there_is_nothing_to_tidy_where_all_is_well() -> None:
     assert tidy(world(read_block(CALICO))) is None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from towpath.agent.attach_plan import range_sets
 from towpath.agent.block_source import Blocks
+from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.request import Request
 from towpath.ipam.allocate import RangeSet
 from towpath.model.net import Addr, Net
@@ -20,7 +21,7 @@ class AttachSettings:
     nobody seems to need is freed after ``lease_grace`` seconds; ``reserved`` are addresses that are given to
     those alone who ask for them. ``contested`` are pods' UIDs and addresses that they may not use, since an
     older pod has them; ``elsewhere`` names the pod of another node that has an address. ``blocks`` gives out
-    addresses in place of the podCIDRs, where there is one.
+    addresses in place of the podCIDRs, where there is one; ``barred`` why those may not be used.
     """
 
     pod_cidrs: tuple[Net, ...] = ()
@@ -32,10 +33,13 @@ class AttachSettings:
     contested: Callable[[], frozenset[tuple[str, Addr]]] = frozenset
     elsewhere: Callable[[Addr], str] = lambda _: ""
     blocks: Blocks | None = None
+    barred: Callable[[], str] = str
 
     def sets(self, r: Request) -> tuple[RangeSet, ...]:
         """The ranges that a call's addresses come from, none where blocks give them. Raises CniError."""
         if self.blocks is None:
+            if why := self.barred():
+                raise CniError(ErrorCode.TRY_LATER, "the node's podCIDRs are not its own any more", why)
             return range_sets(r, self.pod_cidrs, self.bounds)
         self.blocks.check(r)
         return ()

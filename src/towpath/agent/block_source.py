@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_network
 from time import monotonic
 from typing import Protocol
@@ -11,6 +12,8 @@ from towpath.agent.block_retirement import Lost, clear_away
 from towpath.agent.block_stock import Stock
 from towpath.agent.pod_wishes import Wishes, read_wishes
 from towpath.api.core import Namespace, Node
+from towpath.api.flannel import PREFIX, annotations_of
+from towpath.api.report import BY_BLOCKS, IPAM_MODE
 from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.request import Request
 from towpath.desired.ownership import Holdings
@@ -81,10 +84,15 @@ class Blocks:
         self.store: LeaseStore | None = None
         self.in_force: Callable[[], Awaitable[object]] | None = None
         self.api = BlockApi(client, node_name)
-        self.stock = Stock(self.api, self._leased, self._rested, around.reserved, self._lengths, self._home)
+        self.stock = Stock(
+            self.api, self._leased, self._rested, around.reserved, self._lengths, self._home, self._closed
+        )
         self._lost = Lost(monotonic)
         self._poked = asyncio.Event()
         self._loaded = False
+        self.adopted = False
+        """Whether what this node has leased is marked in blocks, so that others may use the rest."""
+        self._unmarked = ""
         self._bad: tuple[BadBlock, ...] = ()
         self._bad_config: BadBlock | None = None
         self._follow: dict[str, Reflector[Raw]] = {
@@ -117,7 +125,13 @@ class Blocks:
                 return f"{plural} not listed yet: {why or 'no answer yet'}"
         if not self._loaded:
             return "this node's IPAMHandle is not known yet"
+        if not self.adopted:
+            return f"leases from before are being marked in blocks: {self._unmarked or 'not begun'}"
         return str(self._bad_config) + "; TP4031" if self._bad_config is not None else ""
+
+    def poke(self) -> None:
+        """An address was released: look soon whether something is to be given back."""
+        self._poked.set()
 
     def _hearer(self, plural: str) -> Callable[[Key | None], None]:
         def heard(key: Key | None) -> None:
@@ -164,8 +178,10 @@ class Blocks:
                         await self.api.look("ipamhandles", handle_of(self._node))
                         self._loaded = True
                         self._changed()
-                    while self.store is not None and not self.store.problem and await self.stock.settle():
-                        pass
+                    if self.store is not None and not self.store.problem:
+                        await self._adopt(self.store)
+                        while await self.stock.settle():
+                            pass
                     await self._clear_away()
                 except KubeError as error:
                     log.warning("blocks_not_settled", error=str(error))
@@ -175,6 +191,30 @@ class Blocks:
                 continue
             self._poked.clear()
             await asyncio.sleep(_REST)
+
+    async def _adopt(self, store: LeaseStore) -> None:
+        """Mark what was leased without blocks: from before the node had them. Raises KubeError.
+
+        Where somebody else has one of them the node takes no pods, and says so, until that is settled.
+        """
+        if self.adopted:
+            return
+        left = []
+        for address in list(store.leased()):
+            pools = tuple(p for p in self.stock.pools if p.family == address.version and address in p.cidr)
+            if not pools or self.stock.has(address):
+                continue
+            try:
+                await self.stock.obtain(
+                    Demand(pools=pools, address=address), partial(self.stock.has, address)
+                )
+            except (AddressUnavailable, BlocksExhausted) as error:
+                left.append(str(error))
+        if (text := "; ".join(left)) != self._unmarked:
+            log.warning("leases_not_marked", problems=left)
+        self._unmarked, self.adopted = text, not left
+        if self.adopted:
+            self._changed()
 
     async def _clear_away(self) -> None:
         """What nodes have that are no more. Raises KubeError."""
@@ -338,9 +378,23 @@ class Blocks:
                 found[net.version] = max(found.get(net.version, 0), net.prefixlen)
         return found
 
+    def _closed(self) -> tuple[Net, ...]:
+        """The podCIDRs of other nodes of the overlay that do not say that they use blocks."""
+        return tuple(
+            net
+            for name, node in self._around.nodes().items()
+            if name != self._node and _keeps_to_pod_cidr(node)
+            for net in _pod_cidrs(node)
+        )
+
     def _home(self) -> tuple[Net, ...]:
         own = self._around.own
         return _pod_cidrs(own) if own is not None else ()
+
+
+def _keeps_to_pod_cidr(node: Node) -> bool:
+    notes = annotations_of(node)
+    return notes.get(IPAM_MODE) != BY_BLOCKS and any(key.startswith(PREFIX) for key in notes)
 
 
 def _pod_cidrs(node: Node) -> tuple[Net, ...]:

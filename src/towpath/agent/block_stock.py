@@ -44,11 +44,12 @@ class Stock:
         reserved: Callable[[], tuple[Net, ...]] = tuple,
         lengths: Callable[[], Mapping[Family, int]] = dict,
         home: Callable[[], tuple[Net, ...]] = tuple,
+        closed: Callable[[], tuple[Net, ...]] = tuple,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.api = api
         self._leased, self._rested = leased, rested
-        self._reserved, self._lengths, self._home = reserved, lengths, home
+        self._reserved, self._lengths, self._home, self._closed = reserved, lengths, home, closed
         self._clock, self._used = clock, float("-inf")
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -58,7 +59,9 @@ class Stock:
 
     def world(self) -> World:
         """What is known now."""
-        return self.api.mirror.world(self.config, self._skipped(), self._home(), time.time_ns())
+        return self.api.mirror.world(
+            self.config, self._skipped(), self._home(), time.time_ns(), self._closed()
+        )
 
     def pick(
         self, pools: Collection[Pool], foreign: Callable[[Addr], bool], reserved: tuple[Net, ...] = ()

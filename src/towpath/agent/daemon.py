@@ -40,7 +40,7 @@ from towpath.agent.runner import Runner
 from towpath.agent.settings_watch import SettingsWatch
 from towpath.agent.step_findings import blind, step_findings
 from towpath.agent.surroundings import Cluster, Standalone, Surroundings
-from towpath.api.report import AgentReport
+from towpath.api.report import BY_BLOCKS, IPAM_MODE, AgentReport
 from towpath.cni import server
 from towpath.cni.errors import CniError
 from towpath.ipam.errors import LeaseStoreError
@@ -99,6 +99,7 @@ class Agent:
             changes = self._kernel_runner.poke, self._policy_runner.poke, self._own_changed
             self._around = Cluster(settings, network, client, self._metrics, *changes)
         self._attach.reserved, self._attach.elsewhere = self._around.reserved, self._around.elsewhere
+        self._attach.barred = self._barred
         self._attach.contested = lambda: frozenset((c.uid, c.address) for c in self._around.contests())
         probing = client is not None and settings.offload_probe
         self._probe = OffloadProbe(SystemOffload(), settings.offload_port) if probing else None
@@ -180,6 +181,15 @@ class Agent:
         stack.push_async_callback(health.close)
         self._judge()
         log.info("started", version=__version__, node=settings.node_name, health_port=port)
+
+    def _barred(self) -> str:
+        own = self._around.own
+        if own is None or (own.metadata.annotations or {}).get(IPAM_MODE) != BY_BLOCKS:
+            return ""
+        return (
+            "other nodes may have blocks in this node's podCIDRs, as it gave out addresses by blocks: set "
+            f"ipam_mode: blocks again, or drain it and remove its annotation {IPAM_MODE}"
+        )
 
     def _lease_store(self, boot_id: str) -> LeaseStore:
         """Not open yet. In block mode what was freed last comes last however long ago, as with Calico."""
@@ -335,6 +345,8 @@ class Agent:
         up = bool(annotations) and self._step is not None and self._step.firewall
         annotations |= await self._inquiries.annotations(self._around.own)
         annotations |= await self._ipam.annotations(self._around.own)
+        if self._around.blocks is not None and self._around.blocks.adopted:
+            annotations[IPAM_MODE] = BY_BLOCKS
         return await self._around.publish(annotations, report, network_up=up)
 
     # What is known.

@@ -18,6 +18,12 @@ says what it does: peers use the tunnel to one that refuses, and it refuses thos
 """
 ACCEPTED, REFUSED = "accepted", "refused"
 
+IPAM_MODE = "towpath.dev/ipam-mode"
+"""``blocks`` on a node whose addresses are all marked in Calico's blocks. Once every node says so, they claim
+blocks outside of their podCIDRs; and from then on none may go back to its podCIDR by itself.
+"""
+BY_BLOCKS = "blocks"
+
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     """An agent's own view, written when it changes.

@@ -59,7 +59,12 @@ class Mirror:
         self._forget(plural, name, certain=True)
 
     def world(
-        self, config: Config, skip: Callable[[Addr], bool], home: tuple[Net, ...] = (), sequence: int = 0
+        self,
+        config: Config,
+        skip: Callable[[Addr], bool],
+        home: tuple[Net, ...] = (),
+        sequence: int = 0,
+        closed: tuple[Net, ...] = (),
     ) -> World:
         """All of it, to plan by."""
         bad = frozenset(
@@ -77,6 +82,7 @@ class Mirror:
             skip=skip,
             home=home,
             sequence=sequence,
+            closed=closed,
             held=self._held,
         )
 

@@ -43,6 +43,9 @@ _NOTE = "held by Towpath's agent for pods of the node"
 class World(msgspec.Struct, frozen=True, kw_only=True):
     """All that a node knows of addresses in the cluster.
 
+    ``closed`` are podCIDRs of nodes that do not give out addresses by blocks, or not yet: what is leased
+    there is marked nowhere, and they know no way to blocks. While there are any, each keeps to its ``home``.
+
     ``blocks`` by CIDR, all of them; ``unreadable`` those of which it is not certain what is taken;
     ``affinities`` of this node; ``handle`` its own; ``skip`` tells which addresses are not to be given out
     (reserved ones, and those of nodes' overlay devices); ``home`` are networks whose blocks it takes first;
@@ -59,6 +62,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     skip: Callable[[Addr], bool]
     home: tuple[Net, ...] = ()
     sequence: int = 0
+    closed: tuple[Net, ...] = ()
     held: Mapping[Net, tuple[Addr, ...]] | None = None
 
     @property
@@ -210,6 +214,9 @@ def _reserve_one(world: World, pools: Collection[Pool], address: Addr) -> Write:
     if pool is None:
         known = ", ".join(str(p.cidr) for p in pools) or "there is none"
         raise AddressUnavailable(address, f"it is in none of the pools that this pod may use ({known})")
+    if not _may_hold(world, pool.block_of(address)):
+        reason = "not all nodes give out addresses by blocks yet, and it is not of this node's podCIDR"
+        raise AddressUnavailable(address, reason, temporary=True)
     block = next(
         (b for b in world.blocks.values() if address.version == b.cidr.version and address in b.cidr), None
     )
@@ -295,14 +302,16 @@ def _unclaimed(world: World, pool: Pool) -> Iterator[Net]:
         first, last = int(cidr.network_address), int(cidr.broadcast_address)
         if first in seen or any(low <= last and first <= high for low, high in odd):
             continue
-        if not all(map(world.skip, cidr)):
+        if _may_hold(world, cidr) and not all(map(world.skip, cidr)):
             yield cidr
 
 
 def _borrowable(world: World, pools: Iterable[Pool]) -> list[Block]:
     """Blocks of others with room, from a place that is the node's own, lest all borrow of the same."""
     found = [
-        b for b in _in_pools(world, pools) if not world.is_mine(b) and not b.deleted and b.room(world.skip)
+        b
+        for b in _in_pools(world, pools)
+        if not world.is_mine(b) and _may_hold(world, b.cidr) and b.room(world.skip)
     ]
     if not found:
         return []
@@ -337,6 +346,10 @@ def _why_exhausted(world: World, pools: Collection[Pool]) -> str:
         said.append("affinity is strict, so that none is borrowed")
     if not world.config.claims:
         said.append("nodes take no blocks by themselves (autoAllocateBlocks is false)")
+    if world.closed:
+        said.append(
+            "not all nodes give out addresses by blocks yet, and until then each keeps to its podCIDR"
+        )
     if world.unreadable:
         said.append(f"{len(world.unreadable)} blocks cannot be read")
     return "; ".join(said)
@@ -347,6 +360,14 @@ def _write_handle(world: World, counts: Mapping[str, int], why: str) -> Write:
         return update_handle(replace(world.handle, counts=counts), why)
     one = Handle(handle=handle_of(world.node), counts=counts)
     return create_handle(one, why)
+
+
+def _may_hold(world: World, cidr: Net) -> bool:
+    """Whether all nodes would find the way to it, and none could take it for its own."""
+    return not world.closed or any(
+        cidr.version == net.version and cidr.subnet_of(net)  # type: ignore[arg-type]
+        for net in world.home
+    )
 
 
 def _place(net: Net) -> tuple[int, int]:

@@ -1,0 +1,199 @@
+"""An agent's source of addresses in block mode, on the lab's API server: what is had and given back."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apiserver_world import TOKEN, World
+from test_blocks_race import CALICO, api
+
+from towpath.agent.block_source import Blocks
+from towpath.api.core import Namespace, Node, NodeSpec, Pod
+from towpath.api.meta import ObjectMeta
+from towpath.cni.request import Request
+from towpath.ipam.block_plan import handle_of
+from towpath.ipam.blocks import read_block
+from towpath.ipam.errors import AddressError, AddressUnavailable, BadBlock, BlocksExhausted
+from towpath.ipam.store import LeaseStore
+from towpath.kube.client import Client
+from towpath.kube.config import ClientConfig
+from towpath.model.attachment import Attachment
+from towpath.model.net import Addr, Net
+
+__all__ = ["api"]
+KEY = "cni.projectcalico.org/"
+MERGE = "application/merge-patch+json"
+
+
+class Around:
+    """One node of the cluster, and its namespaces."""
+
+    def __init__(self) -> None:
+        meta = ObjectMeta(name="n1", labels={"zone": "a"})
+        self.own: Node | None = Node(metadata=meta, spec=NodeSpec(pod_cidrs=["10.42.1.0/24"]))
+        self.space = Namespace(metadata=ObjectMeta(name="default", labels={"team": "x"}))
+        self.kept: tuple[Net, ...] = ()
+
+    def nodes(self) -> Mapping[str, Node]:
+        assert self.own is not None
+        return {"n1": self.own}
+
+    def namespace(self, name: str) -> Namespace | None:
+        return self.space
+
+    def reserved(self) -> tuple[Net, ...]:
+        return self.kept
+
+    def inhabited(self) -> Collection[str] | None:
+        return ("n1",)
+
+
+class Agent:
+    """What of one has to do with addresses."""
+
+    def __init__(self, blocks: Blocks, store: LeaseStore, around: Around) -> None:
+        self.blocks, self.store, self.around, self.number = blocks, store, around, 0
+
+    async def pod(self, **annotations: str) -> tuple[Addr, ...]:
+        """The addresses of a new one, leased. Raises AddressError."""
+        self.number += 1
+        number = self.number
+        notes = {KEY + key: text for key, text in annotations.items()}
+        meta = ObjectMeta(name=f"p{number}", namespace="default", annotations=notes)
+        request = Request.__new__(Request)
+        request.pod = Pod(metadata=meta)
+        choices = await self.blocks.choose(request, (), lambda _: False)
+        att = Attachment(
+            container_id=f"c{number}",
+            ifname="eth0",
+            network="n",
+            netns="",
+            host_ifname=f"cali{number}",
+            addresses=tuple(c.address for c in choices),
+            mac="02:00:00:00:00:01",
+            mtu=1450,
+            boot_id="b",
+        )
+        await self.store.add(att, choices)
+        return att.addresses
+
+
+@pytest.fixture
+async def agent(api: World, tmp_path: Path) -> AsyncIterator[Agent]:
+    """Follows pools ``main`` (both families), ``team`` (of a namespace) and ``other`` (of another zone)."""
+    for name, spec in {
+        "main": {"cidr": "10.42.0.0/17", "blockSize": 28},
+        "six": {"cidr": "fd00:10:42::/56", "blockSize": 122},
+        "team": {"cidr": "10.42.128.0/24", "blockSize": 28, "namespaceSelector": "team == 'y'"},
+        "other": {"cidr": "10.42.129.0/24", "blockSize": 28, "nodeSelector": "zone == 'b'"},
+    }.items():
+        await put_pool(api, name, **spec)
+    store = LeaseStore(tmp_path / "leases.db", boot_id="b", clock=lambda: 0.0, hold=86400.0)
+    store.open()
+    around = Around()
+    networks = (ip_network("10.42.0.0/16"), ip_network("fd00:10:42::/56"))
+    async with Client(ClientConfig(server=api.url, source="test", token=TOKEN)) as client:
+        blocks = Blocks(client, "n1", networks, around, lambda: None, 90)
+        blocks.store = store
+        running = asyncio.create_task(blocks.run())
+        await until(lambda: not blocks.problem())
+        yield Agent(blocks, store, around)
+        assert not running.done(), running.exception()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    store.close()
+
+
+async def put_pool(api: World, name: str, **spec: Any) -> None:
+    meta = {"apiVersion": "crd.projectcalico.org/v1", "kind": "IPPool", "metadata": {"name": name}}
+    await api.do("POST", f"{CALICO}/ippools", {**meta, "spec": spec}, 201)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Waits, a minute at most."""
+
+    async def asked() -> bool:
+        return true()
+
+    await until_found(asked)
+
+
+async def until_found(question: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(60):
+        while not await question():  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.05)
+
+
+async def marked(api: World, net: str) -> list[Addr]:
+    found: list[Addr] = []
+    for obj in (await api.do("GET", f"{CALICO}/ipamblocks"))["items"]:
+        block = read_block(obj)
+        if block.cidr.version == ip_network(net).version and block.cidr.overlaps(ip_network(net)):
+            found += block.of(handle_of("n1"))
+    return found
+
+
+async def test_a_pod_gets_what_it_may_and_what_it_asks_for(api: World, agent: Agent) -> None:
+    four, six = await agent.pod()
+    assert four in ip_network("10.42.1.0/24") and six in ip_network("fd00:10:42::/56")
+    assert four != ip_address("10.42.1.0")  # its node's own, in the overlay
+    assert four in await marked(api, "10.42.0.0/17") and len(await marked(api, "10.42.0.0/17")) == 15
+    assert (await agent.pod(ipv4pools='["team"]'))[0] in ip_network("10.42.128.0/24")
+    named = await agent.pod(ipAddrs='["10.42.7.7"]')
+    assert named[0] == ip_address("10.42.7.7") and named[1] in ip_network("fd00:10:42::/56")
+    assert await agent.pod(ipAddrsNoIpam='["192.0.2.9"]') == (ip_address("192.0.2.9"),)
+    agent.around.space = Namespace(
+        metadata=ObjectMeta(name="default", annotations={KEY + "ipv4pools": '["10.42.128.0/24"]'})
+    )
+    assert (await agent.pod())[0] in ip_network("10.42.128.0/24")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "error"),
+    [
+        ({"ipv4pools": '["other"]'}, BadBlock),
+        ({"ipv4pools": '["nowhere"]'}, BadBlock),
+        ({"ipv4pools": '["six"]'}, BadBlock),
+        ({"ipAddrs": '["10.99.0.1"]'}, AddressUnavailable),
+        ({"ipAddrs": '["10.42.9.0"]'}, AddressUnavailable),
+        ({"ipAddrsNoIpam": '["10.42.9.9"]'}, AddressUnavailable),
+    ],
+)
+async def test_what_cannot_be_is_refused(
+    agent: Agent, annotations: dict[str, str], error: type[AddressError]
+) -> None:
+    with pytest.raises(error):
+        await agent.pod(**annotations)
+
+
+async def test_an_address_is_nobody_s_twice(agent: Agent) -> None:
+    with pytest.raises(AddressUnavailable):
+        await asyncio.gather(agent.pod(ipAddrs='["10.42.7.7"]'), agent.pod(ipAddrs='["10.42.7.7"]'))
+    found = await asyncio.gather(*(agent.pod() for _ in range(40)))
+    assert len({a for addresses in found for a in addresses}) == 80
+
+
+async def test_a_closed_pool_is_given_back_when_its_pods_are_gone(api: World, agent: Agent) -> None:
+    await agent.pod(ipv4pools='["team"]')
+    assert len(await marked(api, "10.42.128.0/24")) >= 15
+    await api.do(
+        "PATCH", f"{CALICO}/ippools/team", json.loads('{"spec": {"disabled": true}}'), Content_Type=MERGE
+    )
+    await until(lambda: any(p.closed for p in agent.blocks.stock.pools))
+    with pytest.raises((BadBlock, BlocksExhausted)):
+        await agent.pod(ipv4pools='["team"]')
+
+    async def one_is_left() -> bool:
+        return len(await marked(api, "10.42.128.0/24")) == 1
+
+    async def nothing_is_left() -> bool:
+        return "10-42-128" not in str((await api.do("GET", f"{CALICO}/ipamblocks"))["items"])
+
+    await until_found(one_is_left)
+    await agent.store.release("c1", "eth0")
+    agent.blocks.poke()
+    await until_found(nothing_is_left)
