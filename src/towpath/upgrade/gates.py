@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from towpath.catalogue.model import LogPattern
-from towpath.inventory.components import component_pod
+from towpath.inventory.components import Container, component_pod
 from towpath.inventory.images import Image
 from towpath.kube.client import Client
 from towpath.kube.errors import ApiError, Forbidden, KubeError, NotFound
@@ -88,14 +88,12 @@ async def _stays(client: Client, plan: Plan, node: str, soak: float) -> Verdict:
         pod = component_pod(raw)
         if not pod.ready:
             return Verdict("fail", "its pod is no longer ready")
+        spec = raw["spec"]
+        asked = {
+            one["name"]: one["image"] for one in (*(spec.get("initContainers") or ()), *spec["containers"])
+        }
         for one in pod.containers:
-            wanted = Image.parse(plan.after.get(one.name, ""))
-            if wanted.name and (one.image.name, one.image.tag) != (wanted.name, wanted.tag):
-                return Verdict("fail", f"{one.name} runs {one.image}, not {wanted}")
-            pulled = plan.digests.get(plan.after.get(one.name, ""), "")
-            runs = Image.parse(one.image_id).digest
-            if pulled and runs and runs != pulled:
-                told = f"{one.name} runs {wanted} as {runs[:19]}, and {pulled[:19]} was pulled for the plan"
+            if told := _other_image(plan, one, asked.get(one.name, "")):
                 return Verdict("fail", told)
         restarts = sum(one.restarts for one in pod.containers)
         first = restarts if first is None else first
@@ -104,6 +102,21 @@ async def _stays(client: Client, plan: Plan, node: str, soak: float) -> Verdict:
         if loop.time() >= until:
             return Verdict("pass", f"new images, ready, not started again in {soak:.0f} s")
         await asyncio.sleep(min(1.0, max(0.05, until - loop.time())))
+
+
+def _other_image(plan: Plan, one: Container, asked: str) -> str:
+    """In what a container does not run what the plan wants; empty if it does. ``asked``: its pod's word.
+
+    A runtime that knows an image by several tags tells any of them as what runs.
+    """
+    after = plan.after.get(one.name, "")
+    wanted, pulled, runs = Image.parse(after), plan.digests.get(after, ""), Image.parse(one.image_id).digest
+    if pulled and runs:
+        told = f"{one.name} runs {wanted} as {runs[:19]}, and {pulled[:19]} was pulled for the plan"
+        return told if runs != pulled else ""
+    if not wanted.name or (one.image.name, one.image.tag) == (wanted.name, wanted.tag) or asked == after:
+        return ""
+    return f"{one.name} runs {one.image}, not {wanted}"
 
 
 async def _sandbox(client: Client, plan: Plan, node: str) -> Verdict:
