@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from bench import stories
 from msgspec.structs import replace
 
 import node_reports as reports
@@ -287,6 +288,16 @@ def test_a_story_is_caught_where_the_page_says(name: str) -> None:
     assert story.code in told, told
     assert row[3] == story.stage
     assert story.code in row[4] or not story.code.startswith("TP"), row
+
+
+def test_what_the_page_calls_staged_is_what_the_bench_stages() -> None:
+    """Story by story, caught by the same code; its figure is the seconds that the bench counts."""
+    page = {name: row for name, row in rows().items() if "staged" in row[5]}
+    bench = {story.issue: story for story in stories.STORIES}
+    assert set(page) == set(bench)
+    for name, row in page.items():
+        assert re.match(r"[0-9.]+ s, staged", row[5]) and row[3] == "roll", row
+        assert STORIES[name].code.startswith(bench[name].code), row
 
 
 def test_a_story_is_not_told_of_a_cluster_in_order() -> None:
