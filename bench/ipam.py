@@ -22,6 +22,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+from bench import ipam_blocks
 from bench.cni_exec import execute
 from towpath.agent.attach_netlink import NodeNetlink
 from towpath.ipam.allocate import make_range
@@ -38,7 +39,7 @@ PAIRS = 300
 BLOCK = 10
 TOGETHER = 64
 ROUNDS = 40
-TARGETS = {"ratio_200": 0.2, "ratio_4000": 0.2}
+TARGETS = {"ratio_200": 0.2, "ratio_4000": 0.2, "writes_per_allocation": 0.05}
 
 
 class Commits:
@@ -208,16 +209,18 @@ async def run() -> dict[str, Any]:
     commits = Commits()
     found = {in_use: await compare(in_use) for in_use in IN_USE}
     burst = await together(commits)
+    blocks = await ipam_blocks.run()
+    print(f"blocks: {json.dumps({k: round(v, 3) for k, v in blocks.items()})}", file=sys.stderr)
     few, many = found.values()
     return {
         "bench": "ipam",
-        "mode": "podCIDR",
         "ratio_200": round(few["ratio"], 3),
         "ratio_4000": round(many["ratio"], 3),
         "alloc_per_s": round(burst["alloc_per_s"]),
         "p99_ms": round(many["add_p99_ms"], 3),
-        "writes_per_allocation": round(burst["commits_lone"], 3),
-        "writes_per_allocation_burst": round(burst["commits_burst"], 4),
+        "commits_per_allocation": round(burst["commits_lone"], 3),
+        "commits_per_allocation_burst": round(burst["commits_burst"], 4),
+        **{key: round(value, 4) for key, value in blocks.items()},
         "targets": TARGETS,
         "towpath": {
             str(n): {k: round(v, 3) for k, v in f.items() if "peer" not in k} for n, f in found.items()
