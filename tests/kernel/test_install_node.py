@@ -1,6 +1,7 @@
 """The node installer: whole files or none, whenever it is killed, and owners the agent can live with."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -74,6 +75,22 @@ def test_installs_and_leaves_alone_what_is_right(tmp_path: Path) -> None:
     _install(tmp_path)
     assert _check_whole(tmp_path)
     assert stat.S_IMODE(shim.stat().st_mode) == 0o755
+
+
+def test_a_shim_that_is_being_executed_is_replaced(tmp_path: Path) -> None:
+    """Whoever writes into it instead is told "text file busy", as Flannel's and Calico's installers were."""
+    shim = tmp_path / "bin" / "towpath-cni"
+    shim.parent.mkdir()
+    shutil.copy2(str(shutil.which("sleep")), shim)
+    with subprocess.Popen([shim, "1000"]) as running:
+        try:
+            with pytest.raises(OSError, match="Text file busy"):
+                shim.write_bytes(b"")
+            _install(tmp_path)
+            assert _check_whole(tmp_path)
+            assert running.poll() is None
+        finally:
+            running.kill()
 
 
 def test_killed_at_every_step(tmp_path: Path) -> None:

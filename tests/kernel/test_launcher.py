@@ -6,6 +6,8 @@ import contextlib
 import ctypes
 import json
 import os
+import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -207,8 +209,7 @@ def test_the_one_capability_is_enough_to_make_a_link_and_without_it_none_is_made
     assert json.loads(refused.stdout) == {"error": -1}
 
 
-def test_threads_processes_and_files_work_under_the_filter(launcher: Path) -> None:
-    code = """
+WORK = """
 import asyncio, concurrent.futures, json, os, sqlite3, ssl, subprocess, tempfile, threading
 os.close(os.memfd_create("certificate"))
 with tempfile.TemporaryDirectory() as folder:
@@ -223,7 +224,29 @@ async def main():
 ssl.create_default_context()
 print(json.dumps({"done": bool(asyncio.run(main())), "child": subprocess.run(["/bin/true"]).returncode}))
 """
-    assert told(launcher, code) == {"done": True, "child": 0}
+WORKS = {"done": True, "child": 0}
+
+
+def test_threads_processes_and_files_work_under_the_filter(launcher: Path) -> None:
+    assert told(launcher, WORK) == WORKS
+
+
+@pytest.mark.parametrize(
+    "call", ["execve", "getsockname", "socketpair", "bind", "listen", "memfd_create", "fdatasync", "wait4"]
+)
+def test_with_one_call_less_the_filter_is_too_tight(call: str) -> None:
+    with reachable() as folder:
+        shutil.copytree(SOURCE / "shim", folder / "shim")
+        header = folder / "shim/syscalls.h"
+        assert f"ALLOW({call})" in header.read_text()
+        header.write_text(header.read_text().replace(f"ALLOW({call})", ""))
+        tighter = folder / "towpath-launch"
+        compile_to(tighter, folder, machine())
+        tighter.chmod(0o755)
+        os.setxattr(tighter, "security.capability", capability())
+        done = launched(tighter, WORK)
+    assert done.returncode != 0
+    assert re.search("(?i)operation not permitted|disk i/o error", done.stderr)
 
 
 # ---- what each boundary of docs/security.md stops
