@@ -23,6 +23,7 @@ from towpath.model.op import DelLink
 pytestmark = pytest.mark.kernel
 
 STATIC = {"type": "static", "addresses": [{"address": "10.6.0.7/24", "gateway": "10.6.0.1"}]}
+CAPABILITIES = {"portmap": "portMappings", "bandwidth": "bandwidth"}
 TUNING = {"type": "tuning", "mtu": 1300, "sysctl": {"net.ipv4.conf.net1.arp_filter": "1"}}
 
 
@@ -115,3 +116,29 @@ async def test_addresses_of_dhcp(node: NetworkNode, daemon: None) -> None:
         assert (found["ips"], addresses(node, "p", "net1")) == (["10.4.0.9"], {"10.4.0.9/24"})
         await gone(node)
     assert got[:2] == [1, 3]
+
+
+@pytest.fixture
+def tables() -> Iterator[None]:
+    """What iptables makes for a plugin goes with the test."""
+    before = set(run("nft list tables").splitlines())
+    yield
+    for table in set(run("nft list tables").splitlines()) - before:
+        if not table.endswith(" towpath"):
+            run(f"nft delete {table}")
+
+
+async def test_host_ports_and_bandwidth_that_a_pod_asks_for(tables: None, node: NetworkNode) -> None:
+    ptp = {"type": "ptp", "ipam": local("10.5.0.0/24")}
+    more = [{"type": kind, "capabilities": {key: True}} for kind, key in CAPABILITIES.items()]
+    node.define("n", {"cniVersion": "1.0.0", "plugins": [ptp, *more]})
+    ports = [{"hostPort": 8099, "containerPort": 80, "protocol": "tcp"}]
+    rates = {"ingressRate": 8_000_000, "ingressBurst": 80_000, "egressRate": 8_000_000, "egressBurst": 80_000}
+    node.pod("p", [{"name": "n", "portMappings": ports, "bandwidth": rates}])
+    await node.add("p")
+    assert "--to-destination 10.5.0.2:80" in run("iptables -t nat -S")
+    assert run("tc qdisc show").count("qdisc tbf") == 2
+    await node.delete("p")
+    assert "10.5.0.2" not in run("iptables -t nat -S")
+    assert "tbf" not in run("tc qdisc show")
+    assert node.leftovers() == []
