@@ -173,6 +173,20 @@ async def test_events_of_one_write_reach_many_watchers(lab: World) -> None:
     assert len(set(await asyncio.gather(*tasks))) == 1
 
 
+async def test_in_a_crowd_events_come_together_complete_and_in_order(
+    lab: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "CROWD", 1)
+    rv = (await lab.do("GET", MAPS))["metadata"]["resourceVersion"]
+    query = f"{MAPS}?watch=1&resourceVersion={rv}"
+    async with lab.watch(query) as one, lab.watch(query) as other:
+        for number in range(20):
+            await lab.do("POST", MAPS, config_map(f"m{number}"), 201)
+        for events in (one, other):
+            names = [(await anext(events))["object"]["metadata"]["name"] for _ in range(20)]
+            assert names == [f"m{number}" for number in range(20)]
+
+
 async def test_a_watch_ends_with_its_definition(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "BOOKMARK_SECONDS", 0.05)
     crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"

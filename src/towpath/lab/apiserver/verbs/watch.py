@@ -14,6 +14,9 @@ from towpath.lab.apiserver.verbs.read import asked_version, selection
 
 BOOKMARK_SECONDS = 30.0
 QUEUE = 16384  # frames a slow client may be behind before it is cut off
+# In a lab of dozens of nodes every change wakes as many agents: there, those that come close together are
+# sent together. Ten at a time cost an agent a third of what one by one do.
+CROWD, TOGETHER = 50, 0.1
 
 
 class Watcher:
@@ -90,6 +93,11 @@ class Watcher:
                     "columnDefinitions": [], "rows": [row]}  # fmt: skip
         return b'{"type":"BOOKMARK","object":%s}\n' % encode(body)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether many watch the same."""
+        return len(self._store.bucket(self._call.resource.bucket).listeners) > CROWD
+
     def served(self) -> bool:
         """Whether the resource still exists: a CRD may have gone."""
         r = self._call.resource
@@ -155,6 +163,7 @@ async def _stream(response: web.StreamResponse, watcher: Watcher, seconds: float
         data = await watcher.drain(min(left, BOOKMARK_SECONDS))
         if data:
             await response.write(data)
+            await asyncio.sleep(TOGETHER if watcher.crowded else 0)
         elif not watcher.served():
             return
         elif bookmarks:
