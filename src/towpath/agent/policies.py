@@ -76,7 +76,7 @@ class Policies:
         self._namespaces: Reflector[Namespace] = self._follow(NAMESPACES, self._namespace_changed)
         self._accounts: Reflector[ServiceAccount] = self._follow(SERVICE_ACCOUNTS, self._account_changed)
         self.beside = NetworkPolicies(
-            client, silence, lambda: pods.objects, lambda: self._namespaces.objects, self._not_listed
+            client, silence, lambda: pods.objects, lambda: self._namespaces.objects, self._peers_not_listed
         )
         """Policies for pods' interfaces in other networks, which depend on the same pods and namespaces."""
         self._slices: Reflector[EndpointSlice] | None = None
@@ -112,17 +112,13 @@ class Policies:
             return ""
         if self._served is None:
             return self._problem
-        if problem := self._not_listed():
+        if problem := _not_listed({"pods": self._pods, "nodes": self._nodes, **self.reflectors}):
             return problem
         self._complete = True
         return ""
 
-    def _not_listed(self) -> str:
-        watched: dict[str, Reflector[Any]] = {"pods": self._pods, "nodes": self._nodes, **self.reflectors}
-        for name, reflector in watched.items():
-            if not reflector.listed.is_set():
-                return f"{name} not listed yet: {reflector.problem or 'no answer yet'}"
-        return ""
+    def _peers_not_listed(self) -> str:
+        return _not_listed({"pods": self._pods, "namespaces": self._namespaces})
 
     def findings(self) -> list[Finding]:
         """Where policies are stricter than what was written, and annotations that mean nothing."""
@@ -217,6 +213,8 @@ class Policies:
         if key is not None:
             self._objects.pod(key, self._pods.objects.get(key))
             self.beside.pod_changed(key)
+        else:
+            self.beside.changed()
         self._changed()
 
     def pod_found(self, pod: Pod) -> None:
@@ -235,6 +233,8 @@ class Policies:
         if key is not None:
             self._objects.namespace(key[1], self._namespaces.objects.get(key))
             self.beside.namespace_changed(key)
+        else:
+            self.beside.changed()
         self._changed()
 
     def _account_changed(self, key: Key | None) -> None:
@@ -297,3 +297,11 @@ class Policies:
 
     def _follow(self, kind: Kind[Any], changed: Callable[[Key | None], None]) -> Reflector[Any]:
         return Reflector(self._client, Selection(kind=kind), changed, silence=self._silence)
+
+
+def _not_listed(watched: Mapping[str, Reflector[Any]]) -> str:
+    """The first of which there is no list yet, and why; empty if there is none."""
+    for name, reflector in watched.items():
+        if not reflector.listed.is_set():
+            return f"{name} not listed yet: {reflector.problem or 'no answer yet'}"
+    return ""
