@@ -85,6 +85,7 @@ bench-ipam: bootstrap-test ## leases on the disk against Debian's host-local, wi
 	@$(PY) -m bench.ipam
 
 soak-ipam: bootstrap-test ## a million leases and releases by processes that are killed meanwhile (OPS=1000000 SEED=random)
+	@$(PY) -m bench.soak_blocks --examples $(or $(EXAMPLES),5000)
 	@$(PY) -m bench.soak_ipam --ops $(or $(OPS),1000000) $(if $(SEED),--seed $(SEED))
 
 soak-chaos: bootstrap-test ## an hour of accidents in the lab: what is left of the cluster (MINUTES=60 SEED=random)
