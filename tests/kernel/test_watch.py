@@ -98,10 +98,13 @@ async def test_forwarding_and_proxying_are_heard(ear: Ear) -> None:
         "net/ipv4/conf/up0/forwarding",
         "net/ipv6/conf/up0/forwarding",
         "net/ipv4/conf/up0/proxy_arp",
+        "net/ipv6/conf/up0/proxy_ndp",
     ):
         assert ("sysctl", "up0") in await ear.after(SetSysctl(path, "1"))
     ear.kernel.apply([SetSysctl("net/ipv4/ip_forward", "0")])
     assert ("sysctl", "") in await ear.after(SetSysctl("net/ipv4/ip_forward", "1"))
+    ear.kernel.apply([SetSysctl("net/ipv6/conf/all/forwarding", "0")])
+    assert ("sysctl", "") in await ear.after(SetSysctl("net/ipv6/conf/all/forwarding", "1"))
 
 
 async def test_what_comes_and_goes_by_itself_is_not_told(ear: Ear) -> None:
