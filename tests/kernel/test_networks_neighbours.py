@@ -2,13 +2,18 @@
 
 # ruff: noqa: F401, F811  (fixtures are imported, and named again by the tests that use them)
 
+import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
+from attach_node import run
 from network_node import NetworkNode, executable, local
 from shim_harness import Shim, shim
 from test_networks import BRIDGE, MACVLAN, addresses, api, fresh
+
+from towpath.kernel.netns import run_in
 
 pytestmark = pytest.mark.kernel
 
@@ -54,5 +59,36 @@ async def test_host_local_is_asked_for_the_next_one(node: NetworkNode) -> None:
     await node.add("q")
     assert addresses(node, "q", "net1") == {"10.9.0.3/24"}
     for pod in ("p", "q"):
+        await node.delete(pod)
+    assert node.leftovers() == []
+
+
+async def test_neighbours_hear_that_an_address_is_another_pods_by_now(node: NetworkNode) -> None:
+    def known(address: str) -> str:
+        """The link address that the neighbour sends to."""
+        return run_in(node.attach.netns("q"), lambda: run(f"ip neigh show {address} dev net1"))
+
+    def knock(address: str) -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"who are you", (address, 9))
+
+    node.define("net", {**MACVLAN, "ipam": {"type": "static"}})
+    asked = {"name": "net", "ips": ["10.9.0.2/24", "fd09::2/64"]}
+    node.pod("p", [asked])
+    node.pod("r", [asked])
+    node.pod("q", [{"name": "net", "ips": ["10.9.0.3/24", "fd09::3/64"]}])
+    await node.add("q")
+    await node.add("p")
+    for address in ("10.9.0.2", "fd09::2"):
+        run_in(node.attach.netns("q"), partial(knock, address))
+        await node.until(lambda address=address: "lladdr" in known(address))  # type: ignore[misc]
+    await node.delete("p")
+    await node.add("r")
+    mac = node.inside("r").links["net1"].mac
+    assert mac
+    for address in ("10.9.0.2", "fd09::2"):
+        await node.until(lambda address=address: mac in known(address))  # type: ignore[misc]
+    for pod in ("q", "r"):
         await node.delete(pod)
     assert node.leftovers() == []

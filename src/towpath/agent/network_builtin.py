@@ -87,6 +87,8 @@ class Builtin:
                     raise ValueError(f"{ip.address.ip} is in use on its segment, by {mac}; TP4021")
             kernel.apply(_inside(call.ifname, found))
             await answering(r.descriptors.netlink, [ip.address.ip for ip in found.ips])
+            if plugin.get("mode") != "passthru":
+                kernel.apply([SetLink(call.ifname, mac=made[-1].mac)])  # the same: it is announced
         except KernelRefused as error:
             taken = f"the pod has an interface {call.ifname} already" if error.errno == EEXIST else str(error)
             raise PluginFailed(plugin["type"], "ADD", taken) from error
@@ -228,7 +230,9 @@ def _index(name: str) -> int:
 
 
 def _settings(descriptors: PodDescriptors, ifname: str) -> list[Op]:
-    """Neighbours are told of the address once the interface is up: it may have been another's before."""
+    """Neighbours are told of the addresses (they may have been another's before) when the interface comes up,
+    and when it is given a link address, be it the one it has.
+    """
     wanted = {"net/ipv4": "arp_notify", "net/ipv6": "ndisc_notify"}
     there = descriptors.sysctl  # a kernel without IPv6 has none of its
     return [SetSysctl(f"{at}/conf/{ifname}/{name}", "1") for at, name in wanted.items() if at in there]
