@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from typing import Any
 
 import pytest
 
+from towpath.api.core import Pod
 from towpath.kube.client import Client
 from towpath.kube.errors import NotFound, Unreachable
+from towpath.kube.kinds import Kind
 from towpath.probe import source
 from towpath.probe.source import PodLog
 
@@ -15,10 +18,17 @@ SILENCE = None
 
 
 class Streams(Client):
-    """Each opening of the log gives what the next of ``scripts`` says."""
+    """Each opening of the log gives what the next of ``scripts`` says; the API server has the pod or not."""
 
-    def __init__(self, *scripts: list[bytes | Exception | None]) -> None:
-        self.scripts, self.opened = list(scripts), 0
+    def __init__(self, *scripts: list[bytes | Exception | None], there: bool = False) -> None:
+        self.scripts, self.opened, self.there = list(scripts), 0, there
+
+    async def get(
+        self, kind: Kind[Any], name: str, namespace: str = "", *, subresource: str = "", timeout: float = 0.0
+    ) -> Any:
+        if not self.there:
+            raise NotFound("get", "pod", "gone")
+        return Pod()
 
     async def stream(
         self, path: str, *, query: Mapping[str, str] | None = None, operation: str = "get"
@@ -57,3 +67,8 @@ async def test_a_stream_that_breaks_within_a_line_is_opened_again() -> None:
 
 async def test_a_pod_that_is_gone_has_no_more_to_say() -> None:
     assert await read(Streams([STARTED, NotFound("get", "log", "gone")])) == [STARTED.strip()]
+
+
+async def test_a_kubelet_that_has_not_heard_of_its_new_pod_is_asked_again() -> None:
+    unheard = NotFound("get", "log", 'pod "space/pod" does not exist')
+    assert len(await read(Streams([unheard], [unheard], [STARTED, ENDED], there=True))) == 2

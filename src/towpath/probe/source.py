@@ -49,7 +49,8 @@ class PodLog:
 
     A stream that breaks (the API server restarts), or in which nothing comes though a prober always has
     something to say (kubelets miss the first line of a log they begin to follow too early), is opened again
-    from the log's beginning: what comes twice is recognised by its slot numbers.
+    from the log's beginning: what comes twice is recognised by its slot numbers. "Not found" ends it only when
+    the API server has no such pod: it is also what a kubelet answers that has not heard of its new pod yet.
     """
 
     def __init__(self, client: Client, namespace: str, pod: str) -> None:
@@ -77,10 +78,20 @@ class PodLog:
                 if (await self._client.get(PODS, self.name, self._namespace)).status.phase in _FINISHED:
                     return
             except NotFound:
-                return
+                if await self._is_gone():
+                    return
             except (ApiError, TimeoutError):
                 pass  # not started yet, or the API server is away
             await asyncio.sleep(_AGAIN)
+
+    async def _is_gone(self) -> bool:
+        try:
+            await self._client.get(PODS, self.name, self._namespace)
+        except NotFound:
+            return True
+        except ApiError:
+            pass
+        return False
 
     async def stop(self) -> None:
         """Delete the pod: SIGTERM, and five seconds to say the last."""
