@@ -50,7 +50,7 @@ class PodLog:
     A stream that breaks (the API server restarts), or in which nothing comes though a prober always has
     something to say (kubelets miss the first line of a log they begin to follow too early), is opened again
     from the log's beginning: what comes twice is recognised by its slot numbers. "Not found" ends it only
-    when the API server has no such pod: it is also what a kubelet answers that has not heard of its new pod yet.
+    when the API server has no such pod: a kubelet that has not heard of its new pod yet answers so, too.
     """
 
     def __init__(self, client: Client, namespace: str, pod: str) -> None:
