@@ -40,7 +40,6 @@ import msgspec
 
 from bench import restart_network, restart_takeover
 from bench.restart_faults import (
-    CONTROL,
     FLANNEL,
     UNOWNED,
     Cluster,
@@ -52,7 +51,17 @@ from bench.restart_faults import (
     unowned_flush,
 )
 from bench.restart_versions import older_python
-from bench.restart_windows import BEGUN, Window, figures, say, tell_losses
+from bench.restart_windows import (
+    BEGUN,
+    BETWEEN,
+    CONTROL,
+    Window,
+    between,
+    figures,
+    say,
+    tell_invalid,
+    tell_losses,
+)
 from towpath.kube import config
 from towpath.kube.client import Client
 from towpath.lab.client import LabClient
@@ -60,12 +69,12 @@ from towpath.lab.outside import OutsideHost
 from towpath.lab.rundir import LabError
 from towpath.probe.account import INVALID_LIMIT, account
 from towpath.probe.cluster import new_run
-from towpath.probe.live import summary
 from towpath.probe.page import page
 from towpath.probe.paths import Wanted
 from towpath.probe.result import Mark, result
 from towpath.probe.run import ProbeRun
 from towpath.probe.strips import Parts
+from towpath.probe.tally import Tally
 
 MOVED = ("takeover", "handback")
 FAULTS = ("restart", "kill", "version", "flush", "link", UNOWNED, *MOVED, FLANNEL)
@@ -89,6 +98,7 @@ class Measured(msgspec.Struct):
     """A run in the lab. ``stopped``: why it did not reach its end, else empty."""
 
     probing: ProbeRun
+    tally: Tally
     windows: list[Window] = msgspec.field(default_factory=list)
     ended: int = 0
     stopped: str = ""
@@ -148,15 +158,17 @@ async def rounds(faults: Sequence[Fault], part: str, chosen: Chosen, measured: M
             if number % fault.every == 0:
                 await happen(fault, number, measured.windows)
         names = ", ".join(fault.name for fault in wanted)
-        progress(measured.probing, f"{names} {number + 1}/{chosen.rounds}")
+        progress(measured, f"{names} {number + 1}/{chosen.rounds}")
         if time.monotonic() > until:
             say("a slow machine: there is no time for more of these")
             break
 
 
-def progress(probing: ProbeRun, text: str) -> None:
+def progress(measured: Measured, text: str) -> None:
     """What was lost until now, this comparison's own losses excepted."""
-    say(f"{text}: {summary(list(probing.collection.parts(probing.begun)))}")
+    collection = measured.probing.collection
+    measured.tally.update(collection, time.time_ns())
+    say(f"{text}: {measured.tally.words(collection.counting())}")
 
 
 async def measure(client: LabClient, chosen: Chosen) -> Measured:
@@ -172,7 +184,7 @@ async def measure(client: LabClient, chosen: Chosen) -> Measured:
             if probing.collection.left_out:
                 raise SystemExit(f"probes that prove nothing: {probing.collection.left_out}")
             say(f"{len(probing.collection.probes)} probes on {len(found.targets)} nodes")
-            measured = Measured(probing)
+            measured = Measured(probing, Tally(probing.begun))
             try:
                 await all_faults(cluster, chosen, measured)
             except (FaultFailed, LabError) as failed:
@@ -182,18 +194,6 @@ async def measure(client: LabClient, chosen: Chosen) -> Measured:
             await asyncio.sleep(1.5)
             await probing.stop()
     return measured
-
-
-def unattributed(measured: Measured) -> int:
-    """Losses and answers to denied probes outside of every fault's window (control windows are outside)."""
-    probing, windows = measured.probing, measured.windows
-    at = probing.begun
-    total = 0
-    for window in sorted((w for w in windows if w.fault != CONTROL), key=lambda w: w.begin):
-        between = account(list(probing.collection.parts(at, window.begin)))
-        total += between.lost + between.opened
-        at = window.end
-    return total
 
 
 def in_the_lab(chosen: Chosen) -> dict[str, Any]:
@@ -210,14 +210,17 @@ def in_the_lab(chosen: Chosen) -> dict[str, Any]:
     names = dict.fromkeys(window.fault for window in windows)
     faults = [name for name in names if name != CONTROL]
     objects = {name: figures(name, windows, parts, control) for name in (*faults, CONTROL)}
-    tell_losses(collection, windows, MUST_LOSE_NOTHING)
+    rest = between(windows, measured.probing.begun, measured.ended)
+    tell_losses(collection, [*windows, *rest], (*MUST_LOSE_NOTHING, BETWEEN))
+    tell_invalid(collection, [*windows, *rest])
+    outside = [account(parts(window)) for window in rest]
     write_report(measured)
     return {
         **objects,
         "sent": whole.sent,
         "invalid": whole.invalid,
         "stopped": measured.stopped,
-        "unattributed": unattributed(measured),
+        "unattributed": sum(one.lost + one.opened for one in outside),
         "control_p999_ms": round(control.p999_ms, 2),
     }
 

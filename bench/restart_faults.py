@@ -23,7 +23,7 @@ from towpath.lab.client import LabClient
 
 T = TypeVar("T")
 
-CONTROL, UNOWNED, FLANNEL = "control", "flush_unowned", "flannel_v026"
+UNOWNED, FLANNEL = "flush_unowned", "flannel_v026"
 _READY_WITHIN = 90.0
 _COMMAND_WITHIN = 60.0
 _PAUSE = 0.1  # seconds between two looks at the agents

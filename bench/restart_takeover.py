@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from bench.restart_windows import Window, figures, say, tell_losses
+from bench.restart_windows import CONTROL, Window, figures, say, tell_invalid, tell_losses
 from towpath.kernel.netns import run_in
 from towpath.lab import namespaces
 from towpath.probe.account import account
@@ -37,7 +37,6 @@ ECHO, DNS, CLOSED, HOST_PORT, BEHIND_IT = 7001, 7053, 7009, 8080, 80
 _PATIENCE = 120  # seconds that a move waits for others
 _SETUP_WITHIN = 300.0  # seconds, the last move included
 LISTENS = (f"{ECHO}/TCP", f"{ECHO}/UDP", f"{DNS}/DNS")
-CONTROL = "control"
 MOVES = ("takeover", "handback")
 _EVERY = (Kind.UDP, Kind.UDP_FRESH, Kind.ECHO, Kind.CONNECT, Kind.DNS)
 
@@ -217,6 +216,7 @@ async def measure(times: int, seconds: float) -> dict[str, Any]:
     control = account([part for w in windows if w.fault == CONTROL for part in parts(w)])
     whole = account(list(collection.parts(begun, ended)))
     tell_losses(collection, windows, (CONTROL, *MOVES))
+    tell_invalid(collection, windows)
     names = [name for name in (CONTROL, *MOVES) if any(window.fault == name for window in windows)]
     found: dict[str, Any] = {name: figures(name, windows, parts, control) for name in names}
     return found | {"sent": whole.sent, "invalid": whole.invalid, "stopped": stopped}

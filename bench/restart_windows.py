@@ -10,19 +10,23 @@ import msgspec
 from towpath.probe.account import Total, account, gaps_of
 from towpath.probe.collect import Collection
 from towpath.probe.levels import ADDED_P999_MS, Level, judge
+from towpath.probe.samples import INVALID
 from towpath.probe.strips import Parts
 
+CONTROL, BETWEEN = "control", "between"
 BEGUN = time.monotonic()
 _ORDER = [Level.H0, Level.H1, Level.H2, Level.DISRUPTIVE, Level.UNKNOWN]
 
 
 class Window(msgspec.Struct, frozen=True):
-    """When a fault happened: wall nanoseconds. ``times`` how many agents it met."""
+    """When a fault happened: wall nanoseconds. ``times`` how many agents it met; ``after`` what ended where
+    it begins, if that is not the fault's own beginning."""
 
     fault: str
     begin: int
     end: int
     times: int = 1
+    after: str = ""
 
 
 def say(text: str) -> None:
@@ -54,6 +58,27 @@ def figures(
     }
 
 
+def between(windows: Sequence[Window], begun: int, ended: int) -> list[Window]:
+    """The time that is no fault's own, from ``begun`` to ``ended``; control windows are part of it."""
+    found, at, after = [], begun, "the beginning"
+    faults = sorted((w for w in windows if w.fault != CONTROL), key=lambda w: w.begin)
+    for number, window in enumerate(faults):
+        found.append(Window(BETWEEN, at, window.begin, after=after))
+        at, after = window.end, f"{window.fault}, window {number}"
+    return [*found, Window(BETWEEN, at, max(at, ended), after=after)]
+
+
+def tell_invalid(collection: Collection, windows: Sequence[Window]) -> None:
+    """In whose time the probers were stalled, the share of each fault's samples."""
+    shares = []
+    for name in dict.fromkeys(window.fault for window in windows):
+        mine = [w for w in windows if w.fault == name]
+        values = [s.values for w in mine for _, s in collection.parts(w.begin, w.end)]
+        invalid, slots = sum(v.count(INVALID) for v in values), sum(len(v) for v in values)
+        shares.append(f"{name} {100 * invalid / max(slots, 1):.2f} % of {slots}")
+    say(f"invalid: {', '.join(shares)}")
+
+
 def tell_losses(collection: Collection, windows: Sequence[Window], one_by_one: Sequence[str]) -> None:
     """Where every loss was, a line a fault; those of faults that must lose nothing one by one."""
     for name in dict.fromkeys(window.fault for window in windows):
@@ -65,6 +90,7 @@ def tell_losses(collection: Collection, windows: Sequence[Window], one_by_one: S
                     by_place[place] += gap.bad
                     if name in one_by_one:
                         after = (series.start + gap.first * series.period - window.begin) / 1e9
-                        say(f"  {name} {number}: {place}: {gap.bad} bad, {after:.3f} s after it began")
+                        at = f"{after:.3f} s after {window.after or 'it began'}"
+                        say(f"  {name} {number}: {place}: {gap.bad} bad, {at}")
         if by_place:
             say(f"{name}: " + ", ".join(f"{place} {bad}" for place, bad in by_place.most_common()))

@@ -14,6 +14,7 @@ from towpath.cli.exit import FINDING, INCONCLUSIVE, INTERRUPTED
 from towpath.cli.probe import exit_code, verdict
 from towpath.probe import dns, objects, strips
 from towpath.probe.collect import Collection
+from towpath.probe.gaps import gaps
 from towpath.probe.levels import Level
 from towpath.probe.live import lines, whole
 from towpath.probe.page import page
@@ -22,6 +23,7 @@ from towpath.probe.plan import Kind
 from towpath.probe.prober_lines import Ended, Slots, Started
 from towpath.probe.result import Mark, Result, result
 from towpath.probe.samples import INVALID, LOST, pack
+from towpath.probe.tally import Tally
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -63,9 +65,34 @@ def test_a_strip_shows_the_worst_of_each_moment_and_labels_the_gap(run: Collecti
 
 
 def test_the_live_strip_slides(run: Collection) -> None:
-    shown = lines(run, START, START + 2 * SECOND, 80)
+    shown = lines(run, Tally(START), START, START + 2 * SECOND, 80)
     assert all(len(line) <= 110 for line in shown)
     assert "·" in shown[0]
+
+
+@given(
+    st.lists(st.sampled_from([GOOD, LOST, INVALID]), min_size=1, max_size=40),
+    st.lists(st.integers(0, 41), max_size=6),
+)
+def test_a_tally_is_the_same_however_often_it_was_asked(values: list[int], moments: list[int]) -> None:
+    run = collected(values)
+    tally, at_once = Tally(START), Tally(START)
+    for moment in sorted(moments):
+        tally.update(run, START + moment * PROBES[0].period)
+    for each in (tally, at_once):
+        each.update(run, START + SECOND)
+    found = gaps(values)
+    longest_ms = max((gap.slots for gap in found), default=0) * PROBES[0].period / 1e6
+    lost = values.count(LOST)
+    assert at_once.words([0]) == (f"{lost} lost, gap {longest_ms:.0f} ms" if lost else "nothing lost")
+    assert tally.words([0]) == at_once.words([0])
+
+
+def test_a_tally_counts_from_where_the_run_began(run: Collection) -> None:
+    tally = Tally(START + SECOND + 260 * MS)
+    tally.update(run, START + 2 * SECOND)
+    assert tally.words(run.counting()) == "12 lost, gap 60 ms, 1 let through"
+    assert tally.words([1, 2, 7]) == "nothing lost, 1 let through"
 
 
 def test_overlapping_gaps_of_several_probes_are_one() -> None:

@@ -70,6 +70,10 @@ class Collection:
                 whole = begin <= series.start and end == 1 << 63
                 yield self.probes[number], series if whole else series.window(begin, end)
 
+    def counting(self) -> list[int]:
+        """The numbers of all probes that count."""
+        return [number for number in self.series if number not in self.left_out]
+
     def denied(self, *kinds: Kind) -> list[int]:
         """The numbers of all denied probes (of ``kinds``, if given) that count."""
         wanted = kinds or (Kind.DENY_TCP, Kind.DENY_UDP)

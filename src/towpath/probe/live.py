@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from towpath.probe.account import gaps_of
 from towpath.probe.collect import Collection
-from towpath.probe.gaps import longest
 from towpath.probe.strips import LEGEND, Parts, by_path, labels, seen, states, text
+from towpath.probe.tally import Tally
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -22,34 +22,18 @@ def strip(parts: Parts, begin: int, end: int, cells: int) -> str:
     return text(states(parts, begin, end, cells), labels(found, begin, end, cells))
 
 
-def summary(parts: Parts) -> str:
-    """What to write at a strip's end."""
-    lost = opened = 0
-    worst = 0.0
-    for probe, series in parts:
-        found = gaps_of(probe, series)
-        bad = sum(gap.bad for gap in found)
-        if probe.kind.denied:
-            opened += bad
-            continue
-        lost += bad
-        gap = longest(found)
-        worst = max(worst, gap.milliseconds(series.period) if gap else 0.0)
-    words = [f"{lost} lost, gap {worst:.0f} ms" if lost else "nothing lost"]
-    if opened:
-        words.append(f"{opened} let through")
-    return ", ".join(words)
-
-
-def lines(collection: Collection, begun: int, now: int, width: int) -> list[str]:
-    """All strips of the time until ``now`` that fits into ``width`` characters, with their names."""
-    grouped = by_path(list(collection.parts(begun, now)))
+def lines(collection: Collection, tally: Tally, begun: int, now: int, width: int) -> list[str]:
+    """All strips of the time until ``now`` that fits into ``width`` characters, with their names; behind them
+    what was lost since ``begun``."""
+    begin = max(begun, now - width * _CELL)
+    grouped = by_path(list(collection.parts(begin, now)))
     names = {key: f"{key[0]} IPv{key[1]}" for key in grouped}
     name_width = max((len(name) for name in names.values()), default=0)
     cells = max(10, min(width - name_width - 32, (now - begun) // _CELL or 1))
     begin = max(begun, now - cells * _CELL)
+    tally.update(collection, now)
     return [
-        f"{names[key]:<{name_width}} {strip(parts, begin, now, cells)} {summary(parts)}"
+        f"{names[key]:<{name_width}} {strip(parts, begin, now, cells)} {_lost(tally, parts)}"
         for key, parts in grouped.items()
     ]
 
@@ -60,12 +44,18 @@ def whole(collection: Collection, begun: int, ended: int, width: int) -> list[st
     names = {key: f"{key[0]} IPv{key[1]}" for key in grouped}
     name_width = max((len(name) for name in names.values()), default=0)
     cells = max(20, min(width - name_width - 32, (ended - begun) // _CELL or 1))
+    tally = Tally(begun)
+    tally.update(collection, ended)
     shown = [
-        f"{names[key]:<{name_width}} {strip(parts, begun, ended, cells)} {summary(parts)}"
+        f"{names[key]:<{name_width}} {strip(parts, begun, ended, cells)} {_lost(tally, parts)}"
         for key, parts in grouped.items()
     ]
     step = (ended - begun) / cells / 1e6
     return [*shown, f"{'':<{name_width}} {LEGEND}; a character is {step:.0f} ms"]
+
+
+def _lost(tally: Tally, parts: Parts) -> str:
+    return tally.words(probe.number for probe, _ in parts)
 
 
 class Screen:
@@ -78,6 +68,7 @@ class Screen:
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if terminal else None
         self._last = 0.0
+        self._tally: Tally | None = None
 
     def __enter__(self) -> "Screen":
         if self._live:
@@ -95,13 +86,15 @@ class Screen:
             return
         self._last = now
         edge = max(begun, time.time_ns() - _EDGE)
+        tally = self._tally = self._tally or Tally(begun)
         if self._live:
-            body = [head, *lines(collection, begun, edge, self._console.width), LEGEND, "Ctrl-C stops"]
+            body = [head, *lines(collection, tally, begun, edge, self._console.width), LEGEND, "Ctrl-C stops"]
             height = max(3, self._console.height - 1)
             self._live.update(_coloured(body[:height]), refresh=True)
         else:
-            parts = list(collection.parts(begun, edge))
-            self._console.print(f"{head}: {summary(parts)}", markup=False)
+            tally.update(collection, edge)
+            words = tally.words(collection.counting())
+            self._console.print(f"{head}: {words}", markup=False)
 
 
 def _coloured(body: Sequence[str]) -> "Text":
