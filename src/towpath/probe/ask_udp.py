@@ -39,18 +39,18 @@ class FixedUdp:
             self.recording.refuse(slot)
 
     def _readable(self, _: int) -> None:
-        while True:
-            try:
-                data, at = self._loop.receive(self._socket)
-            except BlockingIOError:
-                return
-            except OSError:
-                self._refuse_oldest(-1)
-                continue
-            if len(data) >= MESSAGE.size:
-                magic, slot, number = MESSAGE.unpack_from(data, len(data) - MESSAGE.size)
-                if magic == MAGIC and number == self._number:
-                    self.recording.answer(slot, at)
+        """One datagram: where there is another, epoll says so again. To try costs as much as to read."""
+        try:
+            data, at = self._loop.receive(self._socket)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._refuse_oldest(-1)
+            return
+        if len(data) >= MESSAGE.size:
+            magic, slot, number = MESSAGE.unpack_from(data, len(data) - MESSAGE.size)
+            if magic == MAGIC and number == self._number:
+                self.recording.answer(slot, at)
 
     def _refuse_oldest(self, but: int) -> None:
         oldest = self.recording.oldest_pending()

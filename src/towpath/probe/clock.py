@@ -7,6 +7,7 @@ absolute, so that what a loop does between two waits never shifts the timetable.
 import ctypes
 import os
 import time
+from contextlib import suppress
 
 CLOCK_MONOTONIC, TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME = 1, 0o4000, 0o2000000, 1
 
@@ -30,13 +31,23 @@ class Timer:
         if self.fd < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
+        self._at = 0
         self._spec = _Itimerspec()
         self._pointer = ctypes.byref(self._spec)
 
     def set(self, at: int) -> None:
         """Fire at ``at`` nanoseconds; a moment that has passed fires at once. Replaces the one set before."""
+        if at == self._at:
+            return
+        self._at = at
         self._spec.value_s, self._spec.value_ns = divmod(max(at, 1), 1_000_000_000)
         _libc.timerfd_settime(self.fd, TFD_TIMER_ABSTIME, self._pointer, None)
+
+    def fired(self) -> None:
+        """Take notice: ``fd`` is no longer readable until the next moment has come."""
+        self._at = 0
+        with suppress(BlockingIOError):
+            os.read(self.fd, 8)
 
     def close(self) -> None:
         """Let go of it."""

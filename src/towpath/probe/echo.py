@@ -10,7 +10,6 @@ import re
 import selectors
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -77,22 +76,22 @@ class Datagrams:
         selector.register(self._socket, selectors.EVENT_READ, self._ready)
 
     def _ready(self, _: int) -> None:
-        for _attempt in range(64):
-            try:
-                data, ancillary, _flags, client = self._socket.recvmsg(65536, 128)
-            except OSError:
-                return
-            reply = self._answer(data, client)
-            if not reply:
-                continue
-            source = [
-                # The address it came to, any interface: the way back may be another one.
-                (level, kind, value[:16] + struct.pack("=I", 0))
-                for level, kind, value in ancillary
-                if (level, kind) == (socket.IPPROTO_IPV6, _IPV6_PKTINFO)
-            ]
-            with suppress(OSError):
-                self._socket.sendmsg([reply[:65507]], source, 0, client)
+        """One datagram: where there is another, the selector says so again."""
+        try:
+            data, ancillary, _flags, client = self._socket.recvmsg(65536, 128)
+        except OSError:
+            return
+        reply = self._answer(data, client)
+        if not reply:
+            return
+        source = [
+            # The address it came to, any interface: the way back may be another one.
+            (level, kind, value[:16] + bytes(4))
+            for level, kind, value in ancillary
+            if (level, kind) == (socket.IPPROTO_IPV6, _IPV6_PKTINFO)
+        ]
+        with suppress(OSError):
+            self._socket.sendmsg([reply[:65507]], source, 0, client)
 
     def _answer(self, data: bytes, client: Client) -> bytes:
         return f"{self._identity} from {plain(client)}\n".encode() + data

@@ -11,7 +11,6 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -59,7 +58,7 @@ class Prober:
         for probe in plan.probes:
             self._open(probe)
         self._schedule = Schedule((asker.recording.probe for asker in self._askers.values()), self._start)
-        self._loop.register(self._timer.fd, select.EPOLLIN, self._fired)
+        self._loop.register(self._timer.fd, select.EPOLLIN, lambda _: self._timer.fired())
 
     def _open(self, probe: Probe) -> None:
         recording = Recording(probe, self._start)
@@ -105,10 +104,6 @@ class Prober:
 
     def _stop(self, *_: object) -> None:
         self._stopped = True
-
-    def _fired(self, _: int) -> None:
-        with suppress(BlockingIOError):
-            os.read(self._timer.fd, 8)
 
     def _round(self) -> None:
         """Wait until something is due or has come; read everything that came before anything is judged."""
