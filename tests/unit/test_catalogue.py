@@ -102,6 +102,29 @@ def test_a_chart_that_mixes_versions_is_told() -> None:
     assert "TP7020" in codes(compare(KNOWN, release, with_it))
 
 
+def test_a_chart_that_the_target_lacks_and_one_whose_custom_resources_nobody_knows() -> None:
+    source, target = KNOWN.release("v1.32.1+rke2r1"), KNOWN.release("v1.32.2+rke2r1")
+    name = "rke2-canal"
+    lacking = replace(target, charts={k: v for k, v in target.charts.items() if k != name})
+    (gone,) = [f for f in compare(KNOWN, source, lacking).findings if f.code == "TP7014"]
+    assert (gone.object, gone.severity) == (f"Chart/{name}-{source.charts[name]}", "error")
+    assert "no part of v1.32.2+rke2r1" in gone.message
+    unknown = replace(target, charts={**target.charts, name: "v9.9.9"})
+    (dark,) = [f for f in compare(KNOWN, source, unknown).findings if f.code == "TP7018"]
+    assert (dark.object, dark.severity) == (f"Chart/{name}-v9.9.9", "warning")
+    assert not [f for f in between("v1.32.1+rke2r1", "v1.32.2+rke2r1").findings if f.code == "TP7018"]
+
+
+def test_where_sources_disagree_on_a_version_it_is_said() -> None:
+    target = replace(KNOWN.release("v1.32.2+rke2r1"), disputed={"flannel": "notes v0.26.4, image v0.26.5"})
+    (told,) = [
+        f
+        for f in compare(KNOWN, KNOWN.release("v1.32.1+rke2r1"), target).findings
+        if f.code == "TP7019" and f.object == "Release/v1.32.2+rke2r1"
+    ]
+    assert (told.message, told.severity) == ("flannel: notes v0.26.4, image v0.26.5", "info")
+
+
 def test_no_release_ships_a_chart_that_the_catalogue_does_not_know() -> None:
     assert [r.release for r in KNOWN.releases if not KNOWN.chart("rke2-canal", r.charts["rke2-canal"])] == []
 

@@ -126,6 +126,33 @@ def test_a_stale_node_is_named_and_an_image_that_merely_lies_there_is_no_excuse(
     assert "lies on the node, but is not what runs" in by_container["calico-node"]
     assert "lies on the node" not in by_container["kube-flannel"]
     assert "runs hardened-flannel:v0.26.3-build20250108" in by_container["kube-flannel"]
+    assert {f.code for f in found} == {"TP7505"}
+
+
+NEWER, OLDER = (canal.image(KNOWN.release(release), "hardened-flannel") for release in (NEW, OLD))
+
+
+@pytest.mark.parametrize(
+    ("images", "runs"),
+    [
+        ([], NEWER),  # the kubelet tells of fifty images only
+        ([[NEWER, OLDER]], NEWER),
+        ([[NEWER, f"rancher/hardened-flannel@sha256:{NEW}", OLDER]], NEWER),
+        ([[NEWER, "rancher/hardened-flannel@sha256:another"], [OLDER]], OLDER),
+    ],
+    ids=["not told", "without digests", "one image", "the tag has moved"],
+)
+def test_of_an_image_with_two_tags_the_runtime_tells_any(images: list[list[str]], runs: str) -> None:
+    """The pod was made for the new tag; the runtime calls what runs by the old one."""
+    raw = node("a")
+    raw["status"]["images"] = [{"names": [f"docker.io/{name}" for name in names]} for names in images]
+    nodes = (node_facts(raw),)
+    parts = only(pod("a", NEW, **{"kube-flannel": {"image": f"docker.io/{OLDER}"}}), desired=1, updated=1)
+    told = [f.message for f in unexpected(parts, nodes, KNOWN.release(NEW).images, NEW)]
+    assert [f"kube-flannel runs hardened-{runs.partition('hardened-')[2]}," in line for line in told] == (
+        [] if runs == NEWER else [True]
+    )
+    assert findings(parts, nodes) == []
 
 
 def test_a_container_that_fails_says_why() -> None:

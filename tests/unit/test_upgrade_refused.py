@@ -4,7 +4,8 @@ import asyncio
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,22 @@ import pytest
 from click.testing import CliRunner
 
 from towpath.backup.archive import Archive, Manifest, entry, pack
+from towpath.catalogue import load
+from towpath.cli.cluster import ClusterOptions
 from towpath.cli.exit import CliError
 from towpath.cli.main import cli
+from towpath.cli.upgrade_measure import start_probes
+from towpath.cli.upgrade_plan import _pulled
+from towpath.inventory.components import components
 from towpath.kube import fakehttp
+from towpath.kube.client import Client
 from towpath.kube.fake import FakeApiServer, Target
-from towpath.kube.kinds import NAMESPACES
+from towpath.kube.kinds import CONFIG_MAPS, NAMESPACES
+from towpath.lab import canal
+from towpath.probe import cluster
 from towpath.upgrade import plan as plans
-from towpath.upgrade.plan import NodeStep, Plan
+from towpath.upgrade.logbook import Logbook
+from towpath.upgrade.plan import Measure, NodeStep, Plan
 
 POLICY = {
     "apiVersion": "networking.k8s.io/v1",
@@ -43,6 +53,22 @@ class Stamping(FakeApiServer):
     ) -> dict[str, Any]:
         meta = {"creationTimestamp": self.stamp, **obj["metadata"]}
         return super()._store(type_, collection, key, {**obj, "metadata": meta})
+
+
+class Now(Stamping):
+    """A server whose clock is right."""
+
+    @property
+    def stamp(self) -> str:  # type: ignore[override]
+        return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+JOURNAL = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "towpath-upgrade", "namespace": "kube-system"},
+    "data": {"plan": "{", "journal": "none"},
+}
 
 
 @contextmanager
@@ -90,7 +116,7 @@ def archive(cluster: str) -> bytes:
     return pack(Archive(manifest, (saved,)))
 
 
-def plan() -> bytes:
+def plan(measure: Measure | None = None) -> bytes:
     made = Plan(
         created="2026-11-27T09:00:00Z",
         cluster="here",
@@ -101,6 +127,7 @@ def plan() -> bytes:
         images={"calico-node": ("x:1", "x:2")},
         strategy={"type": "RollingUpdate"},
         nodes=(NodeStep("n1", ""),),
+        measure=measure,
     )
     return plans.dump(plans.sign(made))
 
@@ -132,6 +159,32 @@ def test_an_archive_that_was_cut_off(tmp_path: Path, kept: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "exit_code"),
+    [
+        (("status",), 2),
+        (("report",), 7),
+        (("pause",), 7),
+        (("resume",), 7),
+        (("apply", "PLAN"), 7),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_journal_that_cannot_be_read_stops_everything(
+    tmp_path: Path, command: tuple[str, ...], exit_code: int
+) -> None:
+    file = tmp_path / "plan.json"
+    file.write_bytes(plan())
+    words = [str(file) if word == "PLAN" else word for word in command]
+    with served(Now, tmp_path) as (server, kubeconfig):
+        server.put(CONFIG_MAPS, JOURNAL)
+        code, told = said("upgrade", *words, "--kubeconfig", kubeconfig)
+        assert (code, "TP7403" in told, "towpath-upgrade" in told) == (exit_code, True, True), told
+        assert (
+            server.objects["core/v1/configmaps"]["kube-system", "towpath-upgrade"]["data"] == JOURNAL["data"]
+        )
+
+
+@pytest.mark.parametrize(
     "command",
     [
         ("inventory",),
@@ -153,3 +206,39 @@ def test_no_permission_is_said_with_verb_and_resource(tmp_path: Path, command: t
         assert (code, "check RBAC" in told) == (7, True), told
         assert re.match("(get namespaces/kube-system|list nodes|create kube-system/leases):", told), told
         assert not (tmp_path / "new").exists()
+
+
+def test_probes_that_find_no_target_end_it_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody makes the targets' pods here. What was put into the cluster is gone again."""
+    monkeypatch.setattr(cluster, "_READY_WITHIN", 0.0)
+    made = plans.load(plan(Measure(image="x", python=("python3",), level="H0", probes=True)))
+    with served(FakeApiServer, tmp_path) as (server, kubeconfig):
+        options = ClusterOptions(kubeconfig, "")
+
+        async def begin(client: Client) -> None:
+            logbook = Logbook(client)
+            await logbook.begin(made)
+            async with AsyncExitStack() as stack:
+                await start_probes(client, options, logbook, stack, lambda _: None)
+
+        with pytest.raises(CliError, match=r"TP7408 probes cannot run: .*--no-probes does without"):
+            options.run(begin)
+        assert list(server.objects["core/v1/namespaces"]) == [("", "kube-system")]
+
+
+def test_an_image_that_a_node_does_not_get_ends_the_plan(tmp_path: Path) -> None:
+    """Nobody runs the pullers here."""
+    raw = canal.daemonset(load.builtin().release("v1.32.1+rke2r1"))
+    raw["metadata"]["uid"] = "ds"
+    pod = {
+        "metadata": {"name": "p", "ownerReferences": [{"uid": "ds"}]},
+        "spec": {**raw["spec"]["template"]["spec"], "nodeName": "n1"},
+    }
+    (part,) = components([raw], [pod])
+    newer = {"hardened-flannel": "v0.26.4-build20250218"}
+    with served(FakeApiServer, tmp_path) as (server, kubeconfig):
+        with pytest.raises(CliError, match=r"TP7410 .*n1: not pulled within 0 s: .*--no-pull does without"):
+            ClusterOptions(kubeconfig, "").run(lambda client: _pulled(client, raw, part, newer, 0.0))
+        assert not server.objects["core/v1/pods"]

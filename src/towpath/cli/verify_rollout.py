@@ -91,11 +91,13 @@ def screen(found: Rollout) -> str:
 def _running(found: Rollout) -> dict[tuple[str, str], str]:
     """Node and image name to the tags that run there."""
     tags: dict[tuple[str, str], set[str]] = {}
+    cached = {node.name: node.cached for node in found.nodes}
     for part in found.parts:
         for pod in part.pods:
             for one in pod.containers:
                 if components.is_network(one.image):
-                    tags.setdefault((pod.node, one.image.name), set()).add(one.image.tag or str(one.image))
+                    image = rollout.running(one, cached.get(pod.node, ()))
+                    tags.setdefault((pod.node, image.name), set()).add(image.tag or str(image))
     return {key: ", ".join(sorted(those)) for key, those in tags.items()}
 
 

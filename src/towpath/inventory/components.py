@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from towpath.inventory.images import Image
 
@@ -29,7 +30,8 @@ RUNNING, WAITING, ENDED = "running", "waiting", "ended"
 
 
 class Container(msgspec.Struct, frozen=True):
-    """One container of a pod. ``image_id`` is what the runtime really started."""
+    """One container of a pod. ``image_id`` is what the runtime really started, ``image`` what it calls that,
+    ``asked`` the pod's own word."""
 
     name: str
     init: bool
@@ -39,6 +41,7 @@ class Container(msgspec.Struct, frozen=True):
     ready: bool
     restarts: int
     why: str
+    asked: Image = Image("", "", "", "")
 
 
 class NetworkPod(msgspec.Struct, frozen=True):
@@ -76,7 +79,8 @@ class Component(msgspec.Struct, frozen=True):
 
 
 class NodeFacts(msgspec.Struct, frozen=True):
-    """``release`` is the kubelet's version; ``cached`` the images that lie on the node, running or not."""
+    """``release`` is the kubelet's version; ``cached`` the images that lie on the node, running or not, with
+    their digests where they are told."""
 
     name: str
     release: str
@@ -118,7 +122,7 @@ def node_facts(raw: Raw) -> NodeFacts:
     status = raw.get("status") or {}
     info = status.get("nodeInfo") or {}
     conditions = status.get("conditions") or ()
-    names = [name for image in status.get("images") or () for name in image.get("names") or ()]
+    images = status.get("images") or ()
     return NodeFacts(
         name=raw["metadata"]["name"],
         release=info.get("kubeletVersion", ""),
@@ -127,8 +131,17 @@ def node_facts(raw: Raw) -> NodeFacts:
         os=info.get("osImage", ""),
         runtime=info.get("containerRuntimeVersion", ""),
         architecture=info.get("architecture", ""),
-        cached=frozenset(image for image in map(Image.parse, names) if image.tag and is_network(image)),
+        cached=frozenset(image for entry in images for image in _tagged(entry.get("names") or ())),
     )
+
+
+def _tagged(names: Iterable[str]) -> Iterable[Image]:
+    """One image's names with tags, each with the digest that stands among them for the same repository."""
+    parsed = [Image.parse(name) for name in names]
+    digests = {image.repository: image.digest for image in parsed if image.digest}
+    for image in parsed:
+        if image.tag and is_network(image):
+            yield replace(image, digest=digests.get(image.repository, ""))
 
 
 def component_pod(raw: Raw) -> NetworkPod:
@@ -193,6 +206,7 @@ def _container(raw: Raw, asked: str, init: bool) -> Container:
         name=raw["name"],
         init=init,
         image=image if image.name else Image.parse(asked),
+        asked=Image.parse(asked),
         image_id=raw.get("imageID", ""),
         state=RUNNING if state.get("running") else WAITING if state.get("waiting") else ENDED,
         ready=bool(raw.get("ready")),

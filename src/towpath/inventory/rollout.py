@@ -1,12 +1,21 @@
 """Whether every node runs what it should: the DaemonSet's template, one version, the release expected."""
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from towpath.inventory.components import WAITING, Component, Container, NetworkPod, NodeFacts
 from towpath.inventory.images import Image
 from towpath.model.finding import Finding
+
+
+class _Wanted(NamedTuple):
+    """``lies``: an image of that tag is on the node."""
+
+    tag: str
+    release: str
+    lies: bool
 
 
 def findings(parts: Iterable[Component], nodes: Iterable[NodeFacts]) -> list[Finding]:
@@ -34,10 +43,12 @@ def unexpected(
     for part in parts:
         for pod in part.pods:
             for one in pod.containers:
-                tag = expected.get(one.image.name)
-                if tag is not None and one.image.tag != tag:
-                    lies = any((i.name, i.tag) == (one.image.name, tag) for i in cached.get(pod.node, ()))
-                    found.append(_other(part, pod, one, tag, release, lies=lies))
+                lying = cached.get(pod.node, frozenset())
+                image = running(one, lying)
+                tag = expected.get(image.name)
+                if tag is not None and image.tag != tag:
+                    lies = any((i.name, i.tag) == (image.name, tag) for i in lying)
+                    found.append(_other(part, pod, one.name, image, _Wanted(tag, release, lies)))
     ours = {image.name for part in parts for image in part.wanted.values()}
     if not ours & expected.keys():
         found.append(
@@ -49,6 +60,19 @@ def unexpected(
             )
         )
     return found
+
+
+def running(one: Container, cached: Iterable[Image]) -> Image:
+    """The image that a container runs: what the runtime says, or what the pod asked for, if that is the same.
+
+    A runtime that knows an image by several tags tells any of them. ``cached``: what lies on the node, which
+    tells whether the tag that was asked for is that of another image by now.
+    """
+    asked, runs = one.asked, Image.parse(one.image_id.rpartition("//")[2]).digest
+    if not asked.tag or asked.name != one.image.name:
+        return one.image
+    lying = {image.digest for image in cached if (image.name, image.tag) == (asked.name, asked.tag)}
+    return asked if not runs or runs in lying or not any(lying) else one.image
 
 
 def _counts(part: Component) -> list[Finding]:
@@ -120,7 +144,8 @@ def _retagged(part: Component) -> list[Finding]:
         for one in pod.containers:
             digest = Image.parse(one.image_id.rpartition("//")[2]).digest or one.image_id
             if digest:
-                ids.setdefault(replace(one.image, digest=""), {}).setdefault(digest, pod.node)
+                image = one.asked if one.asked.tag else one.image
+                ids.setdefault(replace(image, digest=""), {}).setdefault(digest, pod.node)
     return [
         Finding(
             code="TP7507",
@@ -134,13 +159,11 @@ def _retagged(part: Component) -> list[Finding]:
     ]
 
 
-def _other(
-    part: Component, pod: NetworkPod, one: Container, tag: str, release: str, *, lies: bool
-) -> Finding:
-    lying = f"; {one.image.name}:{tag} lies on the node, but is not what runs" if lies else ""
+def _other(part: Component, pod: NetworkPod, container: str, runs: Image, wanted: _Wanted) -> Finding:
+    lying = f"; {runs.name}:{wanted.tag} lies on the node, but is not what runs" if wanted.lies else ""
     return Finding(
         code="TP7505",
         object=f"Pod/{part.namespace}/{pod.name} on {pod.node}",
-        message=f"{one.name} runs {one.image}, {release} has {tag}{lying}",
+        message=f"{container} runs {runs}, {wanted.release} has {wanted.tag}{lying}",
         fix="roll the DaemonSet on this node",
     )
