@@ -92,8 +92,19 @@ def layer(tree: Tree, mtime: int = EPOCH) -> bytes:
     return out.getvalue()
 
 
-def oci(where: Path, *layers: bytes, image: Mapping[str, Any] | None = None, beside: int = 2) -> Path:
-    """An OCI layout of uncompressed tars, gzipped here. ``beside``: provenance and signature, or neither."""
+BESIDE = {
+    "provenance": {"vnd.docker.reference.type": "attestation-manifest"},
+    "signature": {"org.opencontainers.image.ref.name": "x.sig"},
+}
+
+
+def oci(
+    where: Path,
+    *layers: bytes,
+    image: Mapping[str, Any] | None = None,
+    beside: str = "provenance signature",
+) -> Path:
+    """An OCI layout of uncompressed tars, gzipped here. ``beside``: words of ``BESIDE``, what lies there."""
     blobs: dict[str, bytes] = {}
 
     def put(content: bytes) -> dict[str, Any]:
@@ -115,12 +126,8 @@ def oci(where: Path, *layers: bytes, image: Mapping[str, Any] | None = None, bes
     listed: list[dict[str, Any]] = [
         {"mediaType": f"{media}.manifest.v1+json", **put(json.dumps(manifest).encode())}
     ]
-    if beside:
-        kinds = (
-            {"vnd.docker.reference.type": "attestation-manifest"},
-            {"org.opencontainers.image.ref.name": "x.sig"},
-        )
-        listed += [{**listed[0], "digest": f"sha256:{n}", "annotations": k} for n, k in enumerate(kinds)]
+    kinds = [BESIDE[word] for word in beside.split()]
+    listed += [{**listed[0], "digest": f"sha256:{n}", "annotations": k} for n, k in enumerate(kinds)]
     where.mkdir(parents=True, exist_ok=True)
     (where / "blobs/sha256").mkdir(parents=True)
     for digest, content in blobs.items():

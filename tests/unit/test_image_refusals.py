@@ -150,19 +150,19 @@ def index(path: Path, change: Callable[[dict[str, list[dict[str, object]]]], Non
 
 
 def test_unknown_media_types(tmp_path: Path) -> None:
-    path = oci(tmp_path / "i", layer(good()), beside=0)
+    path = oci(tmp_path / "i", layer(good()), beside="")
     index(path, lambda i: i["manifests"][0].update(mediaType="application/vnd.cncf.helm.chart"))
     refused(path, "TP8013", r"application/vnd\.cncf\.helm\.chart")
 
 
 def test_digests_that_are_paths(tmp_path: Path) -> None:
-    path = oci(tmp_path / "i", layer(good()), beside=0)
+    path = oci(tmp_path / "i", layer(good()), beside="")
     index(path, lambda i: i["manifests"][0].update(digest="sha256:../../../../etc/passwd"))
     refused(path, "TP8013", "is no sha256 digest")
 
 
 def test_several_platforms_are_listed_and_one_is_chosen(tmp_path: Path) -> None:
-    path = oci(tmp_path / "i", layer(good()), beside=0)
+    path = oci(tmp_path / "i", layer(good()), beside="")
 
     def two(found: dict[str, list[dict[str, object]]]) -> None:
         first = found["manifests"][0]
@@ -249,7 +249,7 @@ def test_a_changed_byte_is_never_taken_for_the_image(position: int, flipped: int
 
     tree: Tree = {"a": file("hello"), "l": link("a")}
     with tempfile.TemporaryDirectory() as folder:
-        path = oci(Path(folder) / "i", layer(tree), beside=0)
+        path = oci(Path(folder) / "i", layer(tree), beside="")
         target = blob(path, position % 3)
         content = bytearray(target.read_bytes())
         content[position % len(content)] ^= flipped

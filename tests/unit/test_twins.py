@@ -1,9 +1,11 @@
 """Addresses of two pods, as the API's events tell of them."""
 
+import asyncio
 from ipaddress import ip_address
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,3 +106,21 @@ def test_events_in_any_order_come_to_what_a_look_at_all_pods_says(
             expected |= {(f"d/{p.metadata.name}", text) for p in having if p.spec.node_name == "n1"}
     world.look()
     assert world.look() == expected
+
+
+@pytest.mark.looptime
+async def test_a_contest_is_seen_by_the_running_part_whenever_it_begins_and_it_rests_in_between() -> None:
+    world = World()
+    task = asyncio.create_task(world.twins.run())
+    try:
+        for day in (1, 2):
+            await asyncio.sleep(86400.0 * day)
+            world.put(pod("a", "n1", "10.0.0.1", created="2"))
+            world.put(pod("b", "n2", "10.0.0.1", created="1"))
+            await asyncio.sleep(1.5)
+            assert {c.newer for c in world.twins.standing} == {"d/a"}
+            world.drop("b")
+            await asyncio.sleep(2.5)
+            assert world.twins.standing == frozenset()
+    finally:
+        task.cancel()

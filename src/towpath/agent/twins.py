@@ -60,6 +60,7 @@ class Twins:
         self._texts: dict[Key, tuple[str, ...]] = {}
         self._owners: dict[str, tuple[Key, ...]] = {}
         self._shared: set[str] = set()
+        self._sharing = asyncio.Event()
         self._suspected: frozenset[Contest] = frozenset()
         self.standing: frozenset[Contest] = frozenset()
         """What the newer pods of this node lose."""
@@ -83,6 +84,7 @@ class Twins:
             self._owners.pop(text, None)
         if len(owners) > 1:
             self._shared.add(text)
+            self._sharing.set()
         else:
             self._shared.discard(text)
 
@@ -95,10 +97,14 @@ class Twins:
         return ""
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look for ever, as long as there is something to see."""
         while True:
             self.look()
-            await asyncio.sleep(_LOOK_EVERY)
+            if self._shared or self._suspected or self.standing:
+                await asyncio.sleep(_LOOK_EVERY)
+            else:
+                self._sharing.clear()
+                await self._sharing.wait()
 
     def look(self) -> None:
         """What was there at the last look already, stands."""
