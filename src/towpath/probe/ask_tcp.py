@@ -88,7 +88,7 @@ class Echo:
             self._socket = None
             return
         self._socket.setsockopt(socket.SOL_SOCKET, 35, 1)  # SO_TIMESTAMPNS
-        self._loop.register(self._socket.fileno(), select.EPOLLOUT, self._ready)
+        self._loop.register_stamped(self._socket.fileno(), select.EPOLLOUT, self._ready)
 
     def send(self, slot: int) -> None:
         """One message; without a connection the slot is lost."""
@@ -109,7 +109,7 @@ class Echo:
                 self._broken()
                 return
             self._connected = True
-            self._loop.modify(self._socket.fileno(), select.EPOLLIN)
+            self._loop.modify_stamped(self._socket.fileno(), select.EPOLLIN)
             return
         try:
             data, at = self._loop.receive(self._socket)

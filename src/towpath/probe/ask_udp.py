@@ -20,7 +20,7 @@ class FixedUdp:
         self.recording = recording
         self._loop, self._number = loop, recording.probe.number
         self._socket = udp_socket(recording)
-        loop.register(self._socket.fileno(), select.EPOLLIN, self._readable)
+        loop.register_stamped(self._socket.fileno(), select.EPOLLIN, self._readable)
 
     def send(self, slot: int) -> None:
         """Ask. An error that an earlier datagram met is that one's; then this one is tried again."""
@@ -87,7 +87,7 @@ class FreshUdp:
             sock.close()
             self.recording.refuse(slot)
             return
-        self._loop.register(sock.fileno(), select.EPOLLIN, self._reader(slot, sock))
+        self._loop.register_stamped(sock.fileno(), select.EPOLLIN, self._reader(slot, sock))
         self._waiting.append((slot, sock))
 
     def _message(self, slot: int) -> bytes:
