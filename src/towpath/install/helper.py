@@ -21,6 +21,7 @@ def helper(values: Values) -> dict[str, Any]:
         "nodeSelector": {"kubernetes.io/os": "linux"},
         **({"affinity": only_labelled()} if values.migrating else {}),
         "hostNetwork": True,  # plugins are run where the runtime runs them
+        "hostPID": True,  # Go's look themselves up in the node's /proc, by the node's numbers
         "dnsPolicy": "Default",
         "automountServiceAccountToken": False,
         "priorityClassName": "system-node-critical",

@@ -17,6 +17,7 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 4096, 16384, 1 << 18
+MS_SHARED = 1 << 20
 MNT_DETACH = 2
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_CAPBSET_DROP, _PR_CAP_AMBIENT = 1, 15, 24, 47
@@ -58,6 +59,11 @@ def umount(target: str, flags: int = MNT_DETACH) -> None:
 def bind(source: str, target: str) -> None:
     """A recursive bind mount (in a user namespace nothing else is allowed on a tree with locked mounts)."""
     mount(source, target, flags=MS_BIND | MS_REC)
+
+
+def make_shared() -> None:
+    """Have mounts be seen by those who follow, as an operating system's first process does."""
+    mount("none", "/", flags=MS_REC | MS_SHARED)
 
 
 def make_private() -> None:

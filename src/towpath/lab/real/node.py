@@ -91,6 +91,7 @@ def _boot(boot: Boot) -> None:
         stand_in.write_text(value + "\n")
         with suppress(OSError):
             namespaces.bind(str(stand_in), f"/proc/sys/{path}")
+    namespaces.make_shared()
     Path(RESOLV_CONF).write_text("search cluster.local\nnameserver 10.43.0.10\n")
     Path("/run/towpath").mkdir()
     Path("/run/towpath/boot-id").write_text(boot.boot_id + "\n")
