@@ -21,6 +21,7 @@ from urllib.error import HTTPError
 import trustme
 from msgspec.structs import replace
 
+from patience import PATIENT
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.netns import new_netns, run_in
 from towpath.kube.fake import FakeApiServer
@@ -134,7 +135,7 @@ class AgentNode:
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(10)
+        code = self.process.wait(PATIENT)
         self.process = None
         return code
 
@@ -144,7 +145,7 @@ class AgentNode:
         def ask() -> tuple[int, str]:
             request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
             try:
-                with urllib.request.urlopen(request, timeout=5) as answer:
+                with urllib.request.urlopen(request, timeout=20) as answer:
                     return answer.status, answer.read().decode()
             except HTTPError as e:
                 with e:
@@ -155,9 +156,9 @@ class AgentNode:
         return run_in(self.netns, ask)
 
     async def ready(self) -> None:
-        await self.until(lambda: self.get("/readyz")[0] == 200, 60)
+        await self.until(lambda: self.get("/readyz")[0] == 200)
 
-    async def until(self, truth: Callable[[], object], seconds: float = 30) -> float:
+    async def until(self, truth: Callable[[], object], seconds: float = PATIENT) -> float:
         """Wait for ``truth``; returns how long it took."""
         begun = time.monotonic()
         while not await asyncio.to_thread(truth):
@@ -187,7 +188,7 @@ class AgentNode:
     def close(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(PATIENT)
         self.kernel.close()
         os.close(self.netns)
 
@@ -248,7 +249,7 @@ async def call_shim(
 
 @contextlib.contextmanager
 def pod_namespace() -> Iterator[Path]:
-    process = subprocess.Popen(["unshare", "-n", "sleep", "100"])
+    process = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
     mine = Path("/proc/self/ns/net").stat().st_ino
     path = Path(f"/proc/{process.pid}/ns/net")
     while path.stat().st_ino == mine:

@@ -92,12 +92,30 @@ async def finish(process: asyncio.subprocess.Process) -> tuple[int, bytes, bytes
 
 @pytest.fixture(scope="session")
 def executable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As it is shipped: with patience for a minute."""
+    return compile_shim(tmp_path_factory.mktemp("shim") / "towpath-cni")
+
+
+@pytest.fixture(scope="session")
+def hasty_executable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Waits 1.2 seconds where the one that is shipped waits sixty."""
-    return compile_shim(tmp_path_factory.mktemp("shim") / "towpath-cni", "-DPATIENCE_MS=1200")
+    return compile_shim(tmp_path_factory.mktemp("hasty") / "towpath-cni", "-DPATIENCE_MS=1200")
 
 
 @pytest.fixture
 def shim(executable: Path, tmp_path: Path) -> Shim:
+    return installed(executable, tmp_path)
+
+
+@pytest.fixture
+def hasty(shim: Shim, hasty_executable: Path) -> Shim:
+    """Instead of the patient one, in the same place."""
+    shutil.copy2(hasty_executable, shim.path)
+    return shim
+
+
+def installed(executable: Path, tmp_path: Path) -> Shim:
+    """A shim in a folder of its own, and the file that says where its agent is."""
     folder = tmp_path / "bin"
     folder.mkdir()
     shutil.copy2(executable, folder / "towpath-cni")

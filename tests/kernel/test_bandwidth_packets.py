@@ -3,11 +3,12 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from wired_node import WiredNode
 
+from patience import ATTEMPTS
 from towpath.kernel.netns import run_in
 from towpath.model.attachment import Bandwidth
 
@@ -39,7 +40,7 @@ def rate(source: int, sink: int, dst: str, amount: int) -> float:
     with listener, client:
         listener.bind(("", 0))
         listener.listen()
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect((dst, listener.getsockname()[1]))
         server, _ = listener.accept()
         with server:
@@ -57,16 +58,27 @@ def rate(source: int, sink: int, dst: str, amount: int) -> float:
 
 @pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
 def test_both_directions_are_limited_each_to_its_own_rate(net: WiredNode, family: int) -> None:
+    """Payload is less than what is counted; a busy machine makes less of it, or reads in one go what has
+    gathered: such a measurement says nothing, and another is made.
+    """
     pod, peer, own = net.pods["limited"], ("10.42.1.3", "fd00:10:42:1::3")[family], (POD4, POD6)[family]
-    down = rate(net.pods["free"], pod, own, 2_000_000)
-    up = rate(pod, net.pods["free"], peer, 1_500_000)
-    # Payload is less than what is counted; a busy machine makes less of it still, but never more.
-    assert 0.5 * TO_POD < down < 1.05 * TO_POD
-    assert 0.5 * FROM_POD < up < 1.05 * FROM_POD
+    assert_once(0.5 * TO_POD, 1.05 * TO_POD, lambda: rate(net.pods["free"], pod, own, 2_000_000))
+    assert_once(0.5 * FROM_POD, 1.05 * FROM_POD, lambda: rate(pod, net.pods["free"], peer, 1_500_000))
+
+
+def assert_once(least: float, most: float, measure: Callable[[], float]) -> None:
+    """Between them at the first good measurement."""
+    found = []
+    for _ in range(ATTEMPTS):
+        found.append(measure())
+        if least < found[-1] < most:
+            return
+    pytest.fail(f"never between {least} and {most}: {found}")
 
 
 def test_a_pod_without_limits_has_none(net: WiredNode) -> None:
-    assert rate(net.world, net.pods["free"], "10.42.1.3", 4_000_000) > 2 * TO_POD
+    unlimited = 100_000 * TO_POD
+    assert_once(2 * TO_POD, unlimited, lambda: rate(net.world, net.pods["free"], "10.42.1.3", 4_000_000))
 
 
 def test_the_kernel_gives_back_what_was_set(net: WiredNode) -> None:

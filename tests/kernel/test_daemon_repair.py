@@ -12,6 +12,7 @@ import pytest
 from agent_node import FLANNEL, NODES, PODS, AgentNode, agent_node, call_shim, node, pod, pod_namespace
 from msgspec.structs import replace
 
+from patience import ATTEMPTS
 from towpath.desired.names import host_ifname
 from towpath.kernel.nft_owner import ownable
 from towpath.kube.fake import FakeApiServer
@@ -124,6 +125,9 @@ ACCIDENTS = {
 }
 
 
+FLUSHES = [accident for accident in ACCIDENTS.values() if accident.startswith("nft ")]
+
+
 def whole(n1: AgentNode, settings: dict[str, str]) -> NetState:
     """All there is, and some settings; without learned things."""
     state = n1.kernel.observe(settings, "towpath")
@@ -137,7 +141,7 @@ async def test_each_accident_is_mended_within_a_second_counted_and_explained(
     api.put(PODS, pod("a"))
     # As on a kernel before 6.9, where anybody can change the table.
     n1.start(own_table=False, resync_seconds=600)
-    took = {}
+    took, flushes = {}, 0
     with pod_namespace() as netns:
         code, result = await call_shim(n1, "ADD", "a", netns)
         assert code == 0, result
@@ -152,20 +156,21 @@ async def test_each_accident_is_mended_within_a_second_counted_and_explained(
         await asyncio.sleep(0.5)
         wanted = whole(n1, dict.fromkeys(names, ""))
         for name, accident in ACCIDENTS.items():
-            for _ in range(
-                3
-            ):  # on a machine that is busy with other things a transaction alone takes seconds
+            # On a machine that is busy with other things a transaction alone takes seconds.
+            for _ in range(ATTEMPTS):
                 for command in accident.replace("{pod}", dev).split("; "):
                     done = n1.run(*command.split())
                     assert done.returncode == 0, (name, done.stderr)
-                took[name] = await n1.until(lambda: whole(n1, dict.fromkeys(names, "")) == wanted, 5)
+                flushes += accident in FLUSHES
+                took[name] = await n1.until(lambda: whole(n1, dict.fromkeys(names, "")) == wanted)
                 if took[name] < 1:
                     break
     assert {name: seconds for name, seconds in took.items() if seconds >= 1} == {}
     metrics = n1.get("/metrics")[1]
     for kind in ("Add Route", "Add Neighbour", "Add Fdb", "AddLink", "SetLink", "SetSysctl", "NftUpdate"):
         assert f'towpath_repairs_total{{operation="{kind}"}}' in metrics
-    assert re.search(r"towpath_fail_open_seconds_count [2-6]\.0", metrics)
+    told = re.search(r"towpath_fail_open_seconds_count (\d+)\.0", metrics)
+    assert told and 2 <= int(told[1]) <= flushes
     log = [json.loads(line) for line in n1.log.read_text().splitlines()]
     explained = {line["kind"]: line["suspects"] for line in log if line["event"] == "mended"}
     assert len(explained) == len([line for line in log if line["event"] == "mended"]), "once a kind"
@@ -185,7 +190,7 @@ async def test_another_underlay_address_moves_the_tunnels(n1: AgentNode, api: Fa
         link = n1.observe().links.get("flannel.1")
         return str(link.kind.local) if link is not None and isinstance(link.kind, Vxlan) else ""
 
-    assert await n1.until(lambda: local() == "172.30.0.21", 5) < 1.5
+    await n1.until(lambda: local() == "172.30.0.21")  # long before it looks again by itself
     await n1.until(lambda: notes(api).get(FLANNEL + "public-ip") == "172.30.0.21")
     state = n1.observe()
     assert state.links["flannel.1"].mac == mac

@@ -394,6 +394,15 @@ def test_a_new_chain_with_other_rules_comes_before_the_elements(nft: Nft) -> Non
     assert table(nft).chains["cs-2"] == chain
 
 
+@pytest.mark.parametrize("name", ["net4", "net_class", "net_class6", "ports"])
+def test_a_dump_amid_a_change_that_shows_elements_twice_is_read_as_once(nft: Nft, name: str) -> None:
+    """Removed and added anew by one transaction: the kernel's walk can meet both."""
+    nft.apply(update("straight", {name: ELEMENTS[name]}))
+    dump = nft._elements("straight", name)
+    assert nft_dump.elements(SETS[name], [*dump, *dump]) == nft_dump.elements(SETS[name], dump)
+    assert nft_dump.elements(SETS[name], dump) == ELEMENTS[name]
+
+
 def test_the_library_says_what_is_wrong(library: NftContext) -> None:
     with pytest.raises(NftError):
         library.run("list table inet absent")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from shim_harness import Recorder, Shim, attachment, enter, executable, handler, netns, server, shim
 
+from patience import true
 from towpath.cni.request import PodDescriptors, Request
 from towpath.cni.server import Server
 
@@ -206,7 +207,7 @@ async def test_descriptors_are_closed_when_the_call_ends(
     for command in ("ADD", "CHECK", "DEL", "GC", "STATUS", "ADD"):
         await shim.run(command, attachment(netns))
         await shim.run(command, attachment(netns), b"not JSON")
-    assert descriptors() == before
+    await true(lambda: descriptors() <= before)
 
 
 def test_closing_closes_everything() -> None:

@@ -1,14 +1,17 @@
 """What a watch hears, and what it keeps to itself."""
 
 import asyncio
+import json
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 from kernels import linux_kernel
 
+from patience import ATTEMPTS, true
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.netns import run_in
 from towpath.kernel.watch import NetlinkWatch
@@ -36,7 +39,20 @@ class Ear:
         self.kernel.apply(ops)
         return await self.silence()
 
+    async def settled(self) -> None:
+        """Wait for what the kernel tells later, from a queue of its own: that a link has its carrier."""
+
+        def up() -> bool:
+            run = partial(subprocess.run, ["ip", "-j", "link"], check=True, capture_output=True)
+            links = json.loads(run_in(self.netns, run).stdout)
+            states = {link["ifname"]: link["operstate"] for link in links}
+            return states.get("up0") == states.get("up1") == "UP"
+
+        await true(up)
+        await self.silence()
+
     async def silence(self) -> set[tuple[str, str]]:
+        """What was heard: the kernel had queued it before the change returned, and a turn reads it all."""
         await asyncio.sleep(0.05)
         heard, self.heard = set(self.heard), []
         return heard
@@ -51,7 +67,7 @@ async def ear() -> AsyncIterator[Ear]:
         kernel.apply([AddLink(UPLINK), SetLink("up1", up=True), Add(EARLIER)])
         made = Ear(kernel, netns)
         made.watch.start()
-        await made.silence()
+        await made.settled()
         yield made
         made.watch.close()
 
@@ -76,8 +92,9 @@ async def test_every_kind_is_heard(ear: Ear) -> None:
         assert (kind, "up0") in await ear.after(Add(item))
         assert (kind, "up0") in await ear.after(Delete(item))
     fdb = Fdb(dev="vx", mac=MAC, dst=ip_address("192.0.2.2"))
-    assert await ear.after(Add(fdb)) == {("fdb", "vx")}
-    assert await ear.after(Delete(fdb)) == {("fdb", "vx")}
+    late = {("link", "vx")}  # its carrier
+    assert await ear.after(Add(fdb)) - late == {("fdb", "vx")}
+    assert await ear.after(Delete(fdb)) - late == {("fdb", "vx")}
     assert ("link", "up0") in await ear.after(SetLink("up0", mtu=1400))
     assert ("link", "up0") in await ear.after(SetLink("up0", up=False))
     assert {("unlink", "up0"), ("unlink", "up1"), ("unlink", "vx")} <= await ear.after(DelLink("up0"))
@@ -130,6 +147,7 @@ async def test_an_overrun_is_told(ear: Ear) -> None:
 
 
 async def test_a_removal_is_heard_before_it_is_over(ear: Ear) -> None:
+    """By tens of milliseconds, in which a busy machine may do other things: once is proof enough."""
     times: list[float] = []
     ear.watch.close()
     watch = run_in(
@@ -143,8 +161,13 @@ async def test_a_removal_is_heard_before_it_is_over(ear: Ear) -> None:
         with_own_socket.apply([DelLink("up0")])
         return time.perf_counter()
 
-    over = await asyncio.to_thread(delete)
-    await asyncio.sleep(0.02)
-    assert times and times[0] <= over
+    for _ in range(ATTEMPTS):
+        times.clear()
+        over = await asyncio.to_thread(delete)
+        await true(lambda: times)
+        if times[0] <= over:
+            break
+        ear.kernel.apply([AddLink(UPLINK)])
+    assert times[0] <= over
     watch.close()
     with_own_socket.close()

@@ -296,13 +296,17 @@ def _alike(found: dict[Key, Key], blob: bytes, decoder: Decoder, data: _Data) ->
 
 
 def _intervals(decl: NftSet, messages: Iterable[bytes]) -> dict[Key, Key]:
-    """From elements that begin an interval and those that end one: the first value behind it."""
+    """From elements that begin an interval and those that end one: the first value behind it.
+
+    A dump in the midst of somebody's transaction can show an element twice, as it was and as it becomes. The
+    caller sees by the generation that there was one, and looks again.
+    """
     decoder, data = Decoder(decl.key), _Data(decl.data)
     marks = sorted(((e.key, not e.closes, e.data) for e in _elements(messages)), reverse=True)
     found: list[tuple[Key, Key]] = []
     behind: bytes | None = None
     for value, begins, raw in marks:
-        if begins:
+        if begins and value != behind:
             last = _before(behind) if behind is not None else b"\xff" * len(value)
             found.append((decoder.interval(value, last), data.of(raw)))
         behind = value
