@@ -44,7 +44,7 @@ from towpath.multinet.annotation import DEFAULT_NETWORK, NETWORKS
 from towpath.multinet.choose import NetworkSettings
 from towpath.multinet.confine import TYPES, Confinement
 from towpath.multinet.journal import Journal, JournalError
-from towpath.multinet.status import STATUS
+from towpath.multinet.status import LEGACY_STATUS, STATUS
 
 DEBIAN = Path("/usr/lib/cni")
 RUNTIME = {"cniVersion": "1.1.0", "name": "towpath", "type": "towpath-cni"}
@@ -214,9 +214,10 @@ class NetworkNode:
         self.api.put(PODS, {"metadata": meta, "spec": {}, "status": {}})
 
     def status(self, pod: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(
-            self.api.get(PODS, pod, "default")["metadata"]["annotations"].get(STATUS, "[]")
-        )
+        """What both names of the annotation say."""
+        annotations = self.api.get(PODS, pod, "default")["metadata"]["annotations"]
+        assert annotations.get(STATUS) == annotations.get(LEGACY_STATUS)
+        found: list[dict[str, Any]] = json.loads(annotations.get(STATUS, "[]"))
         return found
 
     async def events(self, pod: str) -> list[tuple[str, str]]:

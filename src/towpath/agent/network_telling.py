@@ -13,7 +13,7 @@ from towpath.kube.errors import Conflict, Invalid, KubeError, NotFound
 from towpath.kube.kinds import EVENTS, PODS
 from towpath.log import get_logger
 from towpath.model.attachment import PodRef
-from towpath.multinet.status import STATUS
+from towpath.multinet.status import LEGACY_STATUS, STATUS
 
 log = get_logger("towpath.networks")
 
@@ -75,10 +75,10 @@ class Telling:
         self._waiting.pop((ref.namespace, ref.name), None)
 
     async def _write(self, ref: PodRef, text: str) -> None:
-        """A patch of this one annotation: nobody else's change is lost. Another pod of the name is not
-        written to: the API server refuses another UID. A pod that is gone needs none.
+        """A patch of this annotation, under its two names: nobody else's change is lost. Another pod of the
+        name is not written to: the API server refuses another UID. A pod that is gone needs none.
         """
-        meta: dict[str, Any] = {"annotations": {STATUS: text}}
+        meta: dict[str, Any] = {"annotations": {STATUS: text, LEGACY_STATUS: text}}
         if ref.uid:
             meta["uid"] = ref.uid
         try:

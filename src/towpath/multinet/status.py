@@ -12,6 +12,8 @@ import msgspec
 from towpath.cni.result import Interface, IPConfig, Result
 
 STATUS = "k8s.v1.cni.cncf.io/network-status"
+LEGACY_STATUS = "k8s.v1.cni.cncf.io/networks-status"
+"""Its name before Multus 4.0, with the same content; some still read it."""
 
 
 class Attached(msgspec.Struct, frozen=True, kw_only=True):
