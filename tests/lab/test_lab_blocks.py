@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from lab_objects import Kubectl, deployment, eventually, failures, get, pod, towpath
+from lab_rights import asked, granted
 
 from towpath.api.report import BY_BLOCKS, IPAM_MODE
 from towpath.ipam.block_plan import handle_of
@@ -163,3 +164,15 @@ def test_pods_of_all_nodes_reach_each_other_wherever_their_addresses_are(
         for address in addresses(one_of):
             assert owned[address] == handle_of(one_of["spec"]["nodeName"])
     reached(lab, everybody)
+
+
+# What else an agent in block mode may do: look after a conflict (test_blocks_race.py), give up a block
+# (tests/unit/test_blocks_retire.py).
+SELDOM = {(verb, "crd.projectcalico.org", kind) for verb in ("get", "delete")
+          for kind in ("ipamblocks", "blockaffinities", "ipamhandles")}  # fmt: skip
+
+
+def test_all_of_this_asked_for_what_an_agent_in_block_mode_is_granted_and_used_it(kubectl: Kubectl) -> None:
+    """Last in the file."""
+    assert asked(kubectl) <= granted({"ipam_mode": "blocks"})
+    assert granted({"ipam_mode": "blocks"}) - granted({}) - SELDOM <= asked(kubectl)

@@ -80,7 +80,8 @@ def test_rights_of_block_mode_are_granted_only_there() -> None:
         return {(kind, verb) for r in rules for kind in r["resources"] for verb in r["verbs"]}
 
     every = ("get", "list", "watch", "create", "update", "delete")
-    written = {(p, v) for p in ("blockaffinities", "ipamblocks", "ipamhandles") for v in every}
+    written = {(p, v) for p in ("blockaffinities", "ipamblocks") for v in every}
+    written |= {("ipamhandles", v) for v in ("get", "create", "update", "delete")}
     read = {(p, v) for p in ("ippools", "ipamconfigs") for v in ("list", "watch")}
     assert granted({"ipam_mode": "blocks"}) - granted({}) == written | read
 

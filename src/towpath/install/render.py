@@ -63,8 +63,13 @@ RULES = (
 BLOCK_RULES = (
     {
         "apiGroups": [IP_POOLS.group],
-        "resources": ["blockaffinities", "ipamblocks", "ipamhandles"],
+        "resources": ["blockaffinities", "ipamblocks"],
         "verbs": ["get", "list", "watch", "create", "update", "delete"],
+    },
+    {
+        "apiGroups": [IP_POOLS.group],
+        "resources": ["ipamhandles"],  # by name: a node's own, and those of a block that is given up
+        "verbs": ["get", "create", "update", "delete"],
     },
     {
         "apiGroups": [IP_POOLS.group],

@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
+from towpath.lab.apiserver import asked
 from towpath.lab.apiserver.auth import authenticate
 from towpath.lab.apiserver.call import Call, Reply, Server, User
 from towpath.lab.apiserver.documents import document
@@ -70,17 +71,21 @@ async def _answer(server: Server, request: web.Request) -> web.StreamResponse:
     user = authenticate(server, request.headers.get("Authorization", ""))
     parts = [unquote(p) for p in path.strip("/").split("/")]
     accept = request.headers.get("Accept", "")
+    if path == asked.PATH:
+        return _respond(Reply(asked.document(server.asked)))
     if not (parts[0] == "api" and len(parts) > 2) and not (parts[0] == "apis" and len(parts) > 3):
         if request.method not in ("GET", "HEAD"):
             raise method_not_allowed("GET")
         return _respond(document(server, parts, accept))
     target = parse(parts)
+    query = dict(reversed(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)))
+    agent = request.headers.get("User-Agent", "")
+    asked.note(server.asked, agent, request.method, target, query)
     resource = server.registry.find(target.group, target.version, target.plural)
     if target.namespace and not resource.namespaced:
         raise no_such_path()
-    query = dict(reversed(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)))
     media = request.headers.get("Content-Type", "").partition(";")[0].strip()
-    call = Call(resource, target, query, user, accept, media, agent=request.headers.get("User-Agent", ""))
+    call = Call(resource, target, query, user, accept, media, agent=agent)
     if request.can_read_body:
         call.body = await request.read()
     if target.subresource:

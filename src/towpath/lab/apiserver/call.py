@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from towpath.api.protobuf import Malformed
+from towpath.lab.apiserver.asked import Asked
 from towpath.lab.apiserver.errors import ApiError, Obj, bad_request, unsupported_media
 from towpath.lab.apiserver.paths import Target
 from towpath.lab.apiserver.resources import Registry, Resource
@@ -43,6 +44,7 @@ class Server:
     kubelets: Path
     now: Callable[[], float] = time.time
     snapshots: dict[str, Any] = field(default_factory=dict)  # of paged lists, by their token's id
+    asked: Asked = field(default_factory=dict)
     schemas: dict[tuple[str, str, str], CustomSchema] = field(default_factory=dict)  # group, version, plural
     documents: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # OpenAPI and discovery, rendered
 
