@@ -212,6 +212,8 @@ async def test_isolation_is_enforced_at_add(fresh: NetworkNode) -> None:
     async with fresh.agent():
         fresh.pod("p", "other/a")
         assert "TP6003" in (await fresh.refused("ADD", "p"))[1]
+        [(reason, _)] = await fresh.events("p")
+        assert reason == "TP6003"
         fresh.pod("q", "shared/b")
         await fresh.add("q")
         await fresh.delete("q")
