@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from towpath.kernel.netns import run_in
 
-_PERIOD, _PATIENCE = 0.01, 10.0
+_PERIOD, _PATIENCE = 0.01, 60.0
 _TOTAL_RETRANS = struct.Struct("=100xI")  # tcpi_total_retrans in struct tcp_info (linux/tcp.h)
 
 
@@ -66,10 +66,10 @@ class Probes:
     def stop(self) -> None:
         self._stop.set()
         for thread in self._clients:
-            thread.join(15)
+            thread.join(2 * _PATIENCE)
         self._over.set()
         for thread in self._servers:
-            thread.join(15)
+            thread.join(2 * _PATIENCE)
         for made in self._sockets:
             made.close()
 
@@ -139,7 +139,7 @@ class Probes:
 
     def _kept(self, path: Path) -> None:
         with self._client(path, socket.SOCK_STREAM) as client:
-            client.settimeout(30)
+            client.settimeout(_PATIENCE)
             client.connect((path.address, path.port))
             for number in self._ticks():
                 text = f"{number:08}".encode()
@@ -183,7 +183,7 @@ class Probes:
 
 def _talk(connection: socket.socket) -> None:
     with connection, contextlib.suppress(OSError):
-        connection.settimeout(30)
+        connection.settimeout(_PATIENCE)
         while data := connection.recv(64):
             connection.sendall(data)
 

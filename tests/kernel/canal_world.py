@@ -20,6 +20,7 @@ from typing import Any
 
 from agent_node import FLANNEL, NET_CONF, NODES, PODS, AgentNode, node
 
+from patience import PATIENT
 from towpath.desired.names import host_ifname
 from towpath.install.hold import hold
 from towpath.kernel.netns import run_in
@@ -160,7 +161,7 @@ class CanalNode(AgentNode):
         for process in self.daemons.values():
             process.terminate()
         for process in self.daemons.values():
-            process.wait(120)  # what is under way, and the rules: more than a hundred programs in all
+            process.wait(PATIENT)  # what is under way, and the rules: more than a hundred programs in all
         self.daemons = {}
 
     def said(self) -> str:
@@ -316,7 +317,7 @@ async def canal_world(folder: Path, *, backend: str = "nft") -> AsyncIterator[Wo
             await api.down()
 
 
-async def settled(truth: Callable[[], object], *nodes: CanalNode, seconds: float = 20) -> None:
+async def settled(truth: Callable[[], object], *nodes: CanalNode, seconds: float = PATIENT) -> None:
     """Wait for ``truth``; say what the nodes' programs said when it does not come."""
     deadline = time.monotonic() + seconds
     while not await asyncio.to_thread(truth):

@@ -35,7 +35,7 @@ _NFNETLINK, _CT_DELETE = 12, 0x0102
 _ETH_ALL, _OUTGOING = 3, 4
 _IPV6_HDRINCL = 36
 _AT_ONCE = 64  # what a receive buffer surely holds
-_PATIENCE = 20.0
+_PATIENCE = 120.0
 
 
 class JudgedNode(WiredNode):

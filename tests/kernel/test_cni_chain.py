@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from agent_node import NODES, PODS, AgentNode, agent_node, node, pod
 
+from patience import PATIENT
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.netns import new_netns, run_in
 from towpath.model.state import NetState
@@ -169,10 +170,10 @@ async def test_behind_a_plugin_that_makes_the_interface_it_refuses(
 def answers_on_host_port(chain: Chain) -> bool:
     """Whether a datagram to the node's port 8080 reaches port 9 of the pod and its answer comes back."""
     with run_in(chain.netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as server:
-        server.settimeout(3)
+        server.settimeout(PATIENT)
         server.bind(("0.0.0.0", 9))
         with run_in(chain.node.netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
-            client.settimeout(3)
+            client.settimeout(PATIENT)
             client.sendto(b"ping", ("172.30.0.11", 8080))
             data, peer = server.recvfrom(100)
             server.sendto(data + b" pong", peer)

@@ -22,6 +22,7 @@ from wired_node import (
     two_nodes,
 )
 
+from patience import PATIENT
 from policy_worlds import host as host_endpoint
 from policy_worlds import nets, pod, policy
 from towpath.agent.inquiries import Inquiries
@@ -374,7 +375,7 @@ def test_what_is_denied_is_told_with_the_endpoint_and_the_rule(net: Node, family
     ear = run_in(net.node, lambda: LogSocket(Sampling().group))
 
     def told(port: int) -> str:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENT
         while select.select([ear], [], [], max(0, deadline - time.monotonic()))[0]:
             for message in ear.read() or ():
                 one = record(message, engine, Where("n1", {}, {}, names), 0.0)

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from patience import PATIENT
 from towpath.agent import ethtool
 from towpath.agent.offload import Device, OffloadProbe
 from towpath.kernel.netns import new_netns, run_in
@@ -124,33 +125,45 @@ class Probes:
     async def verdict(self) -> str:
         """Probing begins here: what a test breaks before is broken from the first probe on."""
         self.task = self.task or asyncio.create_task(self.a.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENT):
             while ("flannel.1", "b") not in self.a.verdicts:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         return self.a.verdicts["flannel.1", "b"]
+
+    async def come_to(self, wanted: str) -> None:
+        """An answer that a busy machine is late with leaves it inconclusive, and it is asked again."""
+        while await self.verdict() == "inconclusive" != wanted:
+            await self.end()
+            self.a.verdicts.clear()
+            self.a._due = dict.fromkeys(self.a._due, 0.0)
+        assert self.a.verdicts["flannel.1", "b"] == wanted
+
+    async def end(self) -> None:
+        task, self.task = self.task, None
+        if task:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.fixture(params=[(A, B), (A6, B6)], ids=["ipv4", "ipv6"])
 async def probes(pair: Pair, request: pytest.FixtureRequest) -> AsyncIterator[Probes]:
     made = Probes(pair, *request.param)
     yield made
-    if made.task:
-        made.task.cancel()
-        await asyncio.gather(made.task, return_exceptions=True)
+    await made.end()
     made.a.close()
     made.b.close()
 
 
 async def test_a_sound_path_is_left_alone(probes: Probes) -> None:
-    assert await probes.verdict() == "works"
+    await probes.come_to("works")
     assert probes.system.switched == []
     assert probes.system.tx_checksum("flannel.1")
 
 
 async def test_broken_offload_is_switched_off_and_then_datagrams_arrive(pair: Pair, probes: Probes) -> None:
     pair.break_offload()
-    assert await probes.verdict() == "broken"
-    assert probes.system.switched == [False]
+    await probes.come_to("broken")
+    assert probes.system.switched[-1] is False
     assert not probes.system.tx_checksum("flannel.1")
     assert probes.a.switched_off == {"flannel.1": "b"}
 
@@ -158,7 +171,7 @@ async def test_broken_offload_is_switched_off_and_then_datagrams_arrive(pair: Pa
 async def test_broken_for_large_packets_only(pair: Pair, probes: Probes) -> None:
     version = next(iter(probes.a._devices.values())).device.address.version
     pair.break_offload(only_size=SIZES[1] if version == 4 else SIZES6[1])
-    assert await probes.verdict() == "broken"
+    await probes.come_to("broken")
 
 
 async def test_a_dead_line_proves_nothing(pair: Pair, probes: Probes) -> None:
@@ -190,7 +203,7 @@ async def test_answers_only_peers(pair: Pair, probes: Probes) -> None:
 
 async def test_a_new_device_is_judged_anew(pair: Pair, probes: Probes) -> None:
     pair.break_offload()
-    assert await probes.verdict() == "broken"
+    await probes.come_to("broken")
     probes.a.verdicts.clear()
     device = next(iter(probes.a._devices.values())).device
     Pair.sh(

@@ -13,6 +13,7 @@ import pytest
 from policed_node import A, B, PolicedNode, network_policy
 from wired_node import DROPPED, NIC_MAC, NODE4, NODE6
 
+from patience import PATIENT
 from towpath.agent.drops import dropped
 from towpath.desired.names import HOST_LL, HOST_MAC, host_ifname
 from towpath.kernel.netns import run_in
@@ -93,7 +94,7 @@ def test_loopback_addresses_come_by_no_other_interface(
         with pytest.raises(TimeoutError):
             server.recv(64)
         with without(node, "prerouting"):
-            server.settimeout(5)
+            server.settimeout(PATIENT)
             wire.sendto(packet, where)
             assert server.recv(64) == b"ping"
 
@@ -109,7 +110,7 @@ def test_what_is_dropped_is_counted_by_why(node: PolicedNode) -> None:
         before = counted()
         send()
         after = counted()  # (the veth hands a packet over while it is sent, or soon after)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENT
         while after.get(reason, 0) == before.get(reason, 0) and time.monotonic() < deadline:
             after = counted()
         return after[reason] > before.get(reason, 0)
@@ -150,7 +151,7 @@ def test_the_nodes_address_does_not_make_a_stranger_the_node(node: PolicedNode, 
             with pytest.raises(TimeoutError):
                 server.recv(16)
             node.enforce()
-            server.settimeout(5)
+            server.settimeout(PATIENT)
             client.sendto(b"ping", (B[family], PORT))
             assert server.recv(16) == b"ping"
     finally:

@@ -11,6 +11,7 @@ import pytest
 from policed_node import A, B, PolicedNode, calico_policy, network_policy
 from wired_node import OUTSIDE4, OUTSIDE6, dropped, reach
 
+from patience import PATIENT
 from towpath.agent.policy_records import Where, record
 from towpath.api.policy_record import PolicyRecord
 from towpath.desired.ruleset import TABLE
@@ -33,7 +34,7 @@ class Ear:
         self.node = node
         self.socket = run_in(node.netns, lambda: LogSocket(node.sampling.group))
 
-    def messages(self, seconds: float = 1.0, until: int = 1) -> list[LogMessage]:
+    def messages(self, seconds: float = PATIENT, until: int = 1) -> list[LogMessage]:
         found: list[LogMessage] = []
         deadline = time.monotonic() + seconds
         while len(found) < until and (left := deadline - time.monotonic()) > 0:
@@ -71,7 +72,7 @@ def test_kubernetes_default_deny(node: PolicedNode, ear: Ear, family: int) -> No
     assert (one.source.address, one.destination.address) == (A[family], B[family])
     assert one.destination.port == 80 and one.source.port
     assert (one.tier, one.policy, one.policies) == ("default", "", ("NetworkPolicy/default/shut",))
-    assert abs(time.time() - datetime.fromisoformat(one.time).timestamp()) < 30
+    assert abs(time.time() - datetime.fromisoformat(one.time).timestamp()) < 300
     assert one.because() == "default of tier default (in force: NetworkPolicy/default/shut)"
 
 
@@ -157,13 +158,17 @@ def test_a_flood_makes_few_messages_and_the_rest_is_counted() -> None:
     try:
         node.enforce(network_policy("shut", "b"))
         client = run_in(node.pods["a"], lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        begun = time.monotonic()
         with client:
             for number in range(5000):
                 client.sendto(b"x", (B[0], 1 + number % 60000))
-        found = ear.messages(seconds=2, until=5000)
-        assert 50 <= len(found) <= 80
+        took = time.monotonic() - begun
         sampled, denied = counters.packets(TABLE, DENIED)
-        assert (sampled, denied) == (len(found), 5000)
+        assert sampled is not None
+        assert 50 <= sampled <= 80 + 5 * took
+        assert denied == 5000
+        found = ear.messages(until=sampled)
+        assert len(found + ear.messages(seconds=0.1)) == sampled
         assert [m.sequence for m in found] == list(range(len(found)))
     finally:
         counters.close()
@@ -174,10 +179,13 @@ def test_a_flood_makes_few_messages_and_the_rest_is_counted() -> None:
 def test_a_logging_rules_flood_is_limited_too(node: PolicedNode, ear: Ear) -> None:
     node.enforce(calico_policy("p", "b", types=["Ingress"], ingress=[{"action": "Log"}, {"action": "Allow"}]))
     client = run_in(node.pods["a"], lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    begun = time.monotonic()
     with client:
         for number in range(5000):
             client.sendto(b"x", (B[0], 1 + number % 60000))
-    assert 100 <= len(ear.messages(seconds=2, until=5000)) <= 400
+    most = 400 + 100 * (time.monotonic() - begun)
+    found = ear.messages(until=100)
+    assert 100 <= len(found + ear.messages(seconds=1, until=5000)) <= most
 
 
 def test_overruns_are_counted_and_numbers_tell_what_is_lost(node: PolicedNode, ear: Ear) -> None:
@@ -194,8 +202,10 @@ def test_overruns_are_counted_and_numbers_tell_what_is_lost(node: PolicedNode, e
         found = ear.messages(seconds=1.5, until=20000)
         assert ear.socket.overruns >= 1 and len(found) < 20000
         client.sendto(b"x", (B[0], 9))
-        last = ear.messages(seconds=0.5, until=20000)[-1]
-    assert last.sequence >= 20000
+        sequence = 0
+        while sequence < 20000:  # what was on its way comes before
+            (*_, last) = ear.messages()
+            sequence = last.sequence
 
 
 def test_a_group_has_one_listener(node: PolicedNode, ear: Ear) -> None:

@@ -7,7 +7,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from wired_node import NODE4, NODE6, OUTSIDE4, OUTSIDE6, REMOTE_POD4, REMOTE_POD6, Proto, WiredNode, reach
+from wired_node import (
+    DROPPED,
+    NODE4,
+    NODE6,
+    OUTSIDE4,
+    OUTSIDE6,
+    REMOTE_POD4,
+    REMOTE_POD6,
+    Proto,
+    WiredNode,
+    reach,
+)
 
 from towpath.kernel.netns import run_in
 from towpath.lab.controllers.objects_core import EndpointSlice, Service
@@ -142,7 +153,10 @@ def test_local_policy_keeps_the_clients_address_and_never_leaves_the_node(
     for _ in range(6):
         seen = reach(net.world, pods["b"], NODE[family], 30093, listen=8080, bind=OUTSIDE[family])
         assert seen == OUTSIDE[family]
-    assert reach(net.world, net.world, NODE[family], 30094, listen=8080, bind=OUTSIDE[family]) is None
+    assert (
+        reach(net.world, net.world, NODE[family], 30094, listen=8080, bind=OUTSIDE[family], patience=DROPPED)
+        is None
+    )
     assert reach(pods["a"], net.world, NODE[family], 30094, listen=8080) == A[family]
     assert reach(net.node, net.world, NODE[family], 30094, listen=8080) in OWN[family]
 
@@ -156,7 +170,7 @@ def test_services_without_endpoints_refuse_at_once(net: WiredNode, family: int) 
         (net.pods["a"], vip(10, family), 81),
     ):
         assert net_error(source, target, port) == "ConnectionRefusedError"
-    assert net_error(net.pods["a"], vip(17, family), 80) == "TimeoutError"
+    assert net_error(net.pods["a"], vip(17, family), 80, DROPPED) == "TimeoutError"
 
 
 @BOTH
@@ -178,11 +192,11 @@ def test_the_table_reads_back_as_it_was_written(net: WiredNode) -> None:
     assert diff_table(net.kernel.observe(table=TABLE).nft, proxy_table(parts, NETS)) is None
 
 
-def net_error(netns: int, target: str, port: int) -> str:
+def net_error(netns: int, target: str, port: int, patience: float = 60) -> str:
 
     kind = socket.AF_INET6 if ":" in target else socket.AF_INET
     with run_in(netns, lambda: socket.socket(kind, socket.SOCK_STREAM)) as sock:
-        sock.settimeout(0.4)
+        sock.settimeout(patience)
         try:
             sock.connect((target, port))
         except OSError as error:

@@ -116,7 +116,7 @@ def label(world: World) -> str | None:
 
 async def taken_over(world: World, *options: str) -> tuple[int, str, str]:
     """Run it, with the DaemonSets following the label as in a cluster."""
-    done = asyncio.create_task(finished(world.n1.migrate("takeover", "--patience=30", *options)))
+    done = asyncio.create_task(finished(world.n1.migrate("takeover", "--patience=300", *options)))
     while not done.done():
         if label(world) == "towpath" and world.n1.daemons:
             await asyncio.to_thread(world.n1.stop_canal)
@@ -126,7 +126,7 @@ async def taken_over(world: World, *options: str) -> tuple[int, str, str]:
 
 async def handed_back(world: World, *options: str) -> tuple[int, str, str]:
     """The reverse."""
-    done = asyncio.create_task(finished(world.n1.migrate("handback", "--patience=30", *options)))
+    done = asyncio.create_task(finished(world.n1.migrate("handback", "--patience=300", *options)))
     while not done.done():
         if label(world) == "handback" and not world.n1.daemons:
             world.n1.start_canal()
@@ -166,7 +166,7 @@ async def test_over_and_back_under_traffic(world: World) -> None:
     for name in ("web", "slow", "closed"):
         await n1.remove(world.api, name)
     with contextlib.suppress(AssertionError):
-        await settled(lambda: in_order(n1.saved()) == in_order(without_pods(before)), seconds=30)
+        await settled(lambda: in_order(n1.saved()) == in_order(without_pods(before)))
     assert in_order(n1.saved()) == in_order(without_pods(before))
     assert not HostLocalFolder(n1.data / programs.NETWORK).read().leases
 

@@ -34,7 +34,7 @@ _STEP = re.compile(r"^ *(\d+)/(\d+) ")
 
 async def killed_at(world: World, direction: str, number: int, delay: float = 0.0) -> bool:
     """Run it until step ``number`` begins, and kill it ``delay`` seconds later; False if it ended before."""
-    process = world.n1.migrate(direction, "--patience=30")
+    process = world.n1.migrate(direction, "--patience=300")
     reached, lines = threading.Event(), []
 
     def read() -> None:

@@ -15,6 +15,8 @@ from canal_world import NODES, CanalNode, PodOnNode, World, agent_running, canal
 from test_takeover import in_felix, taken_over
 from wired_node import reach
 
+from patience import PATIENT
+
 pytestmark = pytest.mark.kernel
 
 
@@ -81,7 +83,7 @@ async def test_either_side_restarts_and_keeps_what_peers_know(mixed: World) -> N
     agent = mixed.n1.process
     assert agent is not None
     agent.terminate()  # whoever keeps it running begins it anew
-    await asyncio.to_thread(agent.wait, 20)
+    await asyncio.to_thread(agent.wait, PATIENT)
     mixed.n2.stop_canal()
     await asyncio.sleep(0.5)
     mixed.n2.start_canal()
@@ -95,7 +97,7 @@ async def test_the_second_node_follows(mixed: World) -> None:
     """The whole cluster is Towpath's in the end, and nothing of it lost its place."""
     n2 = mixed.n2
     async with agent_running(n2):
-        done = asyncio.create_task(finished(n2.migrate("takeover", "--patience=30")))
+        done = asyncio.create_task(finished(n2.migrate("takeover", "--patience=300")))
         while not done.done():
             labels = mixed.api.get(NODES, "n2")["metadata"].get("labels") or {}
             if labels.get("towpath.dev/network") == "towpath" and n2.daemons:

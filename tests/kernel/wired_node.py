@@ -34,7 +34,7 @@ NODE4, NODE6 = "172.30.0.11", "fd00:172:30::11"
 REMOTE_POD4, REMOTE_POD6 = "10.42.2.5", "fd00:10:42:2::5"
 OUTSIDE4, OUTSIDE6 = "198.51.100.2", "2001:db8:51::2"
 # A packet within the machine takes microseconds unless it is busy; one that is dropped costs DROPPED.
-_PATIENCE, DROPPED = 3.0, 0.2
+_PATIENCE, DROPPED = 60.0, 0.2
 NIC_MAC, PEER_MAC = "0e:00:00:00:00:01", "0e:00:00:00:00:02"
 NIC = Link(name="eth0", kind=Veth(peer="eth0", peer_mac=PEER_MAC, peer_mtu=1500), mtu=1500, mac=NIC_MAC)
 ON_LINK: frozenset[Addr] = frozenset({ip_address("172.30.0.12"), ip_address("fd00:172:30::12")})
