@@ -38,7 +38,12 @@ class Lab:
     def kubectl(self, binary: str, *args: str, stdin: str = "", ok: bool = True) -> str:
         """Its output (stderr after stdout); asserts that it succeeds, or fails where ``ok`` is false."""
         done = subprocess.run(
-            [KUBECTLS[binary], *args], env=self.env(), input=stdin, capture_output=True, text=True, timeout=60
+            [KUBECTLS[binary], *args],
+            env=self.env(),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert (done.returncode == 0) == ok, f"{args} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
@@ -61,6 +66,6 @@ def running(folder: Path, *args: str) -> Iterator[Lab]:
         yield Lab(folder, line[1], home, process)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(120)
         if process.stdout:
             process.stdout.close()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENT
 from towpath.kube.client import Client
 from towpath.kube.codec import Key
 from towpath.kube.config import from_files
@@ -134,12 +135,12 @@ class HollowCluster:
     @contextlib.contextmanager
     def running(self) -> Iterator["HollowCluster"]:
         self._thread.start()
-        self._ready.wait(5)
+        assert self._ready.wait(PATIENT)
         try:
             yield self
         finally:
             self._loop.call_soon_threadsafe(self._task.cancel)
-            self._thread.join(5)
+            self._thread.join(PATIENT)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

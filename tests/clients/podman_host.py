@@ -19,6 +19,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENT
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.netns import new_netns, run_in
 from towpath.model.state import NetState
@@ -158,7 +159,7 @@ class PodmanHost:
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
 
     def podman(self, *arguments: str) -> str:
@@ -222,7 +223,7 @@ class PodmanHost:
         assert self.agent is not None
         (child,) = Path(f"/proc/{self.agent.pid}/task/{self.agent.pid}/children").read_text().split()
         os.kill(int(child), number)
-        self.agent.wait(10)
+        self.agent.wait(PATIENT)
         self.agent = None
 
     def get(self, path: str) -> int:
@@ -230,7 +231,7 @@ class PodmanHost:
 
         def ask() -> int:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:9109{path}", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:9109{path}", timeout=20) as answer:
                     return int(answer.status)
             except OSError:
                 return 0
@@ -254,7 +255,7 @@ class PodmanHost:
             found += [f"{s.name} {key}" for s in pods for key in s.elements]
         return found + [f"lease {address}" for address in self.leases()]
 
-    def until(self, truth: Callable[[], object], seconds: float = 15) -> None:
+    def until(self, truth: Callable[[], object], seconds: float = PATIENT) -> None:
         """Wait for it."""
         end = time.monotonic() + seconds
         while not truth():
@@ -271,9 +272,9 @@ class PodmanHost:
             self.stop_agent()
         assert self._init.stdin is not None
         self._init.stdin.close()
-        self._init.wait(20)
+        self._init.wait(PATIENT)
         for process in self._processes:
-            process.wait(10)
+            process.wait(PATIENT)
         assert self._init.stdout is not None
         self._init.stdout.close()
         os.close(self.netns)

@@ -12,6 +12,7 @@ import pytest
 from apiserver_harness import running
 from hollow_nodes import NODES, PODS, HollowNodes
 
+from patience import PATIENT
 from towpath.kube.client import Client
 from towpath.kube.config import from_files
 from towpath.kube.kinds import Kind, Raw
@@ -22,6 +23,7 @@ DEPLOYMENTS: Kind[Raw] = Kind(plural="deployments", type=Raw, group="apps")
 SERVICES: Kind[Raw] = Kind(plural="services", type=Raw)
 SLICES: Kind[Raw] = Kind(plural="endpointslices", type=Raw, group="discovery.k8s.io")
 # Nodes beat every 0.2 s; a busy machine must not make one silent that is not.
+TOLERATED = 2  # seconds that pods stay on a node that is taken for dead
 SETTINGS = Settings(
     cluster_cidrs=(ip_network("10.42.0.0/16"),), node_grace=4.0, orphan_grace=0.2, collect_after=0.0
 )
@@ -61,11 +63,14 @@ class Cluster:
             f"{t['key'].rpartition('/')[2]}:{t['effect']}" for t in found["spec"].get("taints", [])
         }
 
-    async def until(self, holds: Callable[[], Any], seconds: float = 60.0) -> None:
-        end = time.monotonic() + seconds
+    async def until(self, holds: Callable[[], Any]) -> float:
+        """Wait for it; returns when (of the monotonic clock) it was not so yet."""
+        begun = before = time.monotonic()
         while not await holds():
-            assert time.monotonic() < end, "did not come to pass"
+            assert time.monotonic() < begun + PATIENT, "did not come to pass"
             await asyncio.sleep(0.03)
+            before = time.monotonic()
+        return before
 
 
 @pytest.fixture
@@ -101,7 +106,7 @@ def deployment(replicas: int) -> dict[str, Any]:
             "key": f"node.kubernetes.io/{k}",
             "operator": "Exists",
             "effect": "NoExecute",
-            "tolerationSeconds": 2,
+            "tolerationSeconds": TOLERATED,
         }
         for k in ("unreachable", "not-ready")
     ]
@@ -140,9 +145,11 @@ async def test_a_silent_node_loses_traffic_then_pods_and_gets_both_back(cluster:
     async def without_traffic() -> bool:
         return await served(cluster) == {"node-1", "node-3"}
 
-    await cluster.until(unreachable)
+    tainted = await cluster.until(unreachable)
     await cluster.until(without_traffic)
-    assert {p["spec"]["nodeName"] for p in (await cluster.pods()).values()} == {"node-1", "node-2", "node-3"}
+    places = {p["spec"].get("nodeName") for p in (await cluster.pods()).values()}
+    if time.monotonic() - tainted < TOLERATED:  # else the machine was too slow to see them stay
+        assert places == {"node-1", "node-2", "node-3"}
 
     async def evicted() -> bool:
         found = (await cluster.pods()).values()

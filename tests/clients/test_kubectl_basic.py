@@ -50,6 +50,6 @@ def test_apply_get_delete(lab: Lab, binary: str) -> None:
     )
     assert "nginx:2" in lab.kubectl(binary, "get", "pod", "web", "-o", "yaml")
     assert "web" in lab.kubectl(binary, "get", "po,deploy", "-A", "-o", "wide", "-l", "app=web")
-    out = lab.kubectl(binary, "delete", "--timeout=10s", "-f-", stdin=MANIFEST)
+    out = lab.kubectl(binary, "delete", "--timeout=240s", "-f-", stdin=MANIFEST)
     assert 'pod "web" deleted' in out
     assert "NotFound" in lab.kubectl(binary, "get", "pod", "web", ok=False)

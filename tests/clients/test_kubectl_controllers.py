@@ -11,9 +11,11 @@ import pytest
 from apiserver_harness import KUBECTLS, Lab, running
 from hollow_nodes import HollowCluster
 
+from patience import PATIENT
+
 pytestmark = [pytest.mark.clients, pytest.mark.skipif(not KUBECTLS, reason="no kubectl on this machine")]
 BINARY = next(iter(reversed(KUBECTLS)), "")
-WAIT = "--timeout=20s"
+WAIT = "--timeout=240s"
 
 
 class Cluster:
@@ -41,7 +43,7 @@ class Cluster:
     def live(self) -> list[dict[str, Any]]:
         return [p for p in self.get("pods")["items"] if not p["metadata"].get("deletionTimestamp")]
 
-    def until(self, holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    def until(self, holds: Callable[[], bool], seconds: float = PATIENT) -> None:
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, self.k("get", "all,events", "-o", "wide")
@@ -109,12 +111,14 @@ def test_deployment_rollout_undo_restart_scale(cluster: Cluster) -> None:
 
 def test_deployment_that_cannot_get_ready_keeps_serving(cluster: Cluster) -> None:
     cluster.hollow.nodes.broken.add("bad:1")
-    cluster.apply(workload("Deployment", replicas=4, progressDeadlineSeconds=2))
+    cluster.apply(workload("Deployment", replicas=4))
     cluster.k("rollout", "status", "deployment/web", WAIT)
+    cluster.k("patch", "deployment/web", "-p", '{"spec":{"progressDeadlineSeconds":2}}')
     cluster.k("set", "image", "deployment/web", "web=bad:1")
     told = cluster.k("rollout", "status", "deployment/web", WAIT, ok=False)
     assert "exceeded its progress deadline" in told
-    assert cluster.get("deployment/web")["status"]["availableReplicas"] == 3
+    cluster.until(lambda: cluster.get("deployment/web")["status"].get("availableReplicas") == 3)
+    cluster.k("patch", "deployment/web", "-p", '{"spec":{"progressDeadlineSeconds":600}}')
     cluster.k("rollout", "undo", "deployment/web")
     cluster.k("rollout", "status", "deployment/web", WAIT)
 
@@ -229,7 +233,7 @@ def test_cordon_and_drain(cluster: Cluster) -> None:
     cluster.apply(workload("Deployment", replicas=3))
     cluster.k("rollout", "status", "deployment/web", WAIT)
     drained = subprocess.run(
-        [KUBECTLS[BINARY], "drain", "node-3", "--ignore-daemonsets", "--force", "--timeout=20s"],
+        [KUBECTLS[BINARY], "drain", "node-3", "--ignore-daemonsets", "--force", WAIT],
         env=cluster.lab.env(),
         capture_output=True,
         text=True,

@@ -112,7 +112,7 @@ def test_cordon_taint_drain(lab: Lab, binary: str) -> None:
     assert "SchedulingDisabled" in lab.kubectl(binary, "get", "node", "n1")
     lab.kubectl(binary, "taint", "node", "n1", "k=v:NoSchedule", "--overwrite")
     assert "k=v:NoSchedule" in lab.kubectl(binary, "describe", "node", "n1")
-    drain = ("drain", "n1", "--pod-selector", f"app={name}", "--timeout=20s", "--force")
+    drain = ("drain", "n1", "--pod-selector", f"app={name}", "--timeout=240s", "--force")
     process = lab.popen(binary, *drain)
     for _ in range(200):  # the kubelet's part: confirm that the pod has stopped
         if "Terminating" in lab.kubectl(NEW[-1], "get", "pod", name):

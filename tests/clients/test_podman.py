@@ -40,7 +40,7 @@ def udp(host: PodmanHost, address: str, port: int) -> str:
 
     def ask() -> str:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(3)
+            sock.settimeout(60)
             sock.connect((address, port))
             sock.send(b"?")
             return sock.recv(99).decode().split()[0]
@@ -169,7 +169,7 @@ def test_the_agent_dies_and_comes_back_unnoticed(host: PodmanHost) -> None:
     with ThreadPoolExecutor() as threads:
         waiting = threads.submit(host.start, "late")  # the shim waits for the next agent
         host.start_agent()
-        late = waiting.result(30)
+        late = waiting.result(240)
     assert host.ask_from("late", web["IPAddress"], 7) == late["IPAddress"]
     assert host.ask(host.outside, HOST4, 8080) == "172.31.0.1"
     host.stop_agent()
