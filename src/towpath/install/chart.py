@@ -38,6 +38,7 @@ _TEXTS = {
     "state": ("/mark/state", "{{ .Values.state }}"),
     "run": ("/mark/run", "{{ .Values.run }}"),
     "selinux_type": ("mark_t", "{{ .Values.selinux_type }}"),
+    "seccomp_profile": ("mark-seccomp", "{{ .Values.seccomp_profile }}"),
     "metrics_tls_secret": ("mark-tls", "{{ .Values.metrics_tls_secret }}"),
 }
 _NUMBERS = {"uid": 2111111101, "gid": 2111111102, "health_port": 31119}
@@ -162,10 +163,15 @@ def _template(thing: dict[str, Any]) -> str:
     text = _only_if(text, "seLinuxOptions:", ".Values.selinux_type")
     if thing["metadata"]["name"] == HELPER:
         return text
+    text = re.sub(r"( +)seccompProfile:\n +type: Localhost\n.*\n", _with_profile, text)
     for key in ("- name: metrics-tls", "scheme: HTTPS"):
         text = _only_if(text, key, ".Values.metrics_tls_secret")
     text = re.sub(r"type: RollingUpdate\n", "type: {{ .Values.update_strategy }}\n", text)
     return _only_if(text, "rollingUpdate:", 'eq .Values.update_strategy "RollingUpdate"')
+
+
+def _with_profile(block: re.Match[str]) -> str:
+    return f"{{{{- if .Values.seccomp_profile }}}}\n{block[0]}{{{{- end }}}}\n"
 
 
 def _filled(text: str) -> str:

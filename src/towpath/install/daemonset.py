@@ -124,6 +124,7 @@ def _agent(values: Values) -> dict[str, Any]:
             "runAsUser": values.uid,
             "runAsGroup": values.gid,
             **security("NET_ADMIN", escalation=True),
+            **_seccomp(values),
         },
         "livenessProbe": _probe(
             values, "/healthz", initialDelaySeconds=10, periodSeconds=10, failureThreshold=6
@@ -152,6 +153,13 @@ def security(*capabilities: str, escalation: bool) -> dict[str, Any]:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"], **added},
     }
+
+
+def _seccomp(values: Values) -> dict[str, Any]:
+    """Besides the launcher's filter: a profile on the node, where somebody has put it there."""
+    if not values.seccomp_profile:
+        return {}
+    return {"seccompProfile": {"type": "Localhost", "localhostProfile": values.seccomp_profile}}
 
 
 def _token() -> dict[str, Any]:

@@ -19,6 +19,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     (``towpath agent --help`` lists them). ``uid`` and ``gid`` are what the agent runs as; not 65534, which
     other software uses as nobody's. Folders are the host's. ``update_strategy`` OnDelete leaves the pace of
     an upgrade to ``towpath upgrade``. ``selinux_type`` of both containers: ``spc_t`` where SELinux enforces.
+    ``seccomp_profile`` of the agent: a file in the kubelet's folder ``seccomp``; empty: the runtime's own.
     ``helper``: towpath-ns, too, for networks of pods that run. ``migrating``: only on Nodes labelled
     ``towpath.dev/network``; ``takeover_image`` is the one with iptables and ipset, for takeovers.
     ``metrics_tls_secret``: health and metrics are also reachable from outside the node, by the certificate
@@ -43,6 +44,7 @@ class Values(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memory_request: str = "64Mi"
     update_strategy: Literal["RollingUpdate", "OnDelete"] = "RollingUpdate"
     selinux_type: str = ""
+    seccomp_profile: str = ""
     cni_bin: str = "/opt/cni/bin"
     cni_conf: str = "/etc/cni/net.d"
     conflist: str = "10-towpath.conflist"
@@ -112,6 +114,10 @@ def _other_problems(given: Values) -> list[str]:
         for name in ("cni_bin", "cni_conf", "state", "run")
         if not (path := getattr(given, name)).startswith("/") or "/../" in path + "/"
     ]
+    if given.seccomp_profile.startswith("/") or "/../" in f"/{given.seccomp_profile}/":
+        problems.append(
+            f"seccomp_profile: {given.seccomp_profile!r} must be a path within the kubelet's folder seccomp"
+        )
     if not given.conflist.endswith(".conflist") or "/" in given.conflist:
         problems.append(f"conflist: {given.conflist!r} must be a file name that ends in .conflist")
     if given.service_monitor and not given.metrics_tls_secret:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from towpath.image import seccomp
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.netns import new_netns, run_in
 from towpath.lab import topology
@@ -191,6 +192,9 @@ class Machine:
             target = self.disk / re.sub(r"^/(etc)/(\w+)/", r"\1-\2/", path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
+        profile = self.disk / "var-lib-kubelet" / "seccomp" / seccomp.NAME
+        profile.parent.mkdir(parents=True, exist_ok=True)
+        profile.write_text(seccomp.text())
         binaries = self.disk / "opt-cni" / "bin"
         binaries.mkdir(parents=True, exist_ok=True)
         if not _LOOPBACK.exists():
