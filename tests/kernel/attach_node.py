@@ -14,7 +14,6 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from patience import PATIENT
 from towpath.agent.attach_pods import PodLookupFailed
 from towpath.agent.attach_settings import AttachSettings
 from towpath.agent.attach_setup import attachments
@@ -80,8 +79,8 @@ def reaches(netns: int, address: str) -> bool:
     ):
         server.bind((address, 7))
         client.connect((address, 7))
-        server.settimeout(PATIENT)
-        client.settimeout(PATIENT)
+        server.settimeout(60)
+        client.settimeout(60)
         try:
             client.send(b"ping")
             data, peer = server.recvfrom(100)
