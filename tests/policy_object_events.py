@@ -97,7 +97,7 @@ class Cluster:
 
     def tell_all(self, objects: Objects) -> None:
         """From the beginning, in any order."""
-        telling: list[Callable[[], None]] = [partial(objects.wired, self.wired)]
+        telling: list[Callable[[], object]] = [partial(objects.wired, self.wired)]
         telling += [partial(objects.pod, k, v) for k, v in self.pods.items()]
         telling += [partial(objects.namespace, k, v) for k, v in self.namespaces.items()]
         telling += [partial(objects.account, k, v) for k, v in self.accounts.items()]

@@ -182,6 +182,33 @@ def test_new_connections_fail_while_old_ones_go_on(drop: None) -> None:
         assert found[0].gap_ms >= found[0].lost / found[0].gaps * 20
 
 
+@pytest.fixture
+def small_mtu() -> Iterator[int]:
+    """Of the loopback's."""
+    before = int(Path("/sys/class/net/lo/mtu").read_text())
+    subprocess.run(["ip", "link", "set", "lo", "mtu", "1450"], check=True)
+    yield 1450
+    subprocess.run(["ip", "link", "set", "lo", "mtu", str(before)], check=True)
+
+
+def test_a_question_fills_the_mtu_and_shows_where_such_packets_are_lost(drop: None, small_mtu: int) -> None:
+    """Only packets of that very length get through at first; then none of it."""
+    nft(f"udp dport 7001 meta length != {small_mtu} drop")
+    probes = [
+        probe(Kind.UDP_FRESH, 0, timeout=PATIENCE, fills_mtu=True),
+        probe(Kind.UDP_FRESH, 1, timeout=PATIENCE, fills_mtu=True, address="::1", family=6),
+    ]
+    with Run(probes) as run:
+        run.until(lambda: all(run.count(number) >= 10 for number in (0, 1)))
+        nft(f"udp dport 7001 meta length {small_mtu} drop")
+        run.until(lambda: all(run.count(number, LOST.__eq__) >= 5 for number in (0, 1)))
+        found = run.end()
+        for number in (0, 1):
+            values = run.values(number)
+            assert not any(map(answered, values[values.index(LOST) :]))
+            assert found[number].refused == 0
+
+
 def test_a_refusal_is_told_from_silence() -> None:
     probes = [
         probe(Kind.CONNECT, 0, port=NOBODY),

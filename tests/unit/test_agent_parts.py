@@ -17,7 +17,7 @@ from towpath.agent.attach_pods import PodLookupFailed
 from towpath.agent.attach_settings import AttachSettings
 from towpath.agent.directory import ApiPodDirectory
 from towpath.agent.health import HealthServer, Page, server_tls
-from towpath.agent.interest import relevant_link_event, relevant_to
+from towpath.agent.interest import Joining, joins, relevant_link_event, relevant_to
 from towpath.agent.lock import AlreadyRunning, StateLock
 from towpath.agent.metrics import METRICS, Metrics, Sample
 from towpath.agent.readiness import GatedHandler, Readiness
@@ -202,6 +202,35 @@ def test_heartbeats_are_of_no_interest() -> None:
     asked = a_node(**{FLANNEL + "public-ip": "10.0.0.1", "towpath.dev/verify": "n"})
     assert relevant_to(before, own=False) == relevant_to(asked, own=False)
     assert relevant_to(before, own=True) != relevant_to(asked, own=True)
+
+
+def test_a_node_joins_when_it_first_says_how_it_is_reached() -> None:
+    bare, peer, moved = (
+        relevant_to(one, own=False)
+        for one in (
+            a_node(),
+            a_node(**{FLANNEL + "public-ip": "10.0.0.1"}),
+            a_node(**{FLANNEL + "public-ip": "10.0.0.2"}),
+        )
+    )
+    assert joins(None, peer) and joins(bare, peer)
+    assert not any(
+        joins(*two) for two in ((None, bare), (bare, bare), (peer, moved), (peer, bare), (peer, None))
+    )
+
+
+def test_nodes_that_join_in_a_storm_are_taken_up_together() -> None:
+    now = 100.0
+    joining = Joining(lambda: now)
+    assert [joining.delay(10) for _ in range(3)] == [0.0, 0.0, 0.0]
+    joining = Joining(lambda: now)
+    assert [joining.delay(50), joining.delay(50), joining.delay(50)] == [0.0, 2.0, 2.0]
+    now = 101.5
+    assert joining.delay(1000) == 0.5
+    now = 102.5
+    assert joining.delay(50) == 1.5
+    now = 110.0
+    assert joining.delay(50) == 0.0
 
 
 def test_kernel_events() -> None:

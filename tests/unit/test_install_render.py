@@ -101,7 +101,7 @@ async def followed() -> set[tuple[str, str, str]]:
         kinds = {source.plural for source in SOURCES if source.group != left_out}
         settings = load({"node_name": "n1", "net_conf": NET_CONF}, {})
         async with Client(api.config()) as client:
-            cluster = Cluster(settings, parse_net_conf(NET_CONF), client, Metrics(), *[lambda: None] * 3)
+            cluster = Cluster(settings, parse_net_conf(NET_CONF), client, Metrics(), *[lambda *_: None] * 3)
             networks = NetworkDefinitions(client, 90, Path("/etc/cni/net.d"), Confinement())
             assert cluster.network_policies is not None
             parts = *cluster.parts(tuple), networks.run(), cluster.network_policies.run()

@@ -198,7 +198,7 @@ def test_the_order_of_events_does_not_matter(told: Told) -> None:
         sink = Told()
         objects = Objects(sink)
         web = pod("web", "10.42.0.2", account="clerk", app="web")
-        events: list[Callable[[], None]] = [
+        events: list[Callable[[], object]] = [
             partial(objects.pod, ("shop", "web"), web),
             partial(objects.namespace, "shop", namespace("shop", team="red")),
             partial(objects.wired, {("shop", "web"): (ip_address("10.42.0.2"),)}),

@@ -10,7 +10,7 @@ from towpath.api.core import Pod
 from towpath.api.meta import ObjectMeta
 from towpath.probe import objects
 from towpath.probe.cluster import in_network
-from towpath.probe.paths import SECONDARY, Found, Wanted, plans
+from towpath.probe.paths import CROSS_NODE, SECONDARY, Found, Wanted, plans
 from towpath.probe.plan import Kind
 
 RUN = objects.Run(name="0a1b", expires="2026-01-01T00:00:00Z", image="i", network="default/storage")
@@ -31,6 +31,12 @@ def test_another_nodes_target_is_asked_there_and_nothing_is_denied() -> None:
     asked = secondary(FOUND)
     assert {address for address, _ in asked} == {"192.168.77.2", "fd77::2"}
     assert {kind for _, kind in asked} == {kind for kind in Kind if not kind.denied}
+
+
+def test_new_flows_of_udp_between_nodes_fill_the_mtu() -> None:
+    made = plans(FOUND, Wanted(origins=("a",), seconds=5))
+    filling = {(p.path, p.kind) for one in made.values() for p in one.probes if p.fills_mtu}
+    assert filling == {(CROSS_NODE, Kind.UDP_FRESH)}
 
 
 def test_without_one_there_is_no_such_path() -> None:

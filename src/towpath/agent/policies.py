@@ -225,9 +225,8 @@ class Policies:
 
     def node_changed(self, key: Key | None) -> None:
         """An event of the reflector of nodes."""
-        if key is not None:
-            self._objects.node(key[1], self._nodes.objects.get(key))
-        self._changed()
+        if key is None or self._objects.node(key[1], self._nodes.objects.get(key)):
+            self._changed()
 
     def _namespace_changed(self, key: Key | None) -> None:
         if key is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ from towpath.agent.attach_pods import PodDirectory
 from towpath.agent.block_source import Blocks
 from towpath.agent.config import Settings
 from towpath.agent.directory import ApiPodDirectory
-from towpath.agent.interest import relevant_to
+from towpath.agent.interest import Joining, joins, relevant_to
 from towpath.agent.ipam_events import IpamEvents
 from towpath.agent.metrics import Metrics
 from towpath.agent.network_policies import NetworkPolicies
@@ -208,8 +209,8 @@ class Standalone:
 class Cluster:
     """The API's Nodes and this node's pods, and the own Node to write to.
 
-    ``changed`` is called when the plan may be another, ``policy_changed`` when the policies in it may be,
-    ``own_changed`` when something about the own Node or the knowledge of pods is new.
+    ``changed`` is called when the plan may be another (which may wait some seconds), ``policy_changed`` when
+    policies may be, ``own_changed`` when something about the own Node or the knowledge of pods is new.
     """
 
     def __init__(
@@ -218,12 +219,13 @@ class Cluster:
         network: ClusterNetwork,
         client: Client,
         metrics: Metrics,
-        changed: Callable[[], None],
+        changed: Callable[[float], None],
         policy_changed: Callable[[], None],
         own_changed: Callable[[], None],
     ) -> None:
         self._name, self._changed, self._own_changed = settings.node_name, changed, own_changed
         self._seen: dict[str, tuple[Any, ...]] = {}
+        self._joining = Joining(monotonic)
         self._told: Callable[[], None] = lambda: None
         self._metrics, self._client = metrics, client
         self._reservations = Reservations(client, settings.api_silence_seconds)
@@ -268,7 +270,8 @@ class Cluster:
         )
         self.blocks: Blocks | None = None
         if settings.ipam_mode == "blocks":
-            self.blocks = Blocks(client, self._name, network.networks, self, changed, silence)
+            poke = partial(changed, 0.0)
+            self.blocks = Blocks(client, self._name, network.networks, self, poke, silence)
 
     @property
     def reflectors(self) -> Mapping[str, Reflector[Any]]:
@@ -396,7 +399,7 @@ class Cluster:
     def _node_changed(self, key: Key | None) -> None:
         self._policies.node_changed(key)
         if key is None:
-            self._changed()
+            self._changed(0.0)
             return
         name = key[1]
         own = name == self._name
@@ -404,13 +407,13 @@ class Cluster:
         before = self._seen.pop(name, None)
         if node is not None:
             self._seen[name] = relevant_to(node, own=own)
-        if self._seen.get(name) != before:
-            self._changed()
+        if (now := self._seen.get(name)) != before:
+            self._changed(self._joining.delay(len(self._seen)) if joins(before, now) and not own else 0.0)
         if own:
             self._own_changed()
 
     def _twins_changed(self) -> None:
-        self._changed()
+        self._changed(0.0)
         self._own_changed()
 
     def _pod_changed(self, key: Key | None) -> None:

@@ -166,7 +166,7 @@ class Watcher:
         progress_done()
         if interrupted:
             raise KeyboardInterrupt
-        return msgspec.structs.replace(sample, traffic=_traffic(result))
+        return msgspec.structs.replace(sample, traffic=traffic_of(result))
 
     async def _with_nodes(self, client: Client, sample: Sample) -> Sample:
         """What is wrong on them, and what they counted; why not, where they cannot be looked at."""
@@ -183,7 +183,8 @@ class Watcher:
         return msgspec.structs.replace(sample, nodes=seen, left_out=(*sample.left_out, *why))
 
 
-def _traffic(result: Result) -> Traffic:
+def traffic_of(result: Result) -> Traffic:
+    """What a run of probes lost, in short."""
     seen = result.total
     hurt = tuple(f"{p.path} IPv{p.family}" for p in result.paths if p.total.lost or p.total.opened)
     return Traffic(

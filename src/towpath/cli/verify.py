@@ -9,7 +9,7 @@ import msgspec
 
 from towpath.api.core import Node, Pod
 from towpath.api.report import VERIFY, agent_report
-from towpath.cli import net, policy_live, verify_rollout
+from towpath.cli import net, policy_live, verify_live, verify_rollout
 from towpath.cli.beside import lab_of
 from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, INCONCLUSIVE, CliError
@@ -38,14 +38,14 @@ class NodeVerdict(msgspec.Struct, frozen=True):
     differences: tuple[str, ...] = ()
 
 
-async def compare_kernels(client: Client) -> list[NodeVerdict]:
-    """Have every agent observe its kernel afresh, and collect what each would have to change.
+async def compare_kernels(client: Client, on: frozenset[str]) -> list[NodeVerdict]:
+    """Have the agents on these nodes observe their kernels afresh; what each would have to change.
 
     The question is an annotation with a nonce on the Node, the answer one with the same nonce: it needs no
     port open anywhere, and no agent can answer with an old observation.
     """
     nonce = secrets.token_hex(8)
-    nodes = (await client.list(NODES)).items
+    nodes = [node for node in (await client.list(NODES)).items if node.metadata.name in on]
     for node in nodes:
         await client.patch(NODES, node.metadata.name, {"metadata": {"annotations": {VERIFY: nonce}}})
     verdicts: dict[str, NodeVerdict] = {}
@@ -53,7 +53,7 @@ async def compare_kernels(client: Client) -> list[NodeVerdict]:
     while len(verdicts) < len(nodes) and asyncio.get_running_loop().time() < deadline:
         for node in (await client.list(NODES)).items:
             report = agent_report(node)
-            if report is not None and report.verified == nonce:
+            if node.metadata.name in on and report is not None and report.verified == nonce:
                 state = "differs" if report.drift else "ok"
                 verdicts[node.metadata.name] = NodeVerdict(node.metadata.name, state, report.drift)
         progress(f"kernel against desired state: {len(verdicts)}/{len(nodes)} nodes answered")
@@ -127,7 +127,9 @@ def screen(kernels: list[NodeVerdict], verdicts: tuple[matrix.Verdict, ...] | No
         lines.append(f"{mark('✓' if k.state == 'ok' else '✗', states[k.state])} {k.node}: {text}")
         lines += [f"    {difference}" for difference in k.differences]
     if verdicts is None:
-        return "\n".join([*lines, "", "Reachability is measured in a lab only, and this is none."])
+        return "\n".join(
+            [*lines, "", "Who reaches whom is asked in a lab; elsewhere --probes asks on every path."]
+        )
     failed = sum(bool(v.why) for v in verdicts)
     text = f"{failed} of {len(verdicts)} failed" if failed else f"all {len(verdicts)} as expected"
     verdict = mark(f"Reachability: {text}", "error" if failed else "ok")
@@ -162,16 +164,28 @@ def as_data(kernels: list[NodeVerdict], verdicts: tuple[matrix.Verdict, ...] | N
 @click.option(
     "--expect", default="", metavar="RELEASE", help="Every node must run this RKE2 release's images."
 )
+@click.option("--probes", is_flag=True, help="Ask on every path for ten seconds (see `towpath probe`).")
 @output_option
 @click.pass_context
 def command(
-    ctx: click.Context, nodes: NodeOptions, kubeconfig: str, context: str, expect: str, output: str
+    ctx: click.Context,
+    nodes: NodeOptions,
+    kubeconfig: str,
+    context: str,
+    expect: str,
+    output: str,
+    *,
+    probes: bool,
 ) -> None:
     """What runs on every node, the kernel against desired state, who reaches whom.
 
     On any cluster: the network's DaemonSets, and the images that run, not those that merely lie there. Where
     Towpath's agents run, they compare their kernels as well; in a lab, every pair of pods is tried, and what
-    policies deny must not get through. What `towpath net check` finds of pods' other networks is said, too.
+    policies deny must not get through. What `towpath net check` finds of pods' other networks is said, too,
+    and lines of the network's logs of the last ten minutes that are known to mean trouble.
+
+    With --probes pods of its own ask six kinds of questions from every node, on all paths, denied ones among
+    them, on any cluster.
 
     With --read-nodes a short-lived pod on every node reads its rules, tunnels, leases, programs and sysctls,
     and looks for --churn seconds whether the rules are rewritten: on Canal as on Towpath.
@@ -184,20 +198,28 @@ def command(
         client: Client,
     ) -> tuple[verify_rollout.Rollout, list[NodeVerdict], list[Node], list[Pod], World]:
         rollout = await verify_rollout.gather(client, expect)
+        rollout = rollout.with_findings(*await verify_live.logs(client))
+        if probes:
+            probed.append(await verify_live.probes(client, nodes.image, lab))
+            rollout = rollout.with_findings(probed[0].findings, probed[0].untold)
         if nodes.wanted:
             rollout = rollout.with_findings(*await look_at_nodes(client, options, nodes))
         if rollout.has_agents:
             rollout = rollout.with_findings(tuple(await net.findings(client)), ())
-        kernels = await compare_kernels(client) if rollout.has_agents else []
+        kernels = await compare_kernels(client, rollout.with_agents)
         those, pods = (await client.list(NODES)).items, (await client.list(PODS)).items
         world = assemble((await policy_live.gather(client))[0]).world if lab else World()
         return rollout, kernels, those, pods, world
 
     lab, options = lab_of(kubeconfig, context), ClusterOptions(kubeconfig, context)
+    probed: list[verify_live.Probed] = []
     rollout, kernels, those, pods, world = options.run(gather)
     verdicts = reach(lab, those, pods, world) if lab else None
     data = {"rollout": verify_rollout.as_data(rollout), **as_data(kernels, verdicts)}
-    emit(data, output, lambda: f"{verify_rollout.screen(rollout)}\n\n{screen(kernels, verdicts)}")
+    if probed:
+        data["probes"] = msgspec.to_builtins(probed[0].traffic)
+    said = [verify_rollout.screen(rollout), screen(kernels, verdicts), *(one.words for one in probed)]
+    emit(data, output, lambda: "\n\n".join(said))
     if any(k.state == "differs" for k in kernels) or any(v.why for v in verdicts or ()):
         ctx.exit(FINDING)
     if any(finding.severity == "error" for finding in rollout.findings):

@@ -32,8 +32,17 @@ class Rollout(NamedTuple):
 
     @property
     def has_agents(self) -> bool:
-        """Whether Towpath's own agents run here."""
-        return any(image.name == OURS for part in self.parts for image in part.wanted.values())
+        """Whether Towpath's own agents are meant to run here."""
+        return any(map(_is_ours, self.parts))
+
+    @property
+    def with_agents(self) -> frozenset[str]:
+        """The nodes that have one: all of them, or some while a cluster goes from Canal to Towpath."""
+        return frozenset(pod.node for part in self.parts if _is_ours(part) for pod in part.pods)
+
+
+def _is_ours(part: Component) -> bool:
+    return any(image.name == OURS for image in part.wanted.values())
 
 
 def expected_images(release: str) -> dict[str, str]:

@@ -91,12 +91,12 @@ CONDUCT: dict[str, Code] = {
         "Do what the message says; `towpath upgrade rollback` if it concerns all nodes.",
     ),
     "TP7604": Code(
-        "Traffic is lost after the upgrade",
+        "Traffic is lost",
         "Probes got no answer although nothing is being done.",
         "`towpath probe --html` shows where and when.",
     ),
     "TP7605": Code(
-        "A denied question was answered after the upgrade",
+        "A denied question was answered",
         "A port that a NetworkPolicy closes was open: policies are not enforced on some node.",
         "`towpath policy explain` tells which rule should have denied it; roll back if it stays so.",
     ),

@@ -88,9 +88,9 @@ class Objects:
         for key in changed:
             self._tell_pod(key)
 
-    def node(self, name: str, node: Node | None) -> None:
-        """A node, as a peer."""
-        self._tell(f"Node/{name}", node_endpoint(node) if node is not None else None)
+    def node(self, name: str, node: Node | None) -> bool:
+        """A node, as a peer. Whether it is another one for policies: heartbeats are not."""
+        return self._tell(f"Node/{name}", node_endpoint(node) if node is not None else None)
 
     def namespace(self, name: str, namespace: Namespace | None) -> None:
         """A namespace: its labels are those of all that is in it."""
@@ -203,14 +203,15 @@ class Objects:
         labels = self._namespaces.get(namespace) or _bare(namespace)
         return pod_endpoint(pod, labels, self._accounts.get((namespace, pod.spec.service_account_name)))
 
-    def _tell(self, name: str, endpoint: Endpoint | None) -> None:
+    def _tell(self, name: str, endpoint: Endpoint | None) -> bool:
         if self._told.get(name) == endpoint:
-            return
+            return False
         _set(self._told, name, endpoint)
         if endpoint is None:
             self._sink.remove_endpoint(name)
         else:
             self._sink.upsert_endpoint(endpoint)
+        return True
 
 
 def _bare(namespace: str) -> dict[str, str]:

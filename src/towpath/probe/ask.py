@@ -10,7 +10,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Literal, Protocol
 
 from towpath.probe.clock import realtime_offset
 from towpath.probe.recording import Recording
@@ -18,7 +18,11 @@ from towpath.probe.recording import Recording
 SO_TIMESTAMPNS = SCM_TIMESTAMPNS = 35
 _STAMP = struct.Struct("=qq")
 _ANCILLARY = socket.CMSG_SPACE(_STAMP.size)
-_BUFFER = 2048
+LONGEST = 9216  # bytes of a question; longer frames than that no network card has
+_BUFFER = LONGEST + 1024  # the answer is its question and a line
+# linux/in.h and linux/in6.h, by family: the options' level, how MTUs are found, the MTU found; its headers.
+_MTU = {4: (socket.IPPROTO_IP, 10, 14, 28), 6: (socket.IPPROTO_IPV6, 23, 24, 48)}
+_PMTUDISC_DO = 2
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 MESSAGE = struct.Struct("!4sIQ")  # magic, slot, the probe's number
@@ -127,6 +131,15 @@ def udp_socket(recording: Recording) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def longest(sock: socket.socket, family: Literal[4, 6]) -> int:
+    """Bytes of a datagram that makes a packet as long as the path's MTU; no longer one is fragmented from
+    now on. Raises OSError.
+    """
+    level, discover, mtu, headers = _MTU[family]
+    sock.setsockopt(level, discover, _PMTUDISC_DO)
+    return min(sock.getsockopt(level, mtu) - headers, LONGEST)
 
 
 def tcp_socket(recording: Recording) -> socket.socket:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from towpath.probe import dns
-from towpath.probe.ask import MAGIC, MESSAGE, Loop, udp_socket
+from towpath.probe.ask import MAGIC, MESSAGE, Loop, longest, udp_socket
 from towpath.probe.plan import Kind
 from towpath.probe.recording import Recording
 
@@ -82,7 +82,10 @@ class FreshUdp:
             self.recording.refuse(slot)
             return
         try:
-            sock.send(self._message(slot))
+            message = self._message(slot)
+            if self.recording.probe.fills_mtu:
+                message = message.rjust(longest(sock, self.recording.probe.family), b"\0")
+            sock.send(message)
         except OSError:
             sock.close()
             self.recording.refuse(slot)

@@ -112,6 +112,7 @@ def _probe(number: int, kind: Kind, ask: _Ask, family: Literal[4, 6], port: int,
         period=period - period % 1000,
         timeout=TIMEOUTS[kind],
         name=NAME,
+        fills_mtu=kind is Kind.UDP_FRESH and ask.path == CROSS_NODE,
     )
 
 

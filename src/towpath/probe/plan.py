@@ -64,6 +64,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """One probe. ``path`` in words ("pod → pod, cross node"); ``period`` and ``phase`` in nanoseconds.
 
     ``number`` is unique in a run; ``name`` is asked for by DNS probes; ``address`` is literal, never a name.
+    ``fills_mtu`` (UDP_FRESH): the question is a packet as long as the path's MTU, not to be fragmented.
     """
 
     number: int
@@ -76,6 +77,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     phase: int = 0
     timeout: int = 1000 * MS
     name: str = ""
+    fills_mtu: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """Takes one look at the network through the API, for ``watching`` to compare."""
 
+import asyncio
 import re
 import time
 
@@ -19,6 +20,7 @@ from towpath.upgrade.watching import NodeSeen, PodSeen, Sample
 _GROUPS = ("crd.projectcalico.org", "policy.networking.k8s.io", "k8s.cni.cncf.io", "whereabouts.cni.cncf.io")
 _USAGE: Kind[Raw] = Kind(plural="pods", type=dict, group="metrics.k8s.io", version="v1beta1")
 _LONGEST, _MOST = 200, 5  # of a line, and lines of a pod
+_AT_ONCE = 20  # logs
 _MEMORY = {"Ki": 1 / 1024, "Mi": 1.0, "Gi": 1024.0, "": 1 / (1 << 20)}
 _CPU = {"n": 1e-6, "u": 1e-3, "m": 1.0, "": 1000.0}
 
@@ -26,28 +28,46 @@ _CPU = {"n": 1e-6, "u": 1e-3, "m": 1.0, "": 1000.0}
 async def look(client: Client, patterns: tuple[LogPattern, ...], since: float) -> Sample:
     """``since``: seconds since 1970; logs are read from then on. Raises ApiError when pods cannot be read."""
     left_out: list[str] = []
-    daemonsets = (await client.list(DAEMONSETS)).items
-    parts = components(daemonsets, ())
-    uids = {
-        raw["metadata"]["uid"]
-        for raw in daemonsets
-        if any(
-            (p.namespace, p.name) == (raw["metadata"]["namespace"], raw["metadata"]["name"]) for p in parts
-        )
-    }
     found: list[PodSeen] = []
-    for space in sorted({part.namespace for part in parts}):
+    for space, own in (await _network_pods(client)).items():
         usage = await _usage(client, space, left_out)
-        pods = (await client.list(PODS.raw(), space)).items
-        own = [
-            raw
-            for raw in pods
-            if any(owner.get("uid") in uids for owner in raw["metadata"].get("ownerReferences") or ())
-        ]
         found += [await _pod(client, raw, patterns, since, usage, left_out) for raw in own]
     objects = await _counts(client, left_out)
     ordered = tuple(sorted(found, key=lambda pod: (pod.node, pod.name)))
     return Sample(at=time.time(), pods=ordered, objects=objects, left_out=tuple(dict.fromkeys(left_out)))
+
+
+async def logs(
+    client: Client, patterns: tuple[LogPattern, ...], since: float
+) -> tuple[tuple[PodSeen, ...], tuple[str, ...]]:
+    """The network's pods by their logs alone, and what could not be read. Raises ApiError."""
+    left_out: list[str] = []
+    pods = [raw for own in (await _network_pods(client)).values() for raw in own]
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(raw: Raw) -> PodSeen:
+        async with gate:
+            return await _pod(client, raw, patterns, since, {}, left_out)
+
+    seen = await asyncio.gather(*map(one, pods))
+    return tuple(sorted(seen, key=lambda pod: (pod.node, pod.name))), tuple(dict.fromkeys(left_out))
+
+
+async def _network_pods(client: Client) -> dict[str, list[Raw]]:
+    """By namespace, those of the network's DaemonSets."""
+    daemonsets = (await client.list(DAEMONSETS)).items
+    those = {(part.namespace, part.name) for part in components(daemonsets, ())}
+    metas = [raw["metadata"] for raw in daemonsets]
+    uids = {meta["uid"] for meta in metas if (meta["namespace"], meta["name"]) in those}
+    found = {}
+    for space in sorted({space for space, _ in those}):
+        pods = (await client.list(PODS.raw(), space)).items
+        found[space] = [
+            raw
+            for raw in pods
+            if any(owner.get("uid") in uids for owner in raw["metadata"].get("ownerReferences") or ())
+        ]
+    return found
 
 
 async def _pod(

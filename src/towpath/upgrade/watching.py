@@ -69,7 +69,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 def findings(before: Sample, now: Sample) -> list[Finding]:
     """What is worse than it was; of each pod and each kind of object by itself."""
-    return [*_pods(before, now), *_objects(before, now), *_traffic(before, now), *_nodes(before, now)]
+    return [*_pods(before, now), *_objects(before, now), *traffic(before, now), *_nodes(before, now)]
 
 
 def _pods(before: Sample, now: Sample) -> Iterator[Finding]:
@@ -82,13 +82,20 @@ def _pods(before: Sample, now: Sample) -> Iterator[Finding]:
         if more := pod.restarts - restarts.get(pod.name, 0):
             again = f"was started again {more} times since"
             yield _finding("TP7601", where, again, "read the log of the container before (kubectl logs -p)")
-        for line, means in pod.lines:
-            yield _finding("TP7603", where, f"says {line!r}: {means}", "do what the line's meaning asks for")
+        yield from said(pod)
         was = usual.get(pod.node)
         if was is not None:
             yield from _resources(was, pod, where)
     for node in sorted(usual.keys() - {pod.node for pod in now.pods}):
         yield _finding("TP7602", f"Node/{node}", "has no pod of the network any more", "look at the node")
+
+
+def said(pod: PodSeen, severity: str = "error") -> Iterator[Finding]:
+    """What its log says that is known to mean trouble."""
+    for line, means in pod.lines:
+        told = f"says {line!r}: {means}"
+        fix = "do what the line's meaning asks for"
+        yield _finding("TP7603", f"Pod/{pod.name} on {pod.node}", told, fix, severity)
 
 
 def _resources(was: PodSeen, pod: PodSeen, where: str) -> Iterator[Finding]:
@@ -115,7 +122,8 @@ def _objects(before: Sample, now: Sample) -> Iterator[Finding]:
             )
 
 
-def _traffic(before: Sample, now: Sample) -> Iterator[Finding]:
+def traffic(before: Sample | None, now: Sample) -> Iterator[Finding]:
+    """What probes lost, what they were let through, and what takes longer than it did."""
     seen = now.traffic
     if seen is None:
         return
@@ -128,7 +136,7 @@ def _traffic(before: Sample, now: Sample) -> Iterator[Finding]:
     if seen.lost and seen.level not in ("H0", "unknown"):
         told = f"{seen.lost} of {seen.sent} lost, longest gap {seen.gap_ms:.0f} ms"
         yield _finding("TP7604", where, told, "towpath probe --html shows when and where")
-    was = before.traffic
+    was = before.traffic if before is not None else None
     if was is not None and seen.p999_ms > max(was.p999_ms * _LATENCY_FACTOR, was.p999_ms + _LATENCY_MS):
         told = f"the 99.9th percentile is {seen.p999_ms:.1f} ms, and was {was.p999_ms:.1f} ms before"
         yield _finding("TP7606", where, told, "look whether nodes are busier than before", "warning")
