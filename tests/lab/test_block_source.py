@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from apiserver_world import TOKEN, World
 from test_blocks_race import CALICO, api
@@ -14,6 +15,7 @@ from test_blocks_race import CALICO, api
 from towpath.agent.block_source import Blocks
 from towpath.api.core import Namespace, Node, NodeSpec, Pod
 from towpath.api.meta import ObjectMeta
+from towpath.api.report import STATUS, AgentReport
 from towpath.cni.request import Request
 from towpath.ipam.block_plan import handle_of
 from towpath.ipam.blocks import read_block
@@ -27,6 +29,16 @@ from towpath.model.net import Addr, Net
 __all__ = ["api"]
 KEY = "cni.projectcalico.org/"
 MERGE = "application/merge-patch+json"
+HOME = ip_network("10.42.1.0/24")
+BORROWED = {
+    "cidr": "10.42.100.0/28",
+    "affinity": "host:n2",
+    "allocations": [0] * 16,
+    "unallocated": [],
+    "attributes": [{"handle_id": handle_of("n2"), "secondary": {"node": "n2"}}],
+    "strictAffinity": False,
+    "deleted": False,
+}
 
 
 class Around:
@@ -37,10 +49,11 @@ class Around:
         self.own: Node | None = Node(metadata=meta, spec=NodeSpec(pod_cidrs=["10.42.1.0/24"]))
         self.space = Namespace(metadata=ObjectMeta(name="default", labels={"team": "x"}))
         self.kept: tuple[Net, ...] = ()
+        self.others: dict[str, Node] = {}
 
     def nodes(self) -> Mapping[str, Node]:
         assert self.own is not None
-        return {"n1": self.own}
+        return {"n1": self.own, **self.others}
 
     def namespace(self, name: str) -> Namespace | None:
         return self.space
@@ -197,3 +210,41 @@ async def test_a_closed_pool_is_given_back_when_its_pods_are_gone(api: World, ag
     await agent.store.release("c1", "eth0")
     agent.blocks.poke()
     await until_found(nothing_is_left)
+
+
+async def test_what_operators_are_told_of_pools_and_blocks(api: World, agent: Agent) -> None:
+    await agent.pod()
+    await agent.pod(ipAddrs='["10.42.7.7"]')
+    agent.around.kept = (ip_network("10.42.0.0/28"),)
+    figures = agent.blocks.figures
+    assert figures.leased() == {"main": 2, "six": 2}
+    pools = {one.pool: one for one in figures.pools()}
+    main = pools["main"]
+    assert (main.range, main.size, main.used, main.foreign, main.reserved) == (
+        "10.42.0.0/17",
+        (1 << 15) - (1 << 7),  # a network address for each podCIDR that there could be
+        2,
+        0,
+        16,
+    )
+    assert main.uid and pools["team"].used == 0
+    blocks = {ip_network(one.range): one for one in figures.blocks(())}
+    (first,) = (one for net, one in blocks.items() if net.version == 4 and one.used and net[0] in HOME)
+    assert (first.size, first.used) == (15, 1)
+    assert sum(one.used for one in blocks.values()) == 4
+
+    # What another node's pods have it says itself; while it does not, all that it has marked counts.
+    other = {"metadata": {"name": "10-42-100-0-28"}, "spec": dict(BORROWED)}
+    meta = {"apiVersion": "crd.projectcalico.org/v1", "kind": "IPAMBlock"}
+    await api.do("POST", f"{CALICO}/ipamblocks", {**meta, **other}, 201)
+    await until(lambda: ip_network("10.42.100.0/28") in agent.blocks.api.mirror.blocks)
+
+    def counted() -> tuple[int, int]:
+        one = next(one for one in figures.pools() if one.pool == "main")
+        return one.used, one.foreign
+
+    assert counted() == (2, 16)
+    report = AgentReport(leased={"main": 5})
+    notes = {STATUS: msgspec.json.encode(report).decode()}
+    agent.around.others["n2"] = Node(metadata=ObjectMeta(name="n2", annotations=notes))
+    assert counted() == (7, 0)

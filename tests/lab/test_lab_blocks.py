@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lab_objects import Kubectl, deployment, eventually, failures, get, pod, towpath
+from lab_objects import TOWPATH, Kubectl, deployment, eventually, failures, get, pod, towpath
 from lab_rights import asked, granted
 
 from towpath.api.report import BY_BLOCKS, IPAM_MODE
@@ -75,6 +75,14 @@ def kubectl(lab: LabClient) -> Kubectl:
 
 def addresses(one: dict[str, Any]) -> list[Addr]:
     return [ip_address(i["ip"]) for i in one["status"].get("podIPs", ())]
+
+
+def told(lab: LabClient, *what: str) -> Any:
+    """What ``towpath ipam`` prints, whatever its exit code."""
+    command = [*TOWPATH, "ipam", *what, "-o", "json", "--kubeconfig", lab.kubeconfig]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
 
 
 def holders(kubectl: Kubectl) -> dict[Addr, str]:
@@ -164,6 +172,16 @@ def test_pods_of_all_nodes_reach_each_other_wherever_their_addresses_are(
         for address in addresses(one_of):
             assert owned[address] == handle_of(one_of["spec"]["nodeName"])
     reached(lab, everybody)
+
+    # What operators see of it.
+    by_pool = {r["pool"]: r for r in told(lab, "show", "--by", "pool")}
+    assert (by_pool["edge"]["size"], by_pool["edge"]["used"]) == (7, 3)  # one address is the overlay's
+    found = [a for one_of in everybody for a in addresses(one_of)]
+    assert by_pool["six"]["used"] == sum(a.version == 6 for a in found)
+    blocks = told(lab, "show", "--by", "block")
+    edge_rows = {r["node"]: r["used"] for r in blocks if r["block"] == "10.42.200.0/29"}
+    assert edge_rows == {one: 1, two: 1, three: 1}
+    assert sum(r["used"] for r in blocks) == len(found)
 
 
 # What else an agent in block mode may do: look after a conflict (test_blocks_race.py), give up a block

@@ -90,7 +90,7 @@ async def test_the_number_of_pods_alone_can_wait(api: FakeApiServer) -> None:
             return done, msgspec.json.decode(text, type=AgentReport)
 
         assert (await publish(AgentReport(pods=1)))[0]
-        done, told = await publish(AgentReport(pods=2))
+        done, told = await publish(AgentReport(pods=2, leased={"main": 2}))
         assert not done
         assert told.pods == 1
         done, told = await publish(AgentReport(pods=3, ready=True))

@@ -1,9 +1,11 @@
 """``towpath ipam``'s tables and refusals."""
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from towpath.api.core import Pod, PodIP, PodSpec, PodStatus
 from towpath.api.ipam_inquiry import Answer, RangeSeen
@@ -25,7 +27,7 @@ ANSWERS = {
     ),
     "n2": Answer(nonce="", error="its agent did not answer"),
 }
-CIDRS = {"n2": ["10.42.2.0/24"], "n1": ["10.42.1.0/24"]}
+CIDRS = {"n2": [ip_network("10.42.2.0/24")], "n1": [ip_network("10.42.1.0/24")]}
 
 
 def pod(name: str, address: str, **fields: Any) -> Pod:
@@ -57,6 +59,50 @@ def test_by_node_and_block_and_pool() -> None:
     shown = _table(rows, "node").splitlines()
     assert shown[1].split() == ["n1", "IPv4", "253", "240", "2", "0", "0", "13", "95", "%", "2h", "leases"]
     assert shown[2].split() == ["n1", "IPv6", "2^64", "240", "0", "0", "0", "2^64", "<1", "%", "-", "leases"]
+
+
+def test_blocks_are_shown_with_what_is_borrowed_and_pools_with_what_nobody_has() -> None:
+    main = RangeSeen(range="10.42.0.0/24", pool="main", size=255, foreign=3, reserved=8)
+    answers = {
+        "n1": Answer(
+            nonce="x",
+            ranges=(
+                RangeSeen(range="10.42.0.0/28", size=15, used=10, held=1),
+                RangeSeen(range="10.42.0.16/28", size=1, used=1),
+            ),
+            shared=(replace(main, full_in=7300.0),),
+            pools=("10.42.0.0/16",),
+        ),
+        "n2": Answer(
+            nonce="x",
+            ranges=(RangeSeen(range="10.42.0.16/28", size=15, used=15),),
+            shared=(replace(main, full_in=9000.0),),
+        ),
+        "n3": Answer(nonce="", error="its agent did not answer"),
+        "old": Answer(nonce="x", ranges=(RangeSeen(range="10.42.9.0/24", size=253, used=4),)),
+    }
+    cidrs = {"n3": [ip_network("10.42.0.32/32")]}
+    pods = [replace(pod("a", "10.42.0.32"), spec=PodSpec(node_name="n3"))]
+    rows = added_up(answers, cidrs, pods, "block")
+    assert [(r["block"], r["node"], r["size"], r["used"], r["free"], r["source"]) for r in rows] == [
+        ("10.42.0.0/28", "n1", 15, 10, 5, "leases"),
+        ("10.42.0.16/28", "n1", 1, 1, 0, "leases"),
+        ("10.42.0.16/28", "n2", 15, 15, 0, "leases"),
+        ("10.42.0.32/32", "n3", 1, 1, 0, "pods"),
+        ("10.42.9.0/24", "old", 253, 4, 249, "leases"),
+    ]
+    figures = ("pool", "size", "used", "foreign", "reserved", "free", "fullInSeconds", "source")
+    rows = added_up(answers, cidrs, pods, "pool")
+    assert [tuple(r[key] for key in figures) for r in rows] == [
+        ("main", 255, 27, 3, 8, 217, 7300.0, "mixed"),
+        ("10.42.0.0/16", 253, 4, 0, 0, 249, None, "leases"),
+    ]
+    assert [(r["node"], r["size"], r["used"]) for r in added_up(answers, cidrs, pods, "node")] == [
+        ("n1", 16, 11),
+        ("n2", 15, 15),
+        ("n3", 1, 1),
+        ("old", 253, 4),
+    ]
 
 
 def test_by_namespace() -> None:

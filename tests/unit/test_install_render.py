@@ -86,6 +86,17 @@ def test_rights_of_block_mode_are_granted_only_there() -> None:
     assert granted({"ipam_mode": "blocks"}) - granted({}) == written | read
 
 
+def test_rights_of_towpath_ipam_are_granted_where_it_is_asked_for() -> None:
+    def granted(agent: dict[str, bool]) -> set[tuple[str, str]]:
+        role = next(o for o in render(values({**BOTH, "agent": agent})) if o["kind"] == "ClusterRole")
+        rules = [r for r in role["rules"] if r["apiGroups"] == ["ipam.towpath.dev"]]
+        return {(kind, verb) for r in rules for kind in r["resources"] for verb in r["verbs"]}
+
+    assert granted({}) == granted({"network_ipam": False}) == set()
+    assert ("networkblocks", "update") in granted({"network_ipam": True})
+    assert ("networkblockhandles", "list") not in granted({"network_ipam": True})
+
+
 async def followed() -> set[tuple[str, str, str]]:
     """Group, kind and verb of what an agent asks of a server that has everything, Calico in either group."""
     found: set[tuple[str, str, str]] = set()

@@ -1,6 +1,7 @@
 """Figures of ranges, the forecast, and when operators are told."""
 
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -75,6 +76,20 @@ async def test_events_of_a_range_that_fills_up_and_empties() -> None:
         ]
         (found, *_) = (await client.list(EVENTS)).items
         assert found["involvedObject"]["kind"] == "Node"
+    await api.down()
+
+
+async def test_of_a_pool_that_fills_up_one_node_tells() -> None:
+    api = await FakeApiServer.start()
+    usage = [Usage(range="10.42.0.0/24", pool="main", uid="u7", size=100, used=96)]
+    async with Client(api.config()) as client:
+        for minute, node in enumerate(("n1", "n2", "n3")):
+            now = partial(datetime, 2026, 11, 27, 23, minute, tzinfo=UTC)
+            await IpamEvents(client, node, lambda: usage, frozenset, now).write()
+        (found,) = (await client.list(EVENTS)).items
+        about = found["involvedObject"]
+        assert (about["kind"], about["name"], about["uid"]) == ("IPPool", "main", "u7")
+        assert found["source"]["host"] == "n1" and found["reason"] == "TP4018"
     await api.down()
 
 

@@ -50,19 +50,43 @@ class Addresses:
     # Figures.
 
     def usage(self) -> tuple[Usage, ...]:
-        """How full the node's own ranges are."""
+        """How full the node's own ranges are: its podCIDRs, or its blocks."""
+        settings, foreign = self._attachments.settings, self._attachments.foreign
+        if settings.blocks is not None:
+            return self.blocks()
         leased, held = self._store.leased(), self._store.held()
         found = []
-        settings, foreign = self._attachments.settings, self._attachments.foreign
         for cidr in settings.pod_cidrs:
             try:
                 ranges = (make_range(cidr),)
             except BadRange:
                 continue  # STATUS says so
             one = counted(ranges, leased, held, foreign, settings.reserved())
-            left = exhausted_in(self._store.past(one.range), one.size - one.foreign, self._now())
-            found.append(msgspec.structs.replace(one, full_in=left))
+            found.append(self._foreseen(one))
         return tuple(found)
+
+    def pools(self) -> tuple[Usage, ...]:
+        """How full the pools are that all nodes share; none but in block mode."""
+        blocks = self._attachments.settings.blocks
+        return tuple(map(self._foreseen, blocks.figures.pools())) if blocks is not None else ()
+
+    def blocks(self) -> tuple[Usage, ...]:
+        """What the node has of blocks; nothing but in block mode."""
+        blocks = self._attachments.settings.blocks
+        return blocks.figures.blocks(self._attachments.foreign) if blocks is not None else ()
+
+    def exhaustible(self) -> tuple[Usage, ...]:
+        """What a pod may not start for the lack of: a node takes more blocks, but a pool has an end."""
+        return self.pools() if self._attachments.settings.blocks is not None else self.usage()
+
+    def leased_by_pool(self) -> dict[str, int] | None:
+        """How many addresses of each pool this node's pods have; None but in block mode."""
+        blocks = self._attachments.settings.blocks
+        return blocks.figures.leased() if blocks is not None else None
+
+    def _foreseen(self, one: Usage) -> Usage:
+        left = exhausted_in(self._store.past(one.range), one.size - one.foreign, self._now())
+        return msgspec.structs.replace(one, full_in=left)
 
     async def sample(self) -> None:
         """Remember how many are used now, every ten minutes. Raises LeaseStoreError."""
@@ -70,7 +94,7 @@ class Addresses:
         if 0 <= now - self._sampled < _SAMPLE_EVERY:
             return
         self._sampled = now
-        await self._store.sample({one.range: one.used for one in self.usage()}, now)
+        await self._store.sample({one.range: one.used for one in self.exhaustible()}, now)
 
     def namespaces(self) -> dict[str, int]:
         """How many addresses each namespace's pods have here; "" stands for what is no pod."""
@@ -83,21 +107,7 @@ class Addresses:
     def findings(self) -> list[Finding]:
         """What stands: ranges without room, and of the last look what the node does not mend by itself."""
         found = list(self._standing)
-        for one in self.usage():
-            if one.percent < _NEARLY:
-                continue
-            full = one.free == 0
-            text = f"{one.used} of {one.size} addresses are leased, {one.free} are free"
-            fix = "move pods to other nodes, or free what is leaked (towpath ipam check)"
-            finding = Finding(
-                code="TP4001" if full else "TP4018",
-                object=f"{one.range} of Node/{self._node}",
-                message=text,
-                fix=fix,
-                severity="error" if full else "warning",
-            )
-            found.append(finding)
-        return found
+        return found + [_short(one, self._node) for one in self.exhaustible() if one.percent >= _NEARLY]
 
     # What is wrong.
 
@@ -187,6 +197,23 @@ class Addresses:
         leased = self._store.leased()
         for address in sorted(leased, key=lambda a: (a.version, int(a))):
             yield address, leased[address], self._store.get(*leased[address])
+
+
+def _short(one: Usage, node: str) -> Finding:
+    """There is no room, or next to none. Of a pool no figures: with every pod all nodes would say others."""
+    full = one.free == 0
+    text = f"{one.used} of {one.size} addresses are leased, {one.free} are free"
+    fix = "move pods to other nodes, or free what is leaked (towpath ipam check)"
+    if one.pool:
+        text = "no address is free" if full else f"{_NEARLY:.0f} per cent of its addresses are in use"
+        fix = "make another IPPool, or free what is leaked (towpath ipam check)"
+    return Finding(
+        code="TP4001" if full else "TP4018",
+        object=f"IPPool/{one.pool} ({one.range})" if one.pool else f"{one.range} of Node/{node}",
+        message=text,
+        fix=fix,
+        severity="error" if full else "warning",
+    )
 
 
 def _routed(observed: NetState) -> Mapping[Addr, tuple[str, ...]]:

@@ -9,28 +9,40 @@ from towpath.ipam.block_plan import handle_of
 from towpath.ipam.block_writes import Plural, Write
 from towpath.kube.client import Client
 from towpath.kube.errors import Conflict, KubeError, NotFound
-from towpath.kube.kinds import BLOCK_AFFINITIES, IPAM_BLOCKS, IPAM_HANDLES, Kind, Raw
+from towpath.kube.kinds import (
+    BLOCK_AFFINITIES,
+    IPAM_BLOCKS,
+    IPAM_HANDLES,
+    NETWORK_AFFINITIES,
+    NETWORK_BLOCKS,
+    NETWORK_HANDLES,
+    Kind,
+    Raw,
+)
 from towpath.log import get_logger
 
 log = get_logger("towpath.ipam")
 
-_KINDS: Mapping[Plural, Kind[Raw]] = {
-    "blockaffinities": BLOCK_AFFINITIES,
-    "ipamblocks": IPAM_BLOCKS,
-    "ipamhandles": IPAM_HANDLES,
+Kinds = Mapping[Plural, tuple[Kind[Raw], str]]
+"""Which kinds stand for Calico's, and what an object's ``kind`` is."""
+
+CALICO: Kinds = {
+    "blockaffinities": (BLOCK_AFFINITIES, "BlockAffinity"),
+    "ipamblocks": (IPAM_BLOCKS, "IPAMBlock"),
+    "ipamhandles": (IPAM_HANDLES, "IPAMHandle"),
 }
-
-
-def kind_of(plural: Plural) -> Kind[Raw]:
-    """The kind that a write is about."""
-    return _KINDS[plural]
+NETWORKS: Kinds = {
+    "blockaffinities": (NETWORK_AFFINITIES, "NetworkBlockAffinity"),
+    "ipamblocks": (NETWORK_BLOCKS, "NetworkBlock"),
+    "ipamhandles": (NETWORK_HANDLES, "NetworkBlockHandle"),
+}
 
 
 class BlockApi:
     """``mirror`` is what is known of them; ``writes`` and ``conflicts`` count what was sent and refused."""
 
-    def __init__(self, client: Client, node: str) -> None:
-        self._client = client
+    def __init__(self, client: Client, node: str, kinds: Kinds = CALICO) -> None:
+        self._client, self._kinds = client, kinds
         self.mirror = Mirror(node)
         self.writes = self.conflicts = 0
 
@@ -38,14 +50,14 @@ class BlockApi:
         """Read everything, for those who follow no watch. Raises KubeError."""
         plurals: tuple[Plural, ...] = ("ipamblocks", "blockaffinities")
         for plural in plurals:
-            for obj in (await self._client.list(kind_of(plural))).items:
+            for obj in (await self._client.list(self._kinds[plural][0])).items:
                 self.mirror.take(plural, obj)
         await self.look("ipamhandles", handle_of(self.mirror.node))
 
     async def look(self, plural: Plural, name: str) -> None:
         """Read one object. Raises KubeError."""
         try:
-            found = await self._client.get(kind_of(plural), name)
+            found = await self._client.get(self._kinds[plural][0], name)
         except NotFound:
             self.mirror.gone(plural, name)
         else:
@@ -76,11 +88,12 @@ class BlockApi:
         return True
 
     async def _send(self, write: Write) -> dict[str, Any] | None:
-        kind = kind_of(write.plural)
+        kind, name = self._kinds[write.plural]
+        obj = {**write.object, "apiVersion": f"{kind.group}/{kind.version}", "kind": name}
         match write.verb:
             case "create":
-                return await self._client.create(kind, write.object)
+                return await self._client.create(kind, obj)
             case "update":
-                return await self._client.update(kind, write.object)
+                return await self._client.update(kind, obj)
         await self._client.delete(kind, write.name, uid=write.uid, resource_version=write.version)
         return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from towpath.agent.block_api import BlockApi, kind_of
+from towpath.agent.block_api import CALICO, BlockApi, Kinds
 from towpath.ipam.affinity import Config, Handle, read_handle
 from towpath.ipam.block_mirror import Mirror
 from towpath.ipam.block_retire import handles_on, retire
@@ -39,17 +39,21 @@ class Lost:
 
 
 async def clear_away(
-    client: Client, node: str, objects: Mapping[Plural, Iterable[Raw]], config: Config
+    client: Client,
+    node: str,
+    objects: Mapping[Plural, Iterable[Raw]],
+    config: Config,
+    kinds: Kinds = CALICO,
 ) -> int:
     """Free all that a lost node has; how many writes it took. Raises KubeError."""
-    api = BlockApi(client, node)
+    api = BlockApi(client, node, kinds)
     for plural, found in objects.items():
         for obj in found:
             api.mirror.take(plural, obj)
     names = handles_on(node, api.mirror.blocks)
     for turn in range(_MOST):
         world = api.mirror.world(config, lambda _: False)
-        handles = await _handles(client, names) if not handles_on(node, api.mirror.blocks) else {}
+        handles = await _handles(client, names, kinds) if not handles_on(node, api.mirror.blocks) else {}
         if (own := handles.pop(world.owner.handle, None)) is not None:
             api.mirror.handle = own
             world = api.mirror.world(config, lambda _: False)
@@ -61,11 +65,11 @@ async def clear_away(
     return _MOST
 
 
-async def _handles(client: Client, names: Iterable[str]) -> dict[str, Handle]:
+async def _handles(client: Client, names: Iterable[str], kinds: Kinds) -> dict[str, Handle]:
     found = {}
     for name in names:
         try:
-            obj = await client.get(kind_of("ipamhandles"), name.lower())
+            obj = await client.get(kinds["ipamhandles"][0], name.lower())
             found[name] = read_handle(obj)
         except (NotFound, BadBlock):
             continue

@@ -8,12 +8,13 @@ from time import monotonic
 from typing import Protocol
 
 from towpath.agent.block_api import BlockApi
+from towpath.agent.block_figures import BlockFigures
 from towpath.agent.block_retirement import Lost, clear_away
 from towpath.agent.block_stock import Stock
 from towpath.agent.pod_wishes import Wishes, read_wishes
 from towpath.api.core import Namespace, Node
 from towpath.api.flannel import PREFIX, annotations_of
-from towpath.api.report import BY_BLOCKS, IPAM_MODE
+from towpath.api.report import BY_BLOCKS, IPAM_MODE, LEAVING
 from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.request import Request
 from towpath.desired.ownership import Holdings
@@ -85,7 +86,17 @@ class Blocks:
         self.in_force: Callable[[], Awaitable[object]] | None = None
         self.api = BlockApi(client, node_name)
         self.stock = Stock(
-            self.api, self._leased, self._rested, around.reserved, self._lengths, self._home, self._closed
+            self.api,
+            self._leased,
+            self._rested,
+            around.reserved,
+            self._lengths,
+            self._home,
+            self._closed,
+            self.leaving,
+        )
+        self.figures = BlockFigures(
+            node_name, self.stock, self._leased, self._rested, around.reserved, self._lengths, around.nodes
         )
         self._lost = Lost(monotonic)
         self._poked = asyncio.Event()
@@ -386,6 +397,11 @@ class Blocks:
             if name != self._node and _keeps_to_pod_cidr(node)
             for net in _pod_cidrs(node)
         )
+
+    def leaving(self) -> bool:
+        """Whether this node is to go back to its podCIDRs, and so takes nothing else."""
+        own = self._around.own
+        return own is not None and annotations_of(own).get(IPAM_MODE) == LEAVING
 
     def _home(self) -> tuple[Net, ...]:
         own = self._around.own

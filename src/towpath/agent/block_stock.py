@@ -17,6 +17,7 @@ from ipaddress import ip_network
 from towpath.agent.block_api import BlockApi
 from towpath.ipam.affinity import Config
 from towpath.ipam.block_plan import Demand, World, give_back, give_up, is_crowded, reserve, tidy
+from towpath.ipam.block_usage import within
 from towpath.ipam.block_writes import Write
 from towpath.ipam.blocks import Block
 from towpath.ipam.errors import BlocksExhausted
@@ -33,7 +34,8 @@ _CROWDED = 4  # addresses taken at once of a pool that is crowded
 class Stock:
     """``leased`` are the addresses that pods have, ``rested`` those released lately, the longest ago first:
     they are given out last. ``reserved`` are for those who ask by name, ``lengths`` the prefix lengths of the
-    nodes' podCIDRs by family: their network addresses are the overlay devices'.
+    nodes' podCIDRs by family: their network addresses are the overlay devices'. While ``leaving`` is true,
+    nothing outside of ``home`` is given to pods any more, nor kept.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class Stock:
         lengths: Callable[[], Mapping[Family, int]] = dict,
         home: Callable[[], tuple[Net, ...]] = tuple,
         closed: Callable[[], tuple[Net, ...]] = tuple,
+        leaving: Callable[[], bool] = bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.api = api
         self._leased, self._rested = leased, rested
         self._reserved, self._lengths, self._home, self._closed = reserved, lengths, home, closed
+        self._leaving = leaving
         self._clock, self._used = clock, float("-inf")
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -57,10 +61,10 @@ class Stock:
         self.config = Config()
         self.pools: tuple[Pool, ...] = ()
 
-    def world(self) -> World:
+    def world(self, skip: Callable[[Addr], bool] | None = None) -> World:
         """What is known now."""
         return self.api.mirror.world(
-            self.config, self._skipped(), self._home(), time.time_ns(), self._closed()
+            self.config, skip or self._skipped(), self._home(), time.time_ns(), self._closed()
         )
 
     def pick(
@@ -100,7 +104,7 @@ class Stock:
                 async with self._turn:
                     if there():
                         return
-                    done = await self.api.carry_out(reserve(self.world(), self._sized(demand)))
+                    done = await self.api.carry_out(reserve(self.world(demand.skip), self._sized(demand)))
                 if not done:  # lost a race: not all of those who lost it shall try again at once
                     await asyncio.sleep(random.uniform(0, _PAUSE * min(turn + 1, 10)))  # noqa: S311
             raise BlocksExhausted(f"{_TRIES} writes in a row lost against other nodes'; it is tried again")
@@ -145,7 +149,7 @@ class Stock:
             pool = next((p for p in self.pools if _holds(p, block.cidr)), None)
             if not free[block.cidr] or (self._waiting and world.is_mine(block)):
                 continue
-            if pool is None or pool.closed or not world.is_mine(block):
+            if pool is None or pool.closed or not world.is_mine(block) or self._is_left(world, block):
                 found += free[block.cidr]
             elif pool.name in crowded:
                 found += free[block.cidr][self._spare(block) :]
@@ -153,6 +157,9 @@ class Stock:
                 found += free[block.cidr]
                 free[block.cidr] = []
         return found
+
+    def _is_left(self, world: World, block: Block) -> bool:
+        return self._leaving() and not any(within(block.cidr, net) for net in world.home)
 
     def _spare(self, block: Block) -> int:
         used = self._clock() - self._used < _QUIET
@@ -177,7 +184,8 @@ class Stock:
         for block in mine:
             pool = next((p for p in self.pools if _holds(p, block.cidr)), None)
             others = any(b is not block and b.cidr.version == block.cidr.version for b in mine)
-            unused = pool is None or bool(pool.closed) or others or is_crowded(world, [pool])
+            unused = pool is None or bool(pool.closed) or others or self._is_left(world, block)
+            unused = unused or (pool is not None and is_crowded(world, [pool]))
             if block.empty and unused and (write := give_up(world, block.cidr)) is not None:
                 return write
         return None
@@ -188,7 +196,7 @@ class Stock:
             address
             for pool in pools
             for block in world.blocks.values()
-            if _holds(pool, block.cidr)
+            if _holds(pool, block.cidr) and not self._is_left(world, block)
             for address in world.stock(block)
         ]
 
@@ -209,7 +217,7 @@ def _is_in(address: Addr, nets: tuple[Net, ...]) -> bool:
 
 
 def _holds(pool: Pool, cidr: Net) -> bool:
-    return cidr.version == pool.family and cidr.subnet_of(pool.cidr)  # type: ignore[arg-type]
+    return within(cidr, pool.cidr)
 
 
 def _block_of(world: World, address: Addr) -> Block | None:

@@ -123,6 +123,7 @@ SETTINGS = (
         "failsafe_inbound", failsafes, INBOUND, "ports no host endpoint closes: tcp:22,udp:CIDR:68; none"
     ),
     Setting("failsafe_outbound", failsafes, OUTBOUND, "the same, of others, for what this host sends"),
+    Setting("network_ipam", flag, False, "towpath-ipam gives addresses to extra networks"),
     Setting("network_namespace", text, "kube-system", "where networks that all pods get are looked up"),
     Setting("network_defaults", words, (), "networks that all pods get beside the default one: NAME,NS/NAME"),
     Setting("network_isolation", flag, False, "pods may use networks of their own namespace only"),
@@ -193,6 +194,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     policy_log_denials: int
     failsafe_inbound: tuple[Failsafe, ...]
     failsafe_outbound: tuple[Failsafe, ...]
+    network_ipam: bool
     network_namespace: str
     network_defaults: tuple[str, ...]
     network_isolation: bool

@@ -40,7 +40,7 @@ from towpath.agent.runner import Runner
 from towpath.agent.settings_watch import SettingsWatch
 from towpath.agent.step_findings import blind, step_findings
 from towpath.agent.surroundings import Cluster, Standalone, Surroundings
-from towpath.api.report import BY_BLOCKS, IPAM_MODE, AgentReport
+from towpath.api.report import BY_BLOCKS, IPAM_MODE, LEAVING, AgentReport
 from towpath.cni import server
 from towpath.cni.errors import CniError
 from towpath.ipam.errors import LeaseStoreError
@@ -112,7 +112,7 @@ class Agent:
         async with AsyncExitStack() as stack:
             await self._set_up(stack)
             runners = (self._kernel_runner, self._policy_runner, self._node_runner)
-            parts = [*self._around.parts(self._addresses.usage), *(runner.run() for runner in runners)]
+            parts = [*self._around.parts(self._addresses.exhaustible), *(runner.run() for runner in runners)]
             parts += [self._collect(), self._settings_watch.run(), *self._extra.parts()]
             parts.append(heed(self._settings.state_dir, self._gate.hold, stop))
             if self._revocation is not None:
@@ -184,11 +184,11 @@ class Agent:
 
     def _barred(self) -> str:
         own = self._around.own
-        if own is None or (own.metadata.annotations or {}).get(IPAM_MODE) != BY_BLOCKS:
+        if own is None or (own.metadata.annotations or {}).get(IPAM_MODE) not in (BY_BLOCKS, LEAVING):
             return ""
         return (
             "other nodes may have blocks in this node's podCIDRs, as it gave out addresses by blocks: set "
-            f"ipam_mode: blocks again, or drain it and remove its annotation {IPAM_MODE}"
+            "ipam_mode: blocks again, or run towpath ipam migrate --to podCIDR"
         )
 
     def _lease_store(self, boot_id: str) -> LeaseStore:
@@ -340,12 +340,14 @@ class Agent:
             drift=shortened(dict.fromkeys(drift)),
             findings=shortened(map(str, self._findings())),
             verified=self._verification.nonce,
+            leased=self._addresses.leased_by_pool(),
         )
         annotations = self._step.annotations if self._step else {}
         up = bool(annotations) and self._step is not None and self._step.firewall
         annotations |= await self._inquiries.annotations(self._around.own)
         annotations |= await self._ipam.annotations(self._around.own)
-        if self._around.blocks is not None and self._around.blocks.adopted:
+        blocks = self._around.blocks
+        if blocks is not None and blocks.adopted and not blocks.leaving():
             annotations[IPAM_MODE] = BY_BLOCKS
         return await self._around.publish(annotations, report, network_up=up)
 
@@ -395,7 +397,8 @@ class Agent:
             len(self._step.drift) if self._step else 0,
             self._network.own_table and self._step is not None and self._step.firewall,
             self._findings,
-            self._addresses.usage(),
+            self._addresses.exhaustible(),
+            self._addresses.blocks(),
             self._attachments.garbage,
             len(self._around.contests()),
         )

@@ -26,6 +26,7 @@ def sample(
     owned: bool,
     findings: Callable[[], Iterable[Finding]],
     ranges: Iterable[Usage],
+    blocks: Iterable[Usage],
     garbage: Garbage,
     contests: int,
 ) -> Iterable[Sample]:
@@ -45,11 +46,8 @@ def sample(
         counts[finding.code, finding.severity] = counts.get((finding.code, finding.severity), 0) + 1
     for labels, number in counts.items():
         yield Sample("towpath_findings", labels, number)
-    for one in ranges:
-        for state in ("used", "held", "foreign", "reserved", "free"):
-            yield Sample("towpath_ipam_addresses", (one.range, state), getattr(one, state))
-        if one.full_in is not None:
-            yield Sample("towpath_ipam_exhausted_seconds", (one.range,), one.full_in)
+    yield from _filled("towpath_ipam_addresses", ranges)
+    yield from _filled("towpath_ipam_block_addresses", blocks)
     yield from dropped()
     yield Sample("towpath_ipam_garbage", (), len(garbage.candidates))
     yield Sample("towpath_ipam_collected", (), garbage.collected)
@@ -60,3 +58,11 @@ def sample(
     if probe is not None:
         for (device, peer), verdict in probe.verdicts.items():
             yield Sample("towpath_offload_verdict", (device, peer, verdict), 1)
+
+
+def _filled(metric: str, ranges: Iterable[Usage]) -> Iterable[Sample]:
+    for one in ranges:
+        for state in ("used", "held", "foreign", "reserved", "free"):
+            yield Sample(metric, (one.range, state), getattr(one, state))
+        if one.full_in is not None:
+            yield Sample("towpath_ipam_exhausted_seconds", (one.range,), one.full_in)

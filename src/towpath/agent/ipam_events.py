@@ -12,6 +12,7 @@ from typing import Any
 
 from towpath.agent.policy_events import COMPONENT
 from towpath.agent.twins import Contest
+from towpath.ipam.blocks import API
 from towpath.ipam.usage import Usage, level
 from towpath.kube.client import Client
 from towpath.kube.errors import AlreadyExists, KubeError
@@ -24,7 +25,9 @@ _LOOK_EVERY = 2.0
 
 
 class IpamEvents:
-    """``usage`` are the node's ranges as they are now, ``contests`` the addresses that its pods lost."""
+    """``usage`` are the node's ranges as they are now, or the pools that all share; ``contests`` the
+    addresses that its pods lost.
+    """
 
     def __init__(
         self,
@@ -87,8 +90,13 @@ def event_of(one: Usage, reached: int, node: str, now: datetime) -> dict[str, An
         message = f"{figures}{full}. To mend it: towpath ipam show, towpath explain {code}"
     else:
         message = f"{figures}: there is room again"
+    said = f"{one.range} {reached}"
+    if one.pool:
+        about = {"apiVersion": API, "kind": "IPPool", "name": one.pool, "uid": one.uid}
+        # All nodes see it at about the same time; the one Event is whoever's is first in the hour.
+        return _event(about, said, reached > 0, code, message, node, now, now.strftime("%Y-%m-%dT%H"))
     about = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node}
-    return _event(about, f"{one.range} {reached}", reached > 0, code, message, node, now)
+    return _event(about, said, reached > 0, code, message, node, now)
 
 
 def contest_events(one: Contest, node: str, now: datetime) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -109,10 +117,18 @@ def contest_events(one: Contest, node: str, now: datetime) -> tuple[dict[str, An
 
 
 def _event(
-    about: dict[str, str], said: str, warning: bool, code: str, message: str, node: str, now: datetime
+    about: dict[str, str],
+    said: str,
+    warning: bool,
+    code: str,
+    message: str,
+    node: str,
+    now: datetime,
+    once: str = "",
 ) -> dict[str, Any]:
+    """``once`` names the time within which it is said once, by whomever; the second, if it is empty."""
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    digest = hashlib.sha256(f"{said} {stamp}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{said} {once or stamp}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",
         "kind": "Event",

@@ -24,6 +24,7 @@ from towpath.api.ipam_inquiry import (
 from towpath.cni.errors import CniError
 from towpath.ipam.audit import Evidence, Problem, gone_here
 from towpath.ipam.errors import LeaseStoreError
+from towpath.ipam.usage import Usage
 from towpath.log import get_logger
 from towpath.model.net import Addr
 
@@ -69,9 +70,8 @@ class IpamInquiries:
         log.info("ipam_question_answered", verb=question.verb, seconds=round(time.monotonic() - begun, 3))
         return Answer(
             nonce=question.nonce,
-            ranges=tuple(
-                msgspec.convert(msgspec.structs.asdict(u), RangeSeen) for u in self._addresses.usage()
-            ),
+            ranges=tuple(map(_range, self._addresses.usage())),
+            shared=tuple(map(_range, self._addresses.pools())),
             pools=tuple(map(str, self._addresses.networks)),
             namespaces=self._addresses.namespaces(),
             leases=tuple(leases[:MOST_LEASES]),
@@ -113,6 +113,10 @@ class IpamInquiries:
                 link=att.host_ifname,
                 state="; ".join(filter(None, (over, here))) or "in use",
             )
+
+
+def _range(one: Usage) -> RangeSeen:
+    return msgspec.convert(msgspec.structs.asdict(one), RangeSeen)
 
 
 def _parsed(texts: Iterable[str]) -> frozenset[Addr]:

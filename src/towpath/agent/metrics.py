@@ -50,6 +50,9 @@ METRICS = {
     "towpath_ipam_addresses": Described(
         "gauge", "Addresses of a range; free ones include those held back for a while", ("range", "state")
     ),
+    "towpath_ipam_block_addresses": Described(
+        "gauge", "Addresses that the node has of a block", ("range", "state")
+    ),
     "towpath_ipam_exhausted_seconds": Described(
         "gauge", "Time until a range has none left, at today's pace", ("range",)
     ),

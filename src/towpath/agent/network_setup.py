@@ -5,9 +5,13 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
+from towpath.agent.attach_pods import PodDirectory
 from towpath.agent.attach_setup import pod_kernel
 from towpath.agent.attachments import Attachments
 from towpath.agent.config import Settings
+from towpath.agent.ipam_calls import IpamCalls
+from towpath.agent.ipam_plugin import FILE as LEASES
+from towpath.agent.ipam_plugin import IpamPlugin
 from towpath.agent.network_builtin import Builtin
 from towpath.agent.network_chains import Chains
 from towpath.agent.network_definitions import NetworkDefinitions
@@ -20,9 +24,11 @@ from towpath.agent.network_telling import Telling
 from towpath.agent.networks import Networks
 from towpath.agent.pod_devices import PodDevices
 from towpath.agent.runner import Runner
-from towpath.agent.surroundings import Surroundings
+from towpath.agent.surroundings import Cluster, Surroundings
 from towpath.cni.request import Handler
 from towpath.cni.server import Attend
+from towpath.ipam.errors import LeaseStoreError
+from towpath.ipam.store import LeaseStore
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.nft import Nft
 from towpath.kube.backoff import Backoff
@@ -55,19 +61,20 @@ class ExtraNetworks:
         resync: float = 60.0,
         plugging: Plugging | None = None,
         helper: Helper | None = None,
+        ipam: IpamPlugin | None = None,
     ) -> None:
-        self._firewalls = firewalls
+        self._firewalls, self._ipam = firewalls, ipam
         self._runner = Runner(self._enforce, resync=resync, backoff=Backoff(0.2, 10.0), rest=_POLICY_REST)
         if firewalls is not None:
             firewalls.changed(self._runner.poke)
-        self.handler, self._networks, self._definitions = handler, networks, definitions
+        self.handler, self._networks, self._definitions = IpamCalls(handler, ipam), networks, definitions
         self._journal, self._telling, self._plugging = journal, telling, plugging
         self.attend: Attend | None = helper.attend if helper is not None else None
         """Takes what ``towpath-ns`` offers."""
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run."""
-        parts = (self._definitions, self._plugging, self._firewalls, self._runner)
+        parts = (self._definitions, self._plugging, self._firewalls, self._runner, self._ipam)
         return [part.run() for part in parts if part is not None] if self._definitions is not None else []
 
     async def _enforce(self) -> bool:
@@ -77,13 +84,15 @@ class ExtraNetworks:
         """Every now and then."""
         if self._networks is not None:
             await self._networks.collect()
+        if self._ipam is not None:
+            await self._ipam.collect()
 
     def findings(self) -> list[Finding]:
         """What an operator should know."""
         if self._journal is None or self._telling is None:
             return []
         found = findings(self._journal, self._telling)
-        for part in (self._plugging, self._firewalls):
+        for part in (self._plugging, self._firewalls, self._ipam):
             found += part.findings() if part is not None else []
         return found
 
@@ -128,6 +137,7 @@ async def extra_networks(
     telling = Telling(client, settings.node_name)
     firewalls = PodFirewalls(around.network_policies, Nft, journal.rows, around.pod_of, owner)
     host = LinuxKernel(nft=False)
+    leases = _leases(settings, boot_id)
     try:
         with contextlib.closing(Builtin(host, pod_kernel, plugins, settings.network_ask_ms)) as builtin:
             networks = Networks(
@@ -148,11 +158,56 @@ async def extra_networks(
             resync, helper = settings.resync_seconds, Helper(plugins)
             plugging = networks.plugging(helper, around.pod_of, resync)
             around.follow(plugging.poke)
+            ipam = _ipam(settings, client, around, around.pods, attachments, journal, leases, routed)
             yield ExtraNetworks(
-                networks, networks, definitions, journal, telling, firewalls, resync, plugging, helper
+                networks, networks, definitions, journal, telling, firewalls, resync, plugging, helper, ipam
             )
     finally:
+        leases.close()
         firewalls.close()
         host.close()
         await telling.close()
         journal.close()
+
+
+def _leases(settings: Settings, boot_id: str) -> LeaseStore:
+    """Of ``towpath-ipam``, opened if it can be: ADD and STATUS say what is wrong with it."""
+    leases = LeaseStore(settings.state_dir / LEASES, boot_id=boot_id, clock=_since_boot)
+    with contextlib.suppress(LeaseStoreError):
+        leases.open()
+    return leases
+
+
+def _ipam(
+    settings: Settings,
+    client: Client,
+    around: Surroundings,
+    pods: PodDirectory,
+    attachments: Attachments,
+    journal: Journal,
+    leases: LeaseStore,
+    networks: Sequence[Net],
+) -> IpamPlugin | None:
+    if not (settings.network_ipam and isinstance(around, Cluster)):
+        return None
+
+    def containers() -> set[str]:
+        """Those that have a network still, of whichever kind."""
+        extra = {row.call.container_id for row in journal.rows()}
+        return extra | {att.container_id for att in attachments.current()}
+
+    return IpamPlugin(
+        client,
+        settings.node_name,
+        around,
+        pods,
+        containers,
+        networks,
+        leases,
+        settings.lease_grace_seconds,
+        settings.api_silence_seconds,
+    )
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -60,8 +60,9 @@ class Verification:
 class Publisher:
     """Writes the own Node when there is something new to say.
 
-    Every agent of the cluster watches every Node, so a change of the number of pods alone is told at most
-    once a minute. ``monotonic`` is the clock of that minute, ``now`` that of the condition's stamps.
+    Every agent of the cluster watches every Node, so a change of the number of pods, or of their addresses,
+    alone is told at most once a minute. ``monotonic`` is the clock of that minute, ``now`` that of the
+    condition's stamps.
     """
 
     def __init__(
@@ -106,4 +107,5 @@ class Publisher:
 
     @staticmethod
     def _only_pods_differ(known: AgentReport, report: AgentReport) -> bool:
-        return known != report and msgspec.structs.replace(known, pods=report.pods) == report
+        counts = {"pods": report.pods, "leased": report.leased}
+        return known != report and msgspec.structs.replace(known, **counts) == report

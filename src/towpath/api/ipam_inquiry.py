@@ -54,6 +54,7 @@ class RangeSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     foreign: int = 0
     reserved: int = 0
     full_in: float | None = None
+    pool: str = ""
 
 
 class ProblemSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -69,13 +70,15 @@ class ProblemSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``pools`` are the cluster's networks; ``waiting`` how many leases are in their grace period,
-    ``collected`` how many were freed since the agent started; ``done`` and ``refused`` what came of an order,
-    a sentence each; ``more`` what did not fit.
+    """``ranges`` are the node's own, ``shared`` the IPPools of block mode as the node knows them; ``pools``
+    are the cluster's networks; ``waiting`` how many leases are in their grace period, ``collected`` how many
+    were freed since the agent started; ``done`` and ``refused`` what came of an order, a sentence each;
+    ``more`` what did not fit.
     """
 
     nonce: str
     ranges: tuple[RangeSeen, ...] = ()
+    shared: tuple[RangeSeen, ...] = ()
     pools: tuple[str, ...] = ()
     namespaces: dict[str, int] = {}
     leases: tuple[LeaseSeen, ...] = ()

@@ -23,13 +23,18 @@ IPAM_MODE = "towpath.dev/ipam-mode"
 blocks outside of their podCIDRs; and from then on none may go back to its podCIDR by itself.
 """
 BY_BLOCKS = "blocks"
+LEAVING = "leaving"
+"""In place of ``blocks`` on a node that is to go back: it takes no addresses but of its podCIDRs, nobody else
+takes any of those, and it gives out none by podCIDR until this is taken away (``towpath ipam migrate``).
+"""
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     """An agent's own view, written when it changes.
 
     ``drift`` are the operations that would bring the kernel to the desired state, described; ``findings``
-    one line each, code first; ``verified`` echoes the nonce of the last ``towpath.dev/verify`` answered.
+    one line each, code first; ``verified`` echoes the nonce of the last ``towpath.dev/verify`` answered;
+    ``leased`` is, in block mode, how many addresses of each IPPool the node's pods have.
     """
 
     version: str = ""
@@ -38,6 +43,7 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     drift: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     verified: str = ""
+    leased: dict[str, int] | None = None
 
 
 def agent_report(node: Node) -> AgentReport | None:

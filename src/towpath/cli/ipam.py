@@ -3,6 +3,7 @@
 import click
 
 from towpath.cli.ipam_check import check
+from towpath.cli.ipam_migrate import migrate
 from towpath.cli.ipam_release import release
 from towpath.cli.ipam_reserve import reserve
 from towpath.cli.ipam_show import show
@@ -16,5 +17,5 @@ def command() -> None:
     """
 
 
-for verb in (show, check, release, reserve):
+for verb in (show, check, release, reserve, migrate):
     command.add_command(verb)

@@ -1,8 +1,9 @@
 """``towpath ipam show``: how full every range is, and when it will be; whose an address is."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from math import log2
 from typing import Any
 
@@ -15,14 +16,16 @@ from towpath.cli.exit import FINDING, INCONCLUSIVE
 from towpath.cli.ipam_ask import NO_AGENT, Address, ask, with_agent
 from towpath.cli.output import emit, mark, output_option, table
 from towpath.ipam.allocate import make_range
-from towpath.ipam.errors import BadRange
-from towpath.ipam.usage import Usage, counted
+from towpath.ipam.blocks import read_block
+from towpath.ipam.errors import BadBlock, BadRange
 from towpath.kube.client import Client
-from towpath.kube.kinds import NODES, PODS
-from towpath.model.net import Addr
+from towpath.kube.errors import Forbidden, NotFound
+from towpath.kube.kinds import IPAM_BLOCKS, NODES, PODS
+from towpath.model.net import Addr, Net
 
 BY = ("node", "block", "pool", "namespace")
 _OVER = ("Succeeded", "Failed")
+_FIGURES = ("size", "used", "held", "foreign", "reserved")
 Row = dict[str, Any]
 
 
@@ -47,18 +50,23 @@ def show(
     """How full the ranges are and when they will be; of ADDRESSES, whose they are.
 
     Of a node whose agent does not answer (or that has none yet), the API's pods are counted instead. By block
-    is by the node's own range, by pool by the cluster's networks. Exit code 3: an address is leased nowhere;
-    6: a node did not answer.
+    is by the node's own range, or in block mode by what each node has of each block; by pool by IPPool, or by
+    the cluster's networks where there are none. Exit code 3: an address is leased nowhere; 6: a node did not
+    answer.
     """
 
-    async def gather(client: Client) -> tuple[list[Node], list[Pod], dict[str, Answer]]:
+    async def gather(client: Client) -> tuple[dict[str, list[Net]], list[Pod], dict[str, Answer]]:
         nodes = (await client.list(NODES)).items
         pods = (await client.list(PODS)).items
         found = await ask(client, with_agent(nodes), "show", addresses=addresses, leases=leases)
         absent = sorted({node.metadata.name for node in nodes} - found.keys())
-        return nodes, pods, found | {name: Answer(nonce="", error=NO_AGENT) for name in absent}
+        found |= {name: Answer(nonce="", error=NO_AGENT) for name in absent}
+        cidrs = {n.metadata.name: _cidrs(n) for n in nodes}
+        if any(answer.error for answer in found.values()):
+            cidrs |= await _blocks(client)
+        return cidrs, pods, found
 
-    nodes, pods, answers = ClusterOptions(kubeconfig, context).run(gather)
+    cidrs, pods, answers = ClusterOptions(kubeconfig, context).run(gather)
     if addresses or leases:
         rows = _leases(answers)
         emit(rows, output, lambda: _lease_table(rows))
@@ -66,7 +74,6 @@ def show(
         for text in sorted(missing):
             click.echo(f"{text} is leased on no node that answered", err=True)
     else:
-        cidrs = {n.metadata.name: _cidrs(n) for n in nodes}
         rows = added_up(answers, cidrs, pods, by)
         emit(rows, output, lambda: _table(rows, by))
         missing = set()
@@ -80,27 +87,34 @@ def show(
 
 
 def added_up(
-    answers: Mapping[str, Answer], cidrs: Mapping[str, list[str]], pods: Iterable[Pod], by: str
+    answers: Mapping[str, Answer], cidrs: Mapping[str, list[Net]], pods: Iterable[Pod], by: str
 ) -> list[Row]:
-    """The figures of all nodes by ``by``, as plain data."""
+    """The figures of all nodes by ``by``, as plain data. ``cidrs`` of nodes: podCIDRs or blocks."""
     known = list(pods)
     if by == "namespace":
         return _by_namespace(answers, known)
-    pools = sorted({pool for answer in answers.values() for pool in answer.pools})
-    rows: dict[tuple[str, str], Row] = {}
+    pools = {pool: ip_network(pool) for answer in answers.values() for pool in answer.pools}
+    shared = [one for answer in answers.values() for one in answer.shared] if by == "pool" else []
+    pools = {one.pool: ip_network(one.range) for one in shared} | dict(sorted(pools.items()))
+    rows: dict[tuple[str, str, str], Row] = {}
+    for one in sorted(shared, key=lambda one: (":" in one.range, one.pool)):
+        row = rows.setdefault((one.pool, _family(one.range), ""), _of_pool(one))
+        row["fullInSeconds"] = _sooner(row["fullInSeconds"], one.full_in)
+    whole = {(pool, family) for pool, family, _ in rows}
     for node, answer in answers.items():
         found = answer.ranges if not answer.error else tuple(_by_pods(node, cidrs.get(node, []), known))
         source = "leases" if not answer.error else "pods"
         for one in found:
             name, family = _label(node, one, by, pools), _family(one.range)
-            row = rows.setdefault((name, family), _empty(by, name, family, source))
+            key = (name, family, node if by == "block" else "")
+            row = rows.setdefault(key, _empty(by, name, family, source))
             if by == "block":
                 row["node"] = node
-            for key in ("size", "used", "held", "foreign", "reserved"):
-                row[key] += getattr(one, key)
+            partial = ("used", "held") if (name, family) in whole else _FIGURES
+            for figure in partial:
+                row[figure] += getattr(one, figure)
             row["source"] = source if row["source"] == source else "mixed"
-            if one.full_in is not None:
-                row["fullInSeconds"] = min(row["fullInSeconds"] or one.full_in, one.full_in)
+            row["fullInSeconds"] = _sooner(row["fullInSeconds"], one.full_in)
     for row in rows.values():
         row["free"] = max(0, row["size"] - row["used"] - row["foreign"] - row["reserved"])
         row["percent"] = round(100 * (row["size"] - row["free"]) / row["size"], 2) if row["size"] else 100.0
@@ -108,8 +122,18 @@ def added_up(
 
 
 def _empty(by: str, name: str, family: str, source: str) -> Row:
-    figures = dict.fromkeys(("size", "used", "held", "foreign", "reserved", "free"), 0)
+    figures = dict.fromkeys((*_FIGURES, "free"), 0)
     return {by: name, "family": family, **figures, "percent": 0.0, "fullInSeconds": None, "source": source}
+
+
+def _of_pool(one: RangeSeen) -> Row:
+    """What no node has of it counts as well; what they use of it is to be added."""
+    figures = {"size": one.size, "foreign": one.foreign, "reserved": one.reserved}
+    return _empty("pool", one.pool, _family(one.range), "leases") | figures
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((seconds for seconds in (one, other) if seconds is not None), default=None)
 
 
 def _by_namespace(answers: Mapping[str, Answer], pods: list[Pod]) -> list[Row]:
@@ -123,22 +147,19 @@ def _by_namespace(answers: Mapping[str, Answer], pods: list[Pod]) -> list[Row]:
     return [{"namespace": name or "-", "used": number} for name, number in sorted(counts.items())]
 
 
-def _by_pods(node: str, cidrs: Iterable[str], pods: list[Pod]) -> Iterable[RangeSeen]:
-    """What the API alone says of a node: its podCIDRs, and the pods that have addresses of them."""
-    here = {one.ip for pod in _here(pods, node) for one in pod.status.pod_ips or ()}
+def _by_pods(node: str, cidrs: Iterable[Net], pods: list[Pod]) -> Iterable[RangeSeen]:
+    """What the API alone says of a node: its ranges, and the pods that have addresses of them."""
+    here = [_address(one.ip) for pod in _here(pods, node) for one in pod.status.pod_ips or ()]
     for cidr in cidrs:
+        used = sum(1 for address in here if address in cidr)
         try:
-            ranges = (make_range(ip_network(cidr)),)
-        except (ValueError, BadRange):
-            continue
-        usage: Usage = counted(ranges, (), (), ())
-        used = sum(1 for text in here if any(_address(text) in one for one in ranges))
-        yield RangeSeen(range=usage.range, size=usage.size, used=used)
+            size = make_range(cidr).size
+        except BadRange:
+            size = cidr.num_addresses  # a block of Calico's may be as small as one address
+        yield RangeSeen(range=str(cidr), size=max(size, used), used=used)
 
 
 def _address(text: str) -> Addr | None:
-    from ipaddress import ip_address
-
     try:
         return ip_address(text)
     except ValueError:
@@ -153,21 +174,37 @@ def _here(pods: Iterable[Pod], node: str) -> Iterable[Pod]:
     )
 
 
-def _cidrs(node: Node) -> list[str]:
-    return node.spec.pod_cidrs or ([node.spec.pod_cidr] if node.spec.pod_cidr else [])
+def _cidrs(node: Node) -> list[Net]:
+    found = []
+    for text in node.spec.pod_cidrs or [node.spec.pod_cidr]:
+        with contextlib.suppress(ValueError):
+            found.append(ip_network(text))
+    return found
+
+
+async def _blocks(client: Client) -> dict[str, list[Net]]:
+    """Each node's, by the API; nothing where there are none, or they may not be read."""
+    found: dict[str, list[Net]] = {}
+    with contextlib.suppress(NotFound, Forbidden):
+        for obj in (await client.list(IPAM_BLOCKS)).items:
+            with contextlib.suppress(BadBlock):
+                block = read_block(obj)
+                if block.node:
+                    found.setdefault(block.node, []).append(block.cidr)
+    return found
 
 
 def _family(text: str) -> str:
     return "IPv6" if ":" in text else "IPv4"
 
 
-def _label(node: str, one: RangeSeen, by: str, pools: list[str]) -> str:
+def _label(node: str, one: RangeSeen, by: str, pools: Mapping[str, Net]) -> str:
     if by == "node":
         return node
     if by == "block":
         return one.range
     first = _address(one.range.partition(",")[0].partition("/")[0].partition("-")[0])
-    return next((pool for pool in pools if first is not None and first in ip_network(pool)), "other")
+    return next((name for name, net in pools.items() if first is not None and first in net), "other")
 
 
 def _table(rows: list[Row], by: str) -> str:

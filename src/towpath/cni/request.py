@@ -12,6 +12,8 @@ from towpath.cni.result import Result
 from towpath.cni.types import NetConf
 from towpath.cni.wire import Executed
 
+PLUGIN, IPAM = "towpath-cni", "towpath-ipam"
+
 
 class PodDescriptors:
     """What the shim opened inside the pod's namespace.
@@ -90,6 +92,11 @@ class Request:
         if self.opener is None:
             raise ConnectionError("this call has no shim behind it")
         return await self.opener(what, path)
+
+
+def is_for_ipam(config: NetConf) -> bool:
+    """Whether a call is another plugin's to its IPAM plugin, which is ours as well."""
+    return config.ipam.type == IPAM and config.type != PLUGIN
 
 
 def _socket(fd: int) -> socket.socket:

@@ -11,7 +11,7 @@ from towpath.cni.args import parse_args, with_args
 from towpath.cni.connection import Connection
 from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.parse import check_container_id, check_ifname, parse_net_conf, peek_version
-from towpath.cni.request import Handler, PodDescriptors, Request
+from towpath.cni.request import Handler, PodDescriptors, Request, is_for_ipam
 from towpath.cni.version import allows
 from towpath.cni.wire import BadFrame, Executed
 from towpath.log import get_logger
@@ -63,7 +63,7 @@ class Server:
         self._inode = path.stat().st_ino
         self._loop = asyncio.get_running_loop()
         self._calls: set[asyncio.Task[None]] = set()
-        self._turns: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = (
+        self._turns: weakref.WeakValueDictionary[tuple[str, str, bool], asyncio.Lock] = (
             weakref.WeakValueDictionary()
         )
         self._loop.add_reader(sock, self._accept)
@@ -162,10 +162,14 @@ class Server:
                 await self._handler.delete(request)
 
     def _turn(self, request: Request) -> asyncio.Lock:
-        """A runtime that gave up on an ADD may send DEL before the ADD has noticed: one after the other."""
+        """A runtime that gave up on an ADD may send DEL before the ADD has noticed: one after the other.
+
+        A plugin's call to its IPAM plugin comes while the runtime's call that it serves is under way.
+        """
         if not request.container_id:
             return asyncio.Lock()
-        return self._turns.setdefault((request.container_id, request.ifname), asyncio.Lock())
+        key = (request.container_id, request.ifname, is_for_ipam(request.config))
+        return self._turns.setdefault(key, asyncio.Lock())
 
     async def _handle(self, r: Request) -> bytes:
         try:

@@ -18,7 +18,7 @@ from towpath import __version__
 from towpath.install import monitoring
 from towpath.install.configuration import AGENT_CONFIG, DEFAULTS, NET_CONF, agent_config
 from towpath.install.helper import NAME as HELPER
-from towpath.install.render import BLOCK_RULES, render, to_yaml
+from towpath.install.render import BLOCK_RULES, NETWORK_IPAM_RULES, render, to_yaml
 from towpath.install.values import Values
 
 _IMAGE = (
@@ -154,6 +154,7 @@ def _template(thing: dict[str, Any]) -> str:
     text = _filled(to_yaml((thing,)))
     if thing["kind"] == "ClusterRole":
         by_blocks = '{{- if eq (default "podCIDR" .Values.agent.ipam_mode) "blocks" }}'
+        text += f"{{{{- if .Values.agent.network_ipam }}}}\n{_yaml(list(NETWORK_IPAM_RULES))}{{{{- end }}}}\n"
         return f"{text}{by_blocks}\n{_yaml(list(BLOCK_RULES))}{{{{- end }}}}\n"
     if thing["kind"] != "DaemonSet":
         return text

@@ -8,7 +8,7 @@ from towpath.install.values import Values
 CONFIG_FOLDER = "/etc/towpath"
 TLS_FOLDER = "/etc/towpath-tls"
 NET_CONF, AGENT_CONFIG = "net-conf.json", "agent.yaml"
-CNI_TYPE = "towpath-cni"
+CNI_TYPE, IPAM_TYPE = "towpath-cni", "towpath-ipam"
 CNI_SOCKET = "cni.sock"
 
 DEFAULTS = Values()

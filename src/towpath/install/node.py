@@ -34,6 +34,7 @@ def install(cni_bin: Path, conflist: Path, socket_folder: Path, state: Path, own
         cni_bin.mkdir(parents=True, exist_ok=True)
         conflist.parent.mkdir(parents=True, exist_ok=True)
         write(cni_bin / configuration.CNI_TYPE, SHIM.read_bytes(), 0o755)
+        write(cni_bin / configuration.IPAM_TYPE, SHIM.read_bytes(), 0o755)
         _keep_off(conflist, state)
         socket = f"{socket_folder}/{configuration.CNI_SOCKET}\n"
         write(cni_bin / f"{configuration.CNI_TYPE}.socket", socket.encode(), 0o644)

@@ -12,7 +12,15 @@ from towpath.install.daemonset import NAME, daemonset
 from towpath.install.helper import helper
 from towpath.install.monitoring import monitoring
 from towpath.install.values import Values
-from towpath.kube.kinds import IP_POOLS, IP_RESERVATIONS, IPAM_CONFIGS
+from towpath.kube.kinds import (
+    IP_POOLS,
+    IP_RESERVATIONS,
+    IPAM_CONFIGS,
+    NETWORK_AFFINITIES,
+    NETWORK_BLOCKS,
+    NETWORK_HANDLES,
+    NETWORK_RANGES,
+)
 from towpath.policy.sources import SECONDARY, SOURCES
 
 Object = dict[str, Any]
@@ -59,6 +67,20 @@ RULES = (
     ),
 )
 
+# By what towpath-ipam (network_ipam: true) shares ranges: Towpath's own objects, written like blocks' ones.
+NETWORK_IPAM_RULES = (
+    {
+        "apiGroups": [NETWORK_RANGES.group],
+        "resources": [kind.plural for kind in (NETWORK_RANGES, NETWORK_BLOCKS, NETWORK_AFFINITIES)],
+        "verbs": ["get", "list", "watch", "create", "update", "delete"],
+    },
+    {
+        "apiGroups": [NETWORK_HANDLES.group],
+        "resources": [NETWORK_HANDLES.plural],
+        "verbs": ["get", "create", "update", "delete"],
+    },
+)
+
 # In block mode (ipam_mode: blocks) Calico's objects are followed, and written on condition of what was read.
 BLOCK_RULES = (
     {
@@ -81,7 +103,8 @@ BLOCK_RULES = (
 
 def rules_of(agent: Mapping[str, object]) -> list[Mapping[str, object]]:
     """What an agent with these settings needs."""
-    return [*RULES, *(BLOCK_RULES if agent.get("ipam_mode") == "blocks" else ())]
+    blocks = BLOCK_RULES if agent.get("ipam_mode") == "blocks" else ()
+    return [*RULES, *(NETWORK_IPAM_RULES if agent.get("network_ipam") else ()), *blocks]
 
 
 def render(values: Values) -> tuple[Object, ...]:

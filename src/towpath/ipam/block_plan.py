@@ -84,13 +84,14 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses that are wanted of ``pools``, tried in order: ``need`` of them at least, ``batch`` where the
-    node has a block of its own with room; or one ``address``.
+    node has a block of its own with room; or one ``address``. ``skip``, if given, tells what is not wanted.
     """
 
     pools: tuple[Pool, ...]
     need: int = 1
     batch: int = 64
     address: Addr | None = None
+    skip: Callable[[Addr], bool] | None = None
 
 
 def handle_of(node: str) -> str:

@@ -31,6 +31,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     closed: str = ""
     manual: bool = False
     created: str = ""
+    uid: str = ""
 
     @property
     def family(self) -> Family:
@@ -104,6 +105,7 @@ def read_pool(obj: Mapping[str, Any], selects: Selects) -> Pool | None:
         closed=closed or ("it is disabled" if spec.get("disabled") else ""),
         manual=spec.get("assignmentMode") == "Manual",
         created=str(meta.get("creationTimestamp") or ""),
+        uid=str(meta.get("uid") or ""),
     )
 
 

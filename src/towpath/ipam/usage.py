@@ -25,7 +25,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A range set: ``size`` addresses that can be given out, of which ``used`` are leased, ``held`` were
     released a moment ago and come last, ``foreign`` are in use without a lease, ``reserved`` never given out
     unless asked for by name. ``full_in``: seconds until none is left if it goes on like this, None: never, or
-    it cannot be told.
+    it cannot be told. Of an IPPool, which all nodes share, ``pool`` and ``uid`` say which.
     """
 
     range: str
@@ -35,6 +35,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     foreign: int = 0
     reserved: int = 0
     full_in: float | None = None
+    pool: str = ""
+    uid: str = ""
 
     @property
     def free(self) -> int:

@@ -51,6 +51,13 @@ IPAM_BLOCKS: Kind[Raw] = Kind(plural="ipamblocks", type=dict, group=_CALICO, nam
 BLOCK_AFFINITIES: Kind[Raw] = Kind(plural="blockaffinities", type=dict, group=_CALICO, namespaced=False)
 IPAM_HANDLES: Kind[Raw] = Kind(plural="ipamhandles", type=dict, group=_CALICO, namespaced=False)
 IPAM_CONFIGS: Kind[Raw] = Kind(plural="ipamconfigs", type=dict, group=_CALICO, namespaced=False)
+_IPAM = "ipam.towpath.dev"
+NETWORK_RANGES: Kind[Raw] = Kind(plural="networkranges", type=dict, group=_IPAM, namespaced=False)
+NETWORK_BLOCKS: Kind[Raw] = Kind(plural="networkblocks", type=dict, group=_IPAM, namespaced=False)
+NETWORK_AFFINITIES: Kind[Raw] = Kind(
+    plural="networkblockaffinities", type=dict, group=_IPAM, namespaced=False
+)
+NETWORK_HANDLES: Kind[Raw] = Kind(plural="networkblockhandles", type=dict, group=_IPAM, namespaced=False)
 DEFINITIONS: Kind[Raw] = Kind(
     plural="customresourcedefinitions", type=dict, group="apiextensions.k8s.io", namespaced=False
 )

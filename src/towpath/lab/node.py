@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from towpath.cni.request import IPAM
 from towpath.lab import credentials, namespaces, rootfs, topology
 from towpath.lab.rootfs import STATE
 from towpath.lab.runtime import Runtime
@@ -90,6 +91,8 @@ def _install(spec: LabSpec, one: NodeSpec) -> None:
         with suppress(FileNotFoundError):
             shutil.copy2(SHIM, CNI_BIN / f".{SHIM.name}")
             (CNI_BIN / f".{SHIM.name}").replace(CNI_BIN / SHIM.name)
+        with suppress(FileExistsError):
+            (CNI_BIN / IPAM).symlink_to(SHIM.name)
         _write(CONFLIST, json.dumps(conflist(), indent=2))
     for plugin in DEBIAN_PLUGINS.glob("*"):  # as a distribution's installer brings them, for extra networks
         with suppress(FileExistsError):

@@ -169,6 +169,34 @@ IPAM: dict[str, Code] = {
         ),
         fix="Correct the annotation; a pod keeps what it has, a new one is needed.",
     ),
+    "TP4050": Code(
+        title="The kinds of towpath-ipam are not there",
+        cause=(
+            "An extra network names towpath-ipam as its IPAM plugin, and the API server does not know "
+            "NetworkRange, NetworkBlock, NetworkBlockAffinity or NetworkBlockHandle. Pods with other "
+            "networks are not affected. Or the agents are not told to serve it (network_ipam)."
+        ),
+        fix=(
+            "`kubectl apply -f manifests/towpath-ipam.yaml`, and the setting network_ipam: true (chart: "
+            "`agent.network_ipam`), which comes with the rights; the kubelet tries again by itself."
+        ),
+    ),
+    "TP4051": Code(
+        title="A range of an extra network cannot be used",
+        cause=(
+            "It overlaps the pods' own network or another network's range: an address of both could be given "
+            "out twice. Or its NetworkRange has another block_size, or was edited into what cannot be."
+        ),
+        fix=(
+            "Use the same range in both networks, or another. A range that nothing uses any more: "
+            "`kubectl delete networkranges NAME`."
+        ),
+    ),
+    "TP4052": Code(
+        title="The ipam section of a towpath-ipam network makes no sense",
+        cause="A key is missing or its value cannot be: the message names it. No address was given out.",
+        fix="Correct the NetworkAttachmentDefinition (docs/ipam-plugin.md); the kubelet tries again.",
+    ),
     "TP4040": Code(
         title="A block and its affinity contradict each other",
         cause=(
