@@ -1,19 +1,10 @@
 """What is worse than before is a finding, what is not is none."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 import yaml
 from msgspec.structs import replace
 
-from towpath.catalogue import load as catalogues
-from towpath.cli import verify_live
 from towpath.inventory.node_report import Flow
-from towpath.kube import fakehttp
-from towpath.kube.client import Client
-from towpath.kube.fake import FakeApiServer
-from towpath.kube.kinds import DAEMONSETS, PODS
-from towpath.lab import canal
 from towpath.upgrade.looking import _CPU, _MEMORY, load, quantity
 from towpath.upgrade.watch_job import manifests
 from towpath.upgrade.watching import NodeSeen, PodSeen, Sample, Traffic, findings
@@ -94,42 +85,3 @@ def test_the_job_reads_and_does_nothing_else() -> None:
     assert pod["hostNetwork"] and pod["containers"][0]["command"][-6:] == [
         "--for", "172800s", "--every", "600s", "--probe-seconds", "0",
     ]  # fmt: skip
-
-
-async def lines(*all_of_them: str) -> AsyncIterator[bytes]:
-    for line in all_of_them:
-        yield f"{line}\n".encode()
-
-
-class WithLogs(FakeApiServer):
-    """One log is somebody else's to read."""
-
-    async def _answer(self, request: fakehttp.Request) -> fakehttp.Answer:
-        match request.path.split("/")[-2:]:
-            case ["good", "log"]:
-                return fakehttp.Answer(
-                    200, lines("all is well", "Typha: Unauthorized", "Typha: Unauthorized")
-                )
-            case ["secret", "log"]:
-                return fakehttp.Answer(403, {"kind": "Status", "reason": "Forbidden", "message": "not yours"})
-        return await super()._answer(request)
-
-
-async def test_verify_reads_what_the_logs_of_the_last_minutes_say() -> None:
-    """A line is a warning, as it may be over, and what cannot be read is told. Other pods are left alone."""
-    raw = canal.daemonset(catalogues.builtin().release("v1.32.1+rke2r1"))
-    raw["metadata"] |= {"uid": "ds", "name": "rke2-canal", "namespace": "kube-system"}
-    server = await WithLogs.start()
-    server.put(DAEMONSETS, raw)
-    for name, owner in (("good", "ds"), ("secret", "ds"), ("other", "no")):
-        spec = {"nodeName": "n1", "containers": [{"name": "calico-node", "image": "x"}]}
-        meta = {"name": name, "namespace": "kube-system", "ownerReferences": [{"uid": owner}]}
-        server.put(PODS, {"metadata": meta, "spec": spec})
-    async with Client(server.config()) as client:
-        found, unread = await verify_live.logs(client)
-    (one,) = found
-    assert (one.code, one.severity, one.object) == ("TP7603", "warning", "Pod/kube-system/good on n1")
-    assert "Typha: Unauthorized" in one.message
-    assert len(unread) == 1 and "not yours" in unread[0]
-    assert not any("/other/log" in target for _, target in server.requests)
-    await server.down()
