@@ -31,7 +31,7 @@ def counted(name):
             return real(args[0], bytes(args[1])[: (len(args[1]) + 1) // 2])
         return real(*args, **kwargs)
     setattr(os, name, call)
-for name in ("open", "write", "fchmod", "fsync", "close", "replace"):
+for name in ("open", "write", "fchmod", "fsync", "close", "replace", "symlink", "unlink"):
     counted(name)
 from towpath.install.node import install
 root = Path(sys.argv[1])
@@ -91,6 +91,23 @@ def test_a_shim_that_is_being_executed_is_replaced(tmp_path: Path) -> None:
             assert running.poll() is None
         finally:
             running.kill()
+
+
+def test_the_version_in_force_is_seen_and_the_one_before_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("0.0.7", "0.0.8", "0.0.9"):
+        monkeypatch.setattr("towpath.install.node.__version__", version)
+        _install(tmp_path)
+        assert (tmp_path / "bin/towpath-cni").readlink().name == f"towpath-cni-v{version}"
+        assert _check_whole(tmp_path)
+    names = {path.name for path in (tmp_path / "bin").iterdir()}
+    before = {"towpath-cni-v0.0.8", "towpath-cni-v0.0.9"}
+    assert names == {"towpath-cni", "towpath-ipam", "towpath-cni.socket", *before}
+    monkeypatch.setattr("towpath.install.node.__version__", "0.0.8")  # back again
+    _install(tmp_path)
+    assert {path.name for path in (tmp_path / "bin").iterdir()} == names
+    assert (tmp_path / "bin/towpath-cni").readlink().name == "towpath-cni-v0.0.8"
 
 
 def test_killed_at_every_step(tmp_path: Path) -> None:

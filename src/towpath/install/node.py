@@ -5,7 +5,8 @@ r"""What the init container does to a node: shim, folders, and last the CNI conf
 
 Every file is written beside its place, synced and renamed, so that a runtime, or another installer, never
 sees half of one, however this process ends. What is right already is left alone: runtimes watch these
-folders.
+folders. The shim has its version in its name, and a link by the name that runtimes know: `ls -l` tells which
+one is in force, and the one before stays until the next comes.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+from towpath import __version__
 from towpath.install import configuration
 from towpath.install.hold import held, hold
 
@@ -33,14 +35,39 @@ def install(cni_bin: Path, conflist: Path, socket_folder: Path, state: Path, own
             _own_folder(folder, owner)
         cni_bin.mkdir(parents=True, exist_ok=True)
         conflist.parent.mkdir(parents=True, exist_ok=True)
-        write(cni_bin / configuration.CNI_TYPE, SHIM.read_bytes(), 0o755)
-        write(cni_bin / configuration.IPAM_TYPE, SHIM.read_bytes(), 0o755)
+        _install_shim(cni_bin)
         _keep_off(conflist, state)
         socket = f"{socket_folder}/{configuration.CNI_SOCKET}\n"
         write(cni_bin / f"{configuration.CNI_TYPE}.socket", socket.encode(), 0o644)
         write(conflist, configuration.conflist().encode(), 0o644)  # from here on the runtime calls the shim
     except OSError as refused:
         raise InstallError(f"{refused.filename}: {refused.strerror}") from refused
+
+
+def _install_shim(cni_bin: Path) -> None:
+    """The shim by its version's name, and the names that runtimes and plugins know as links to it. Raises
+    OSError.
+    """
+    name = f"{configuration.CNI_TYPE}-v{__version__}"
+    write(cni_bin / name, SHIM.read_bytes(), 0o755)
+    before = _link(cni_bin / configuration.CNI_TYPE, name)
+    _link(cni_bin / configuration.IPAM_TYPE, name)
+    if before != name:
+        for other in cni_bin.glob(f"{configuration.CNI_TYPE}-v*"):
+            if other.name not in (name, before):
+                other.unlink()
+
+
+def _link(path: Path, name: str) -> str:
+    """Make ``path`` a link to ``name``, in one step; returns what it was a link to. Raises OSError."""
+    before = os.readlink(path) if path.is_symlink() else ""  # noqa: PTH115 - a name, not a place
+    if before != name:
+        partial = _partial(path)
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(name)
+        partial.replace(path)
+        _sync_folder(path.parent)
+    return before
 
 
 def _keep_off(conflist: Path, state: Path) -> None:
@@ -64,8 +91,7 @@ def write(path: Path, content: bytes, mode: int) -> bool:
     """Make ``path`` hold ``content`` in one step, durably; whether it did not already. Raises OSError."""
     if _is(path, content, mode):
         return False
-    # Runtimes load what ends in .conf, .conflist or .json; what an earlier attempt left here is overwritten.
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         rest = memoryview(content)
@@ -78,6 +104,11 @@ def write(path: Path, content: bytes, mode: int) -> bool:
     partial.replace(path)
     _sync_folder(path.parent)
     return True
+
+
+def _partial(path: Path) -> Path:
+    """Runtimes load what ends in .conf, .conflist or .json. What an earlier attempt left is overwritten."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def _is(path: Path, content: bytes, mode: int) -> bool:
