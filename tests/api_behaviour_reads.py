@@ -184,7 +184,7 @@ class Reads:
         reflector: Reflector[Raw] = Reflector(here.client, selection)
         running = asyncio.create_task(reflector.run())
         try:
-            await asyncio.wait_for(reflector.listed.wait(), 10)
+            await asyncio.wait_for(reflector.listed.wait(), 120)
             await here.client.create(MAPS, here.map("stays", k="1"))
             await here.client.create(MAPS, here.map("goes"))
             await eventually(lambda: _has(reflector, here, stays="1", goes=None))

@@ -82,13 +82,13 @@ class Space:
 
 @dataclass(frozen=True)
 class Watching:
-    """The events of a watch, each within ten seconds."""
+    """The events of a watch, each as soon as a busy machine has it."""
 
     events: Any
 
     async def next(self) -> Event[Raw]:
         """The next event that is no bookmark."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while True:
                 event: Event[Raw] = await anext(self.events)
                 if event.type != "BOOKMARK":

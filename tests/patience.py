@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
-PATIENT = 120.0  # seconds
+PATIENT = 240.0  # seconds
 ATTEMPTS = 20
 
 

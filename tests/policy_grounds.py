@@ -39,7 +39,7 @@ DECLARED = [
     for port in PORTS
 ]
 # What an agent surely does in; a machine that is busy gets the rest.
-_SETTLED, _PATIENCE = 0.3, 15.0
+_SETTLED, _PATIENCE = 0.3, 120.0
 _CONTROLS = 6
 _LABEL = "ground"
 

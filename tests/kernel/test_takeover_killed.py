@@ -28,7 +28,7 @@ from test_takeover import (
 
 from towpath.install.hold import held
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.kernel
 _STEP = re.compile(r"^ *(\d+)/(\d+) ")
 
 

@@ -46,7 +46,7 @@ def kubectl(lab: LabClient) -> Callable[..., str]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         if done.returncode:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from patience import PATIENT
 from towpath.lab.client import LabClient
 
 Kubectl = Callable[..., str]
@@ -42,7 +43,7 @@ def pod(name: str, node: str = "", annotations: dict[str, str] | None = None, **
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
 
 
-def towpath(*arguments: str, check: bool = True, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+def towpath(*arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Run ``towpath lab …``."""
     command = [*TOWPATH, "lab", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
@@ -56,7 +57,7 @@ def get(kubectl: Kubectl, *what: str) -> Any:
     return json.loads(kubectl("get", *what, "-o", "json"))
 
 
-def eventually(question: Callable[[], Any], seconds: float = 20, pause: float = 0.1) -> Any:
+def eventually(question: Callable[[], Any], seconds: float = PATIENT, pause: float = 0.1) -> Any:
     """The first true answer; AssertionError with the last one after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
@@ -82,13 +83,13 @@ def lab_with_pods(name: str, *options: str) -> Iterator[tuple[LabClient, Kubectl
             capture_output=True,
             text=True,
             check=True,
-            timeout=180,
+            timeout=300,
         ).stdout
 
     try:
         nodes = len(client.call("inspect")["nodes"])
         kubectl("apply", "-f", "-", stdin=deployment("echo", nodes))
-        kubectl("rollout", "status", "deployment/echo", "--timeout=120s")
+        kubectl("rollout", "status", "deployment/echo", "--timeout=240s")
         yield client, kubectl, get(kubectl, "pods", "-l", "app=echo")["items"]
     finally:
         client.call("down")

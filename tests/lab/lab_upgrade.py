@@ -14,7 +14,7 @@ from towpath.lab.client import LabClient
 
 OLD, NEW, LATER = "v1.32.1+rke2r1", "v1.32.2+rke2r1", "v1.32.4+rke2r1"
 DAEMONSET = ("daemonset", "-n", "kube-system", "rke2-canal")
-QUICK = ("--soak", "0.5", "--canary-soak", "0.5", "--ready-within", "12")
+QUICK = ("--soak", "0.5", "--canary-soak", "0.5", "--ready-within", "120")
 # The lab's nodes are of no RKE2 release, and the lab has neither helm nor etcd: these cannot be told there.
 SKIP = [word for number in (1, 2, 3, 4, 5, 7, 8, 26) for word in ("--skip", str(number))]
 
@@ -39,7 +39,7 @@ class Upgrade:
             self.command(verb, *arguments),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
             cwd=self.file.parent,
         )

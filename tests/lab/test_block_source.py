@@ -127,7 +127,7 @@ async def put_pool(api: World, name: str, **spec: Any) -> None:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Waits, a minute at most."""
+    """Waits as long as a busy machine takes."""
 
     async def asked() -> bool:
         return true()
@@ -136,7 +136,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 async def until_found(question: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not await question():  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.05)
 

@@ -59,17 +59,17 @@ def network_policy() -> dict[str, Any]:
 def policies(kubectl: Kubectl) -> Iterator[None]:
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}}
     kubectl("apply", "-f", "-", stdin=json.dumps(definition()))
-    kubectl("wait", "--for=condition=Established", f"crd/{PLURAL}", "--timeout=20s")
+    kubectl("wait", "--for=condition=Established", f"crd/{PLURAL}", "--timeout=240s")
     for raw in (space, network_policy(), admin_policy()):
         kubectl("apply", "-f", "-", stdin=json.dumps(raw))
     yield
-    kubectl("delete", "namespace", SPACE, "--ignore-not-found", "--timeout=60s")
-    kubectl("delete", "crd", PLURAL, "--ignore-not-found", "--timeout=60s")
+    kubectl("delete", "namespace", SPACE, "--ignore-not-found", "--timeout=240s")
+    kubectl("delete", "crd", PLURAL, "--ignore-not-found", "--timeout=240s")
 
 
 def towpath(lab: LabClient, *arguments: str) -> tuple[int, str]:
     command = [*TOWPATH, arguments[0], "--kubeconfig", lab.kubeconfig, *arguments[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     return done.returncode, done.stdout + done.stderr
 
 

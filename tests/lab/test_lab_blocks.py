@@ -61,7 +61,7 @@ def kubectl(lab: LabClient) -> Kubectl:
             env={**os.environ, "KUBECONFIG": lab.kubeconfig},
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=300,
             check=False,
         )
         if done.returncode:
@@ -97,7 +97,7 @@ def holders(kubectl: Kubectl) -> dict[Addr, str]:
 
 
 def ready(kubectl: Kubectl, *names: str) -> list[dict[str, Any]]:
-    kubectl("wait", "--for=condition=Ready", *(f"pod/{name}" for name in names), "--timeout=120s")
+    kubectl("wait", "--for=condition=Ready", *(f"pod/{name}" for name in names), "--timeout=240s")
     return [get(kubectl, "pod", name) for name in names]
 
 
@@ -110,14 +110,14 @@ def reached(lab: LabClient, pods: list[dict[str, Any]]) -> None:
         return not unreached
 
     try:
-        eventually(all_reached, 60)
+        eventually(all_reached)
     except AssertionError as error:
         raise AssertionError(unreached) from error
 
 
 def test_a_cluster_is_migrated_node_by_node_with_pods_running(lab: LabClient, kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", stdin=deployment("echo", 3))
-    kubectl("rollout", "status", "deployment/echo", "--timeout=120s")
+    kubectl("rollout", "status", "deployment/echo", "--timeout=240s")
     before = get(kubectl, "pods", "-l", "app=echo")["items"]
     for node in sorted(n["metadata"]["name"] for n in get(kubectl, "nodes")["items"]):
         line = "echo 'ipam_mode: blocks' >> /etc/towpath/agent.yaml"
@@ -128,7 +128,7 @@ def test_a_cluster_is_migrated_node_by_node_with_pods_running(lab: LabClient, ku
             notes = get(kubectl, "node", name)["metadata"].get("annotations", {})
             return bool(notes.get(IPAM_MODE) == BY_BLOCKS)
 
-        eventually(migrated, 120)
+        eventually(migrated)
         reached(lab, before)
     after = get(kubectl, "pods", "-l", "app=echo")["items"]
     assert {p["metadata"]["uid"]: addresses(p) for p in after} == {

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.lab
 def web(lab: LabClient, kubectl: Kubectl) -> list[dict[str, Any]]:
     """Nine echo pods, Ready."""
     kubectl("apply", "-f", "-", stdin=deployment("web", 9))
-    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/web", "--timeout=240s")
     found: list[dict[str, Any]] = get(kubectl, "pods", "-l", "app=web")["items"]
     return found
 
@@ -54,7 +54,7 @@ def test_everybody_reaches_everybody_and_the_outside(lab: LabClient, web: list[d
     to += [{"addr": a, "port": 9999, "proto": "sctp"} for a in addresses(web)]
     to += [{"addr": a, "proto": "icmp"} for a in [*addresses(web), "198.51.100.10", "2001:db8:51::10"]]
     sources = [{"pod": n} for n in names(web)] + [{"node": n} for n in ("n1", "n2", "n3")]
-    results = lab.call("run-in", probes=[{"from": s, "to": to} for s in sources], timeout=5)
+    results = lab.call("run-in", probes=[{"from": s, "to": to} for s in sources], timeout=60)
     assert [r["from"] for r in results] == sources
     failed = [(r["from"], t) for r in results for t in r["to"] if not t["ok"]]
     assert failed == []
@@ -82,7 +82,7 @@ def test_outside_knows_no_pods_and_sees_only_nodes(lab: LabClient, web: list[dic
     assert "capturing" in listener.stderr.readline()
     question = {"from": {"pod": names(web)[0]}, "to": [{"addr": "198.51.100.10", "proto": "icmp"}]}
     lab.call("run-in", probes=[question])
-    out, _ = listener.communicate(timeout=10)
+    out, _ = listener.communicate(timeout=240)
     node = get_node_address(web[0])
     assert f"IP {node} > 198.51.100.10: icmp echo request" in out
 
@@ -132,8 +132,8 @@ def test_the_wire_carries_vxlan_to_8472_with_vni_1(
         assert "capturing" in process.stderr.readline()
     to = [{"addr": there["status"]["podIP"], "port": 5353, "proto": "udp"}]
     lab.call("run-in", probes=[{"from": {"pod": names([here])[0]}, "to": to}])
-    out, _ = text.communicate(timeout=10)
-    raw.communicate(timeout=10)
+    out, _ = text.communicate(timeout=240)
+    raw.communicate(timeout=240)
     pods = f"{here['status']['podIP']}"
     assert f"172.30.0.11.{out.split('172.30.0.11.')[1].split()[0]} > 172.30.0.12.8472" in out
     assert f"VXLAN vni 1 | IP {pods}" in out
@@ -175,7 +175,7 @@ def test_kubectl_exec_by_websocket(lab: LabClient, kubectl: Kubectl, web: list[d
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=240,
     )
     assert "a terminal" in terminal.stdout
 
@@ -200,10 +200,10 @@ def test_a_deleted_pod_leaves_nothing_on_its_node(lab: LabClient, kubectl: Kubec
 
     before = state()
     kubectl("apply", "-f", "-", stdin=pod("brief", "n1", ports=[{"containerPort": 80, "hostPort": 8088}]))
-    kubectl("wait", "--for=condition=Ready", "pod/brief", "--timeout=20s")
+    kubectl("wait", "--for=condition=Ready", "pod/brief", "--timeout=240s")
     assert state() != before
-    kubectl("delete", "pod", "brief", "--timeout=20s")
-    assert state() == before
+    kubectl("delete", "pod", "brief", "--timeout=240s")
+    eventually(lambda: state() == before)
 
 
 def test_commands_environment_volumes_and_logs(lab: LabClient, kubectl: Kubectl) -> None:
@@ -226,11 +226,11 @@ def test_commands_environment_volumes_and_logs(lab: LabClient, kubectl: Kubectl)
             terminationGracePeriodSeconds=0,
         ),
     )
-    kubectl("wait", "--for=condition=Ready", "pod/talker", "--timeout=20s")
+    kubectl("wait", "--for=condition=Ready", "pod/talker", "--timeout=240s")
     address = get(kubectl, "pod", "talker")["status"]["podIP"]
     eventually(lambda: kubectl("logs", "talker") == f"hello {address} hello talker\nbad\n")
     assert towpath("logs", "--name", lab.name, "talker", "--tail", "1").stdout == "bad\n"
-    kubectl("delete", "pod/talker", "configmap/words", "--timeout=20s")
+    kubectl("delete", "pod/talker", "configmap/words", "--timeout=240s")
 
 
 def test_restarts_back_off_and_jobs_end(kubectl: Kubectl) -> None:
@@ -243,12 +243,13 @@ def test_restarts_back_off_and_jobs_end(kubectl: Kubectl) -> None:
     assert (ended["exitCode"], ended["reason"]) == (4, "Error")
 
     def looping() -> bool:
-        (container,) = get(kubectl, "pod", "crash")["status"]["containerStatuses"]
-        waiting = container["state"].get("waiting", {}).get("reason")
-        return bool(waiting == "CrashLoopBackOff" and container["restartCount"] >= 2)
+        for container in get(kubectl, "pod", "crash")["status"].get("containerStatuses") or []:
+            waiting = container["state"].get("waiting", {}).get("reason")
+            return bool(waiting == "CrashLoopBackOff" and container["restartCount"] >= 2)
+        return False
 
     eventually(looping)
-    kubectl("delete", "pod", "crash", "job", "fails", "--timeout=20s")
+    kubectl("delete", "pod", "crash", "job", "fails", "--timeout=240s")
 
 
 def test_init_containers_and_probes(kubectl: Kubectl) -> None:
@@ -266,10 +267,10 @@ def test_init_containers_and_probes(kubectl: Kubectl) -> None:
             terminationGracePeriodSeconds=1,
         ),
     )
-    kubectl("wait", "--for=condition=Ready", "pod/probed", "--timeout=20s")
+    kubectl("wait", "--for=condition=Ready", "pod/probed", "--timeout=240s")
     status = get(kubectl, "pod", "probed")["status"]
     assert status["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
-    kubectl("delete", "pod", "probed", "--timeout=20s")
+    kubectl("delete", "pod", "probed", "--timeout=240s")
 
 
 def test_graceful_end_runs_the_handler_and_stubborn_ones_are_killed(kubectl: Kubectl) -> None:
@@ -277,11 +278,11 @@ def test_graceful_end_runs_the_handler_and_stubborn_ones_are_killed(kubectl: Kub
     kubectl("apply", "-f", "-", stdin=pod("polite", command=["sh", "-c", shell]))
     stubborn = ["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]
     kubectl("apply", "-f", "-", stdin=pod("stubborn", command=stubborn, terminationGracePeriodSeconds=1))
-    kubectl("wait", "--for=condition=Ready", "pod/polite", "pod/stubborn", "--timeout=20s")
+    kubectl("wait", "--for=condition=Ready", "pod/polite", "pod/stubborn", "--timeout=240s")
     begun = time.monotonic()
-    kubectl("delete", "pod", "polite", "--timeout=20s")
-    assert time.monotonic() - begun < 5
-    kubectl("delete", "pod", "stubborn", "--timeout=20s")
+    kubectl("delete", "pod", "polite", "--timeout=240s")
+    assert time.monotonic() - begun < 25  # at once, and not after the 30 s of grace
+    kubectl("delete", "pod", "stubborn", "--timeout=240s")
 
 
 def test_a_network_that_refuses_shows_in_events_and_is_retried(lab: LabClient, kubectl: Kubectl) -> None:
@@ -300,9 +301,9 @@ def test_a_network_that_refuses_shows_in_events_and_is_retried(lab: LabClient, k
             )
 
         eventually(told)
-        (container,) = get(kubectl, "pod", "unlucky")["status"]["containerStatuses"]
+        (container,) = eventually(lambda: get(kubectl, "pod", "unlucky")["status"].get("containerStatuses"))
         assert container["state"]["waiting"]["reason"] == "ContainerCreating"
     finally:
         on_node("mv", "/opt/cni/bin/away", "/opt/cni/bin/towpath-cni")
-    kubectl("wait", "--for=condition=Ready", "pod/unlucky", "--timeout=30s")
-    kubectl("delete", "pod", "unlucky", "--timeout=20s")
+    kubectl("wait", "--for=condition=Ready", "pod/unlucky", "--timeout=240s")
+    kubectl("delete", "pod", "unlucky", "--timeout=240s")

@@ -26,11 +26,11 @@ def space(kubectl: Kubectl) -> Iterator[None]:
     objects += [server("host", hostNetwork=True), server("pod")]
     apply(kubectl, *objects)
     for plural in KINDS:
-        kubectl("wait", "--for=condition=Established", f"crd/{plural}.{GROUP}", "--timeout=10s")
-    kubectl("wait", "-n", SPACE, "--for=condition=Ready", "pod", "--all", "--timeout=30s")
+        kubectl("wait", "--for=condition=Established", f"crd/{plural}.{GROUP}", "--timeout=240s")
+    kubectl("wait", "-n", SPACE, "--for=condition=Ready", "pod", "--all", "--timeout=240s")
     yield
-    kubectl("delete", "crd", *(f"{plural}.{GROUP}" for plural in KINDS), "--timeout=20s")
-    kubectl("delete", "namespace", SPACE, "--timeout=60s")
+    kubectl("delete", "crd", *(f"{plural}.{GROUP}" for plural in KINDS), "--timeout=240s")
+    kubectl("delete", "namespace", SPACE, "--timeout=240s")
 
 
 def apply(kubectl: Kubectl, *objects: dict[str, Any]) -> None:
@@ -79,7 +79,9 @@ def reaches(lab: LabClient, kubectl: Kubectl, name: str, port: int, source: str 
 def test_a_nodes_host_endpoint_guards_it_and_leaves_it_in_the_cluster(
     lab: LabClient, kubectl: Kubectl
 ) -> None:
-    assert reaches(lab, kubectl, "host", PORTS[0]) == reaches(lab, kubectl, "host", PORTS[1]) == OPEN
+    eventually(
+        lambda: reaches(lab, kubectl, "host", PORTS[0]) == reaches(lab, kubectl, "host", PORTS[1]) == OPEN
+    )
     rule = {"action": "Allow", "protocol": "TCP", "destination": {"ports": [PORTS[0]]}}
     guard = calico(
         "GlobalNetworkPolicy",
@@ -96,14 +98,14 @@ def test_a_nodes_host_endpoint_guards_it_and_leaves_it_in_the_cluster(
         calico("HostEndpoint", "n9-all", node="n9", interfaceName="*"),
     )
     # Kinds that were not there when the agents started are noticed within half a minute.
-    eventually(lambda: reaches(lab, kubectl, "host", PORTS[1]) == SHUT, seconds=45, pause=1)
-    assert reaches(lab, kubectl, "host", PORTS[0]) == OPEN
+    eventually(lambda: reaches(lab, kubectl, "host", PORTS[1]) == SHUT, pause=1)
+    eventually(lambda: reaches(lab, kubectl, "host", PORTS[0]) == OPEN)
     # Its pods are pods as before, for others and for itself; it sends, and its agent still hears of changes.
-    assert reaches(lab, kubectl, "pod", PORTS[1]) == OPEN
-    assert reaches(lab, kubectl, "pod", PORTS[1], "n2") == OPEN
+    eventually(lambda: reaches(lab, kubectl, "pod", PORTS[1]) == OPEN)
+    eventually(lambda: reaches(lab, kubectl, "pod", PORTS[1], "n2") == OPEN)
     rule["destination"] = {"ports": [PORTS[1]]}
     apply(kubectl, guard)
-    eventually(lambda: reaches(lab, kubectl, "host", PORTS[1]) == OPEN, seconds=30)
+    eventually(lambda: reaches(lab, kubectl, "host", PORTS[1]) == OPEN)
     assert reaches(lab, kubectl, "host", PORTS[0]) == SHUT
     chains = towpath("exec", "--name", lab.name, "n1", "--", "nft", "list", "table", "inet", "towpath").stdout
     assert "host_in" not in chains  # another node's business
@@ -111,8 +113,8 @@ def test_a_nodes_host_endpoint_guards_it_and_leaves_it_in_the_cluster(
     passing = {"action": "Allow", "protocol": "TCP", "destination": {"ports": [PORTS[0]]}}
     spec: dict[str, Any] = {"applyOnForward": True, "types": ["Ingress"], "ingress": [passing]}
     apply(kubectl, calico("GlobalNetworkPolicy", "guard", selector="role == 'guarded'", **spec))
-    eventually(lambda: reaches(lab, kubectl, "pod", PORTS[1]) == SHUT, seconds=30)
-    assert reaches(lab, kubectl, "pod", PORTS[0]) == OPEN
-    kubectl("delete", "hostendpoint", "n2-all", "--timeout=20s")
-    eventually(lambda: reaches(lab, kubectl, "host", PORTS[0]) == OPEN, seconds=30)
-    assert reaches(lab, kubectl, "pod", PORTS[1]) == OPEN
+    eventually(lambda: reaches(lab, kubectl, "pod", PORTS[1]) == SHUT)
+    eventually(lambda: reaches(lab, kubectl, "pod", PORTS[0]) == OPEN)
+    kubectl("delete", "hostendpoint", "n2-all", "--timeout=240s")
+    eventually(lambda: reaches(lab, kubectl, "host", PORTS[0]) == OPEN)
+    eventually(lambda: reaches(lab, kubectl, "pod", PORTS[1]) == OPEN)

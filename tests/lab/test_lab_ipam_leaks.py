@@ -21,7 +21,7 @@ QUIET = ("TOWPATH_LEASE_GRACE_SECONDS=0", "TOWPATH_RESYNC_SECONDS=3600")
 INJECT = """
 import json, sqlite3, sys
 rows, leases, unmarked = json.load(sys.stdin)
-with sqlite3.connect(%r, timeout=30) as db:
+with sqlite3.connect(%r, timeout=300) as db:
     db.executemany("INSERT INTO attachments (container_id, ifname, body) VALUES (?, 'eth0', ?)",
                    [(container, body.encode()) for container, body in rows])
     db.executemany("INSERT INTO leases (address, container_id, ifname) VALUES (?, ?, 'eth0')", leases)
@@ -29,7 +29,7 @@ with sqlite3.connect(%r, timeout=30) as db:
 """
 LEASED = """
 import json, sqlite3
-db = sqlite3.connect(%r, timeout=30)
+db = sqlite3.connect(%r, timeout=300)
 print(json.dumps([text for text, in db.execute("SELECT address FROM leases")]))
 """
 Leaks = tuple[list[tuple[str, str]], list[tuple[str, str]], list[str], dict[str, str]]
@@ -48,14 +48,14 @@ def python(node: str, program: str, stdin: str = "") -> str:
         "-c",
         program % DATABASE,
     ]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def check(lab: LabClient, *options: str) -> tuple[int, dict[str, Any]]:
     command = [*TOWPATH, "ipam", "check", *options, "--kubeconfig", lab.kubeconfig, "-o", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout, done.stderr
     return done.returncode, {row["node"]: row for row in json.loads(done.stdout)}
 
@@ -103,8 +103,8 @@ def test_twenty_leaks_of_every_kind_are_found_and_mended() -> None:
         for name in ("one", "two"):
             kubectl("apply", "-f", "-", stdin=pod(name, "n2", ports=[{"containerPort": 8080}]))
         kubectl("apply", "-f", "-", stdin=pod("over", "n2", command=["true"], restartPolicy="Never"))
-        kubectl("wait", "--for=condition=Ready", "pod/one", "pod/two", "--timeout=90s")
-        kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/over", "--timeout=90s")
+        kubectl("wait", "--for=condition=Ready", "pod/one", "pod/two", "--timeout=240s")
+        kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/over", "--timeout=240s")
         node = get(kubectl, "node", "n2")
         living = [get(kubectl, "pod", name) for name in ("one", "two")]
         boot = node["status"]["nodeInfo"]["bootID"]
@@ -116,7 +116,7 @@ def test_twenty_leaks_of_every_kind_are_found_and_mended() -> None:
         assert code == 0, rows
         python("n2", INJECT, json.dumps(found[:3]))
         kubectl("set", "env", "-n", "kube-system", "daemonset/towpath", *QUIET)
-        kubectl("rollout", "status", "-n", "kube-system", "daemonset/towpath", "--timeout=120s")
+        kubectl("rollout", "status", "-n", "kube-system", "daemonset/towpath", "--timeout=240s")
 
         code, rows = check(lab)
         assert code == 3

@@ -35,7 +35,7 @@ def networks(kubectl: Kubectl) -> Iterator[None]:
     documents = yaml.safe_load_all(CRDS.read_text())
     crd = next(one for one in documents if one["metadata"]["name"] == KIND)
     kubectl("apply", "-f", "-", stdin=json.dumps(crd))
-    kubectl("wait", "--for=condition=Established", f"crd/{KIND}", "--timeout=20s")
+    kubectl("wait", "--for=condition=Established", f"crd/{KIND}", "--timeout=240s")
     flat = definition("flat", {"type": "macvlan", "mtu": 1400, "ipam": {"type": "static"}})
     ipam = {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/24"}]]}
     local = definition("local", {"type": "bridge", "bridge": "br77", "isGateway": True, "ipam": ipam})
@@ -64,7 +64,7 @@ def leases(node: str) -> list[str]:
 def test_a_second_network_across_nodes(lab: LabClient, kubectl: Kubectl) -> None:
     for name, node, last in (("left", "n1", 1), ("right", "n2", 2)):
         kubectl("apply", "-f", "-", stdin=asking(name, node, last))
-    kubectl("wait", "--for=condition=Ready", "pod/left", "pod/right", "--timeout=60s")
+    kubectl("wait", "--for=condition=Ready", "pod/left", "pod/right", "--timeout=240s")
     to = [{"addr": a, "port": 8080, "proto": "tcp"} for a in ("192.168.88.2", "fd88::2")]
     question = [{"from": {"pod": "default/left"}, "to": to}]
     [answer] = lab.call("run-in", probes=question, timeout=5)
@@ -84,7 +84,7 @@ def test_a_second_network_across_nodes(lab: LabClient, kubectl: Kubectl) -> None
     # Neither the agent that attached it nor the definition is there when it is detached.
     lab.call("kill-agent", node="n1")
     kubectl("delete", KIND, "local", "flat")
-    kubectl("delete", "pod", "left", "right", "--timeout=60s")
+    kubectl("delete", "pod", "left", "right", "--timeout=240s")
     eventually(lambda: not leases("n1") and not leases("n2"))
     eventually(
         lambda: get(kubectl, "daemonset", "-n", "kube-system", "towpath")["status"]["numberReady"] == 3
@@ -137,7 +137,7 @@ def test_two_and_five_networks_across_nodes(
             asked.append({"name": "local", "interface": "data0"})
         annotations = {"k8s.v1.cni.cncf.io/networks": json.dumps(asked)}
         kubectl("apply", "-f", "-", stdin=pod(name, node, annotations, ports=[{"containerPort": 8080}]))
-    kubectl("wait", "--for=condition=Ready", *(f"pod/{name}" for name in pods), "--timeout=60s")
+    kubectl("wait", "--for=condition=Ready", *(f"pod/{name}" for name in pods), "--timeout=240s")
     prefixes = list(segments.values())
     ways = {("two", "five"): prefixes[:2], ("five", "other"): prefixes, ("other", "five"): prefixes}
     questions = [
@@ -156,7 +156,7 @@ def test_two_and_five_networks_across_nodes(
     annotations = get(kubectl, "pod", "five")["metadata"]["annotations"]
     status = json.loads(annotations["k8s.v1.cni.cncf.io/network-status"])
     assert [one["interface"] for one in status] == ["eth0", "net1", "net2", "net3", "net4", "data0"]
-    kubectl("delete", "pod", *pods, "--timeout=60s")
+    kubectl("delete", "pod", *pods, "--timeout=240s")
 
     def left() -> str:
         links = towpath("exec", "--name", "shared", "n1", "--", "ip", "-br", "link").stdout
@@ -176,8 +176,8 @@ def test_a_pod_whose_network_is_unknown_says_so_and_starts_when_it_comes(kubectl
 
     eventually(told)
     kubectl("apply", "-f", "-", stdin=json.dumps(definition("later", {"type": "macvlan"})))
-    kubectl("wait", "--for=condition=Ready", "pod/waiting", "--timeout=60s")
-    kubectl("delete", "pod", "waiting", "--timeout=60s")
+    kubectl("wait", "--for=condition=Ready", "pod/waiting", "--timeout=240s")
+    kubectl("delete", "pod", "waiting", "--timeout=240s")
 
 
 POLICIES = "multi-networkpolicies.k8s.cni.cncf.io"
@@ -193,7 +193,7 @@ def policies(lab: LabClient, kubectl: Kubectl) -> Iterator[None]:
         "-",
         stdin=json.dumps(next(one for one in documents if one["metadata"]["name"] == POLICIES)),
     )
-    kubectl("wait", "--for=condition=Established", f"crd/{POLICIES}", "--timeout=20s")
+    kubectl("wait", "--for=condition=Established", f"crd/{POLICIES}", "--timeout=240s")
     for node in ("n1", "n2"):
         lab.call("kill-agent", node=node)
     yield
@@ -225,7 +225,7 @@ def test_policy_of_a_second_network_across_nodes(lab: LabClient, kubectl: Kubect
         made = json.loads(pod(name, node, annotations, ports=[{"containerPort": 8080}]))
         made["metadata"]["labels"] = {"app": name}
         kubectl("apply", "-f", "-", stdin=json.dumps(made))
-    kubectl("wait", "--for=condition=Ready", "pod/disk", "pod/backup", "pod/other", "--timeout=60s")
+    kubectl("wait", "--for=condition=Ready", "pod/disk", "pod/backup", "pod/other", "--timeout=240s")
     to = [{"addr": a, "port": 8080, "proto": "tcp"} for a in ("192.168.88.3", "fd88::3")]
 
     def reached() -> dict[str, list[bool]]:
@@ -245,4 +245,4 @@ def test_policy_of_a_second_network_across_nodes(lab: LabClient, kubectl: Kubect
     eventually(lambda: reached() == {"backup": [False, False], "other": [True, True]}, 90)
     kubectl("delete", "multi-networkpolicy", "flat")
     eventually(lambda: reached() == {"backup": [True, True], "other": [True, True]}, 90)
-    kubectl("delete", "pod", "disk", "backup", "other", "--timeout=60s")
+    kubectl("delete", "pod", "disk", "backup", "other", "--timeout=240s")

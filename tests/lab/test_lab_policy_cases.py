@@ -69,7 +69,7 @@ def definition(source: Source) -> dict[str, Any]:
 async def _run(lab: LabClient) -> dict[str, list[str]]:
     custom = [s for s in SOURCES if s.group in ("policy.networking.k8s.io", "crd.projectcalico.org")]
     clock = time.monotonic
-    async with Client(from_files([Path(lab.kubeconfig)]), timeout=120) as client:
+    async with Client(from_files([Path(lab.kubeconfig)]), timeout=300) as client:
         for source in custom:
             await client.create(CRDS, definition(source))
         begun = clock()

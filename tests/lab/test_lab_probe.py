@@ -48,7 +48,7 @@ def namespaces(kubectl: Kubectl) -> list[str]:
 
 
 def finished(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
-    out, err = process.communicate(timeout=150)
+    out, err = process.communicate(timeout=600)
     assert (folder / "r.json").exists(), f"exit {process.returncode}\n{out}\n{err}"
     result: dict[str, Any] = json.loads((folder / "r.json").read_text())
     return result
@@ -65,7 +65,7 @@ def test_a_network_that_is_not_there_is_named(
     probe: Callable[..., subprocess.Popen[str]], network: str, code: int, said: str
 ) -> None:
     process = probe("--network", network, "--seconds", "1")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert (process.returncode, said in err) == (code, True), err
 
 
@@ -109,7 +109,7 @@ def test_a_cut_cable_is_seen_where_it_is_and_nowhere_else(
     assert lost["node → pod"] > 20
     assert lost["pod → pod, same node"] == lost["pod → outside, SNAT"] == 0
     crossed = [p for p in result["paths"] if p["path"] == "pod → pod, cross node"]
-    assert all(p["gaps"][0]["ms"] >= 400 for p in crossed)
+    assert all(max(gap["ms"] for gap in p["gaps"]) >= 400 for p in crossed)
     assert process.returncode in (3, 6)
 
 
@@ -145,13 +145,13 @@ def test_what_a_killed_run_leaves_is_removed_when_asked(
 
 def clean(lab: LabClient) -> str:
     command = [*TOWPATH, "probe", "clean", "--kubeconfig", lab.kubeconfig]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=90).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
 def test_what_cannot_be_done_is_said(lab: LabClient) -> None:
     def refused(*arguments: str) -> tuple[int, str]:
         command = [*TOWPATH, "probe", "--kubeconfig", lab.kubeconfig, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         return done.returncode, done.stderr
 
     code, words = refused("--node", "n9", "--kind", "udp")

@@ -30,7 +30,7 @@ def upgrade(lab: LabClient, kubectl: Kubectl, tmp_path: Path) -> Iterator[Upgrad
     kubectl("create", "namespace", SPACE)
     for name in ("front", "back"):
         kubectl("apply", "-n", SPACE, "-f", "-", stdin=deployment(name, 2))
-        kubectl("rollout", "status", "-n", SPACE, f"deployment/{name}", "--timeout=60s")
+        kubectl("rollout", "status", "-n", SPACE, f"deployment/{name}", "--timeout=240s")
     kubectl("apply", "-n", SPACE, "-f", "-", stdin=json.dumps(POLICY))
     with stand_in(lab, kubectl, tmp_path) as command:
         yield command
@@ -43,7 +43,7 @@ def test_from_archive_to_twin_and_the_same_again(
     """Policies, pods, labels, nodes and addresses are there again, and the plan comes to its end."""
     archive = tmp_path / "before.tgz"
     words = [*TOWPATH, "backup", str(archive), "--kubeconfig", lab.kubeconfig]
-    assert subprocess.run(words, capture_output=True, check=False, timeout=60).returncode == 0
+    assert subprocess.run(words, capture_output=True, check=False, timeout=300).returncode == 0
     code, told = upgrade.run("plan", "--to", NEW, "-f", str(upgrade.file), *QUICK, *SKIP)
     assert code == 0, told
     before = json.loads(upgrade.file.read_text())

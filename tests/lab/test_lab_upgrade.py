@@ -128,7 +128,7 @@ async def records(client: Client) -> int:
 
 def test_paused_excluded_and_rolled_back(upgrade: Upgrade, kubectl: Kubectl) -> None:
     code, told = upgrade.run(
-        "plan", "--to", NEW, "-f", str(upgrade.file), "--soak", "3", "--canary-soak", "6", *SKIP
+        "plan", "--to", NEW, "-f", str(upgrade.file), "--soak", "3", "--canary-soak", "20", *SKIP
     )
     assert code == 0, told
     running = subprocess.Popen(
@@ -141,7 +141,7 @@ def test_paused_excluded_and_rolled_back(upgrade: Upgrade, kubectl: Kubectl) -> 
     code, told = upgrade.run("apply", str(upgrade.file))
     assert (code, "TP7402" in told) == (7, True), told
     assert upgrade.run("pause")[0] == 0
-    told, _ = running.communicate(timeout=60)
+    told, _ = running.communicate(timeout=300)
     assert (running.returncode, "paused" in told) == (4, True), told
     assert sorted(flannels(kubectl).values()).count(AFTER) == 1
     code, told = upgrade.run("rollback")

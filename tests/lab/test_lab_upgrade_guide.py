@@ -43,7 +43,7 @@ def test_the_guide(lab: LabClient, kubectl: Kubectl, tmp_path: Path) -> None:
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,
-                timeout=120,
+                timeout=300,
                 check=False,
             )
             told[command] = done.stdout

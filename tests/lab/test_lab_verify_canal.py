@@ -42,7 +42,7 @@ def rke2_canal(lab: LabClient, kubectl: Kubectl) -> Iterator[None]:
 
 def verify(lab: LabClient, *arguments: str) -> tuple[int, str]:
     command = [*TOWPATH, "verify", "--kubeconfig", lab.kubeconfig, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -118,7 +118,7 @@ def helm(kubectl: Kubectl) -> Iterator[None]:
     kinds = [definition("helmcharts", "HelmChart"), definition("helmchartconfigs", "HelmChartConfig")]
     kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": kinds}))
     for one in kinds:
-        kubectl("wait", "--for=condition=Established", f"crd/{one['metadata']['name']}", "--timeout=20s")
+        kubectl("wait", "--for=condition=Established", f"crd/{one['metadata']['name']}", "--timeout=240s")
     where = {"name": "rke2-canal", "namespace": "kube-system"}
     pin = "flannel:\n  image:\n    repository: rancher/hardened-flannel\n    tag: v0.26.3-build20250108\n"
     made = [
@@ -129,14 +129,14 @@ def helm(kubectl: Kubectl) -> Iterator[None]:
     kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
     yield
     for one in kinds:
-        kubectl("delete", "crd", one["metadata"]["name"], "--timeout=60s")
+        kubectl("delete", "crd", one["metadata"]["name"], "--timeout=240s")
 
 
 @pytest.mark.usefixtures("rke2_canal", "helm")
 def test_preflight_live_and_from_a_file(lab: LabClient, tmp_path: Path) -> None:
     def run(*arguments: str) -> tuple[int, str]:
         command = [*TOWPATH, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         return done.returncode, done.stdout
 
     look = ("--read-nodes", "--churn", "0.2")

@@ -57,9 +57,9 @@ def started(name: str) -> tuple[int, int, set[str]]:
 
 
 def assert_nothing_stays(name: str, seen: set[str]) -> None:
-    eventually(lambda: not rundir.path_of(name).exists(), seconds=30)
-    eventually(lambda: not processes_of(name), seconds=30)
-    eventually(lambda: not in_use(seen), seconds=30)
+    eventually(lambda: not rundir.path_of(name).exists())
+    eventually(lambda: not processes_of(name))
+    eventually(lambda: not in_use(seen))
 
 
 @pytest.mark.usefixtures("runtime_dir")
@@ -99,7 +99,7 @@ class TestEnds:
         seen = namespaces_of(processes_of(name))
         assert seen
         up.send_signal(number)
-        up.communicate(timeout=10)
+        up.communicate(timeout=240)
         assert up.returncode in (-signal.SIGKILL, 130)
         assert_nothing_stays(name, seen)
 

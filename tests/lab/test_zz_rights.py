@@ -70,7 +70,7 @@ def cluster(folder: Path, calico: str) -> Iterator[Kubectl]:
     def kubectl(*arguments: str, stdin: str = "") -> str:
         environment = {**os.environ, "KUBECONFIG": client.kubeconfig}
         done = subprocess.run(["kubectl", *arguments], input=stdin, env=environment, capture_output=True,
-                              text=True, timeout=60, check=False)  # fmt: skip
+                              text=True, timeout=300, check=False)  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -40,7 +40,7 @@ class Installed:
         self.real.apply(render(self.values))
         self.wait_nodes()
 
-    def wait_nodes(self, seconds: float = 90) -> None:
+    def wait_nodes(self, seconds: float = 300) -> None:
         """Wait until all nodes are Ready and have a Ready agent."""
         self.real.wait_until(self._nodes_ready, "nodes Ready", seconds)
         self.real.wait_until(self._agents_ready, "agents Ready", seconds)
@@ -70,7 +70,7 @@ class Installed:
         self.real.apply([pod(name, node, ports)])
         return self.wait_pods(name, 1)[0]
 
-    def wait_pods(self, app: str, count: int, seconds: float = 120) -> list[dict[str, Any]]:
+    def wait_pods(self, app: str, count: int, seconds: float = 300) -> list[dict[str, Any]]:
         """Wait until ``count`` pods of ``app`` are Ready and there are no others."""
         found: list[dict[str, Any]] = []
 
@@ -136,7 +136,7 @@ class Installed:
                 found.append(f"{node}: {links} interfaces of {here} pods")
         return found
 
-    def wait_nothing_leaked(self, seconds: float = 60) -> None:
+    def wait_nothing_leaked(self, seconds: float = 300) -> None:
         """Wait until leases and interfaces are exactly those of the pods there are."""
         last: list[str] = []
 
@@ -172,7 +172,7 @@ class Installed:
         )
 
 
-def patiently(question: Callable[[], T], seconds: float = 10.0) -> T:
+def patiently(question: Callable[[], T], seconds: float = 300) -> T:
     """Ask again while the answer is an OSError: rules of a new Service take a moment."""
     deadline = time.monotonic() + seconds
     while True:

@@ -27,7 +27,7 @@ def test_versions_show_as_canals_do(cluster: Installed) -> None:
         return [following for line, following in pairs if "towpath-agent@sha256:" in line]
 
     # A kubelet tells of its images once in a while.
-    cluster.real.wait_until(lambda: len(found()) == len(cluster.real.machines), "images listed", 120)
+    cluster.real.wait_until(lambda: len(found()) == len(cluster.real.machines), "images listed", 300)
     assert set(found()) == {f"- {image}"}
 
 
@@ -126,7 +126,7 @@ def test_host_ports(cluster: Installed) -> None:
         assert cluster.ask_from("web", node, 18080)[0] == "web"  # hairpin
     assert cluster.real.machines["n1"].inside(lambda: ask("127.0.0.1", 18080))[0] == "web"
     cluster.real.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
-    cluster.real.wait_until(lambda: not cluster.leases("n1"), "the addresses are free", 20)
+    cluster.real.wait_until(lambda: not cluster.leases("n1"), "the addresses are free", 300)
     with pytest.raises(OSError):
         cluster.real.outside(lambda: ask(node, 18080, timeout=1))
 
@@ -135,7 +135,7 @@ def test_deletion_frees_the_address(cluster: Installed) -> None:
     held = set(addresses(cluster.run("short", "n1")))
     assert held <= cluster.leases("n1")
     cluster.real.kubectl("delete", "pod", "short", "--wait=false")
-    cluster.real.wait_until(lambda: not held & cluster.leases("n1"), "the addresses are free", 20)
+    cluster.real.wait_until(lambda: not held & cluster.leases("n1"), "the addresses are free", 300)
 
 
 def _connect(address: str) -> None:

@@ -70,7 +70,7 @@ def known(case: Case) -> bool:
 
 async def _run(cluster: Installed) -> dict[str, list[str]]:
     async with (
-        Client(from_files([cluster.real.kubeconfig]), timeout=120) as client,
+        Client(from_files([cluster.real.kubeconfig]), timeout=400) as client,
         grounds(Cluster(cluster, client), _GROUNDS) as here,
     ):
         return await run_cases(here, filter(known, CASES))

@@ -28,7 +28,7 @@ ROLLED = """
 set -e
 roll() {
     kubectl -n kube-system "$@"
-    kubectl -n kube-system rollout status daemonset/towpath --timeout=120s
+    kubectl -n kube-system rollout status daemonset/towpath --timeout=300s
     kubectl -n kube-system get pods -l k8s-app=towpath -o json > "$FOLDER/$(ls "$FOLDER" | wc -l).json"
 }
 roll rollout restart daemonset/towpath

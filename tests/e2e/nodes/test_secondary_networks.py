@@ -50,7 +50,7 @@ def networks(cluster: Installed) -> None:
             shutil.copy2(Path("/usr/lib/cni", plugin), machine.disk / "opt-cni" / "bin")
     documents = yaml.safe_load_all(CRDS.read_text())
     cluster.real.apply([one for one in documents if one["metadata"]["name"] == KIND])
-    cluster.real.kubectl("wait", "--for=condition=Established", f"crd/{KIND}", "--timeout=60s")
+    cluster.real.kubectl("wait", "--for=condition=Established", f"crd/{KIND}", "--timeout=300s")
     cluster.real.apply([definition("flat", FLAT), definition("local", LOCAL)])
 
 
@@ -119,16 +119,16 @@ def test_two_more_networks_a_reboot_and_the_end(cluster: Installed) -> None:
         "the new boot id",
         90,
     )
-    cluster.wait_nodes(120)
+    cluster.wait_nodes()
 
     def again() -> bool:
         return interfaces(cluster, "right") == {"eth0", "net1", "data0"}
 
-    cluster.real.wait_until(again, "the pod has its networks after the reboot", 120)
+    cluster.real.wait_until(again, "the pod has its networks after the reboot", 300)
     cluster.wait_pods("right", 1)
     assert cluster.ask_from("left", "192.168.88.2") == ("right", "192.168.88.1")
     # What the former sandbox had goes: once by the runtime's DEL, else on two proofs.
-    cluster.real.wait_until(lambda: len(given_out(cluster, "n2")) == 1, "one lease a pod", 120)
+    cluster.real.wait_until(lambda: len(given_out(cluster, "n2")) == 1, "one lease a pod", 300)
 
     cluster.real.kubectl("delete", KIND, "flat")  # DEL does not need it
     cluster.delete_workloads()
@@ -140,20 +140,20 @@ def test_two_more_networks_a_reboot_and_the_end(cluster: Installed) -> None:
 def test_networks_of_a_running_pod_change(cluster: Installed) -> None:
     cluster.real.apply([helper(cluster.values)])
     cluster.real.kubectl(
-        "rollout", "status", "daemonset/towpath-ns", "-n", "kube-system", "--timeout=120s", timeout=150
+        "rollout", "status", "daemonset/towpath-ns", "-n", "kube-system", "--timeout=300s", timeout=400
     )
     try:
         cluster.run("plain", "n1")
         asked = json.dumps([{"name": "local", "interface": "data0"}, {"name": "local", "interface": "net3"}])
         cluster.real.kubectl("annotate", "pod", "plain", f"{NETWORKS}={asked}")
         three = {"eth0", "data0", "net3"}
-        cluster.real.wait_until(lambda: interfaces(cluster, "plain") == three, "attached while it runs", 60)
-        cluster.real.wait_until(lambda: set(told(cluster, "plain")) == three, "network-status", 60)
+        cluster.real.wait_until(lambda: interfaces(cluster, "plain") == three, "attached while it runs", 300)
+        cluster.real.wait_until(lambda: set(told(cluster, "plain")) == three, "network-status", 300)
         address = told(cluster, "plain")["data0"][0]
         assert cluster.real.machines["n1"].inside(partial(ask, address, PORT))[0] == "plain"
         cluster.real.kubectl("annotate", "--overwrite", "pod", "plain", f"{NETWORKS}=local@net3")
         cluster.real.wait_until(
-            lambda: interfaces(cluster, "plain") == {"eth0", "net3"}, "detached while it runs", 60
+            lambda: interfaces(cluster, "plain") == {"eth0", "net3"}, "detached while it runs", 300
         )
         assert len(given_out(cluster, "n1")) == 1
         cluster.delete_workloads()

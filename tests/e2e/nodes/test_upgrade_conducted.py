@@ -77,7 +77,7 @@ def test_what_an_identity_may_not_do_is_named_before_anything_is_done(cluster: I
     kubectl("create", "serviceaccount", "looks")
     cluster.real.apply([{**role, "metadata": {"name": "looks"}}])
     kubectl("create", "clusterrolebinding", "looks", "--clusterrole=looks", "--serviceaccount=default:looks")
-    cluster.real.wait_until(lambda: "secrets" in cluster.real.get("serviceaccount", "looks"), "a token", 60)
+    cluster.real.wait_until(lambda: "secrets" in cluster.real.get("serviceaccount", "looks"), "a token", 300)
     try:
         with tempfile.TemporaryDirectory() as folder:
             plan, poor = Path(folder, "plan.json"), Path(folder, "config")
@@ -99,7 +99,7 @@ def test_what_an_identity_may_not_do_is_named_before_anything_is_done(cluster: I
 
 def towpath(kubeconfig: Path, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*TOWPATH, "upgrade", verb, "--kubeconfig", str(kubeconfig), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
 
 
 def restrained(cluster: Installed) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class RealCluster:
             self._echo.stop(0)
 
     def kubectl(
-        self, *args: str, stdin: str | None = None, timeout: float = 120.0, check: bool = True
+        self, *args: str, stdin: str | None = None, timeout: float = 400.0, check: bool = True
     ) -> str:
         """What kubectl prints. Raises LabError where it fails."""
         # Without a cache it would ask for every API group each time; the usual place is read-only here.
