@@ -28,6 +28,7 @@ test: bootstrap-test lint ## everything that must hold: linters, types, layers, 
 e2e: bootstrap-e2e ## Towpath under real Kubernetes (built from Debian's source the first time, or TOWPATH_KUBE_BIN)
 	@$(PY) -m towpath.lab.real
 	@$(PY) -m pytest tests/e2e
+	@$(PY) -m pytest -s tests/lab/test_lab_upgrade_towpath.py
 	@$(PY) -m pytest --confcutdir=tests/e2e/image tests/e2e/image
 	@$(PY) -m towpath.lab.real.images
 	@$(PY) -m bench.restart_versions

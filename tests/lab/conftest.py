@@ -10,6 +10,8 @@ from lab_objects import towpath
 
 from towpath.lab.client import LabClient
 
+collect_ignore = ["test_lab_upgrade_towpath.py"]  # a minute: `make e2e` runs it
+
 
 @pytest.fixture(scope="session")
 def runtime_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
