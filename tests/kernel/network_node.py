@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,9 @@ from shim_harness import Shim, compile_shim
 
 from towpath.agent.attach_setup import pod_kernel
 from towpath.agent.directory import ApiPodDirectory
+from towpath.agent.ipam_calls import IpamCalls
+from towpath.agent.ipam_plugin import FILE as LEASES
+from towpath.agent.ipam_plugin import IpamPlugin
 from towpath.agent.network_builtin import Builtin
 from towpath.agent.network_chains import Chains
 from towpath.agent.network_definitions import DEFINITIONS, NetworkDefinitions
@@ -28,8 +31,10 @@ from towpath.agent.network_policies import NetworkPolicies
 from towpath.agent.network_telling import Telling
 from towpath.agent.networks import Networks
 from towpath.agent.pod_devices import PodDevices
-from towpath.api.core import Pod
+from towpath.api.core import Node, Pod
+from towpath.api.meta import ObjectMeta
 from towpath.cni.server import Server, serve
+from towpath.ipam.store import LeaseStore
 from towpath.kernel.linux import LinuxKernel
 from towpath.kernel.nft import Nft
 from towpath.kube.client import Client
@@ -70,6 +75,16 @@ def local(subnet: str, **more: Any) -> dict[str, Any]:
     return {"type": "host-local", "ranges": [[{"subnet": subnet}]], "dataDir": "/run/cni/test", **more}
 
 
+class OneNode:
+    """A cluster of this node alone."""
+
+    def nodes(self) -> Mapping[str, Node]:
+        return {"node1": Node(metadata=ObjectMeta(name="node1"))}
+
+    def inhabited(self) -> Collection[str] | None:
+        return {"node1"}
+
+
 @dataclass
 class NetworkNode:
     """``boot``: ``agent`` may be entered again, on what the one before has left."""
@@ -82,6 +97,8 @@ class NetworkNode:
     )
     seconds: float = 30.0
     ask_ms: int = 0
+    ipam: bool = False
+    """Whether ``towpath-ipam`` is asked for, which lies beside the shim then."""
     now: float = 0.0
     owner: Owner = "free"
     networks: Networks = field(init=False)
@@ -92,6 +109,7 @@ class NetworkNode:
     _well: list[bool] = field(default_factory=list)
     helper: Helper = field(init=False)
     plugging: Plugging = field(init=False)
+    leases: LeaseStore = field(init=False)
 
     @property
     def plugins(self) -> Path:
@@ -136,7 +154,8 @@ class NetworkNode:
                 tasks = [asyncio.create_task(one) for one in following]
                 self.helper = Helper(plugins)
                 self.plugging = self.networks.plugging(self.helper, self.pod_of, 600.0)
-                server = await serve(self.shim.socket, self.networks, self.helper.attend)
+                handler, store = self._with_ipam(client, pods, tasks) if self.ipam else (self.networks, None)
+                server = await serve(self.shim.socket, handler, self.helper.attend)
                 try:
                     if known:
                         await self.until(lambda: not self.policies.problem())
@@ -148,6 +167,23 @@ class NetworkNode:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
                     self.firewalls.close()
+                    if store is not None:
+                        store.close()
+
+    def _with_ipam(
+        self, client: Client, pods: ApiPodDirectory, tasks: list[asyncio.Task[None]]
+    ) -> tuple[IpamCalls, LeaseStore]:
+        """What the daemon does where ``network_ipam`` says so, for one node."""
+        executable = self.plugins / "towpath-ipam"
+        if not executable.exists():
+            executable.symlink_to(self.shim.path.name)
+        self.leases = LeaseStore(
+            self.attach.folder / LEASES, boot_id=self.attach.boot_id, clock=lambda: self.now
+        )
+        self.leases.open()
+        plugin = IpamPlugin(client, "node1", OneNode(), pods, set, NETWORK.networks, self.leases, 60.0, 90.0)
+        tasks.append(asyncio.create_task(plugin.run()))
+        return IpamCalls(self.networks, plugin), self.leases
 
     def _follow_policies(self, client: Client) -> list[Coroutine[Any, Any, None]]:
         """What the daemon's surroundings do."""
