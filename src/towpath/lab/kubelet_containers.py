@@ -140,6 +140,7 @@ class Containers:
             id=uuid.uuid4().hex * 2,
             sandbox=sandbox,
             hostname="" if pod.spec.host_network else hostname(pod),
+            image=spec.image,
             argv=tuple(expand(word, env) for word in command),
             env=env,
             cwd=spec.working_dir or "/",

@@ -87,6 +87,8 @@ def _install(spec: LabSpec, one: NodeSpec) -> None:
     """
     for path in (CNI_BIN, CONFLIST.parent, AGENT_CONFIG.parent, Path("/run/towpath"), Path("/run/netns")):
         path.mkdir(parents=True, exist_ok=True)
+    for image, where in spec.images.items():
+        rootfs.keep_image(image, where)
     if spec.cni == "towpath":
         with suppress(FileNotFoundError):
             shutil.copy2(SHIM, CNI_BIN / f".{SHIM.name}")

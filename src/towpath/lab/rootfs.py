@@ -8,6 +8,7 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
@@ -154,6 +155,28 @@ def enter_container(mounts: list[Mount], *, read_only: bool = False) -> None:
             namespaces.make_read_only(wanted.target)
         elif read_only:
             namespaces.make_writable(wanted.target)
+
+
+def image_root(image: str) -> Path:
+    """Where a lab has the files of ``image``, if it was given any."""
+    return Path("/lab/images", quote(image, safe=""))
+
+
+def keep_image(image: str, folder: str) -> None:
+    """Containers of ``image`` run from ``folder`` of the machine from now on. Raises OSError."""
+    link = image_root(image)
+    link.parent.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        link.symlink_to(f"{HOST}{folder}")
+
+
+def enter_image(root: Path, mounts: list[Mount]) -> None:
+    """Go from a container's own mounts into the files of its image, and take the volumes along. Raises
+    OSError: a folder for one of them is missing.
+    """
+    for path in dict.fromkeys(("/proc", "/sys", "/dev", "/run", *(wanted.target for wanted in mounts))):
+        namespaces.bind(path, f"{root}{path}")
+    os.chroot(root)
 
 
 def _mount_point(source: Path, target: Path) -> None:

@@ -54,12 +54,13 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
 
     ``sandbox`` "" is the node's own network; ``hostname`` "" keeps the node's. ``read_only``: the root, but
     not the ``mounts``. ``drop`` capability numbers. ``log`` file that gets CRI log lines. Nothing limits
-    memory: there are no cgroups without root.
+    memory: there are no cgroups without root. ``image`` only matters where the lab has that image's files.
     """
 
     id: str
     sandbox: str = ""
     hostname: str = ""
+    image: str = ""
     argv: tuple[str, ...] = ()
     env: dict[str, str] = {}
     cwd: str = "/"

@@ -58,6 +58,8 @@ def run(spec: Start, netns: str, stdout: int, stderr: int) -> None:
         namespaces.set_name("echo")
         workload.serve(spec.echo)
         return
+    if spec.image and (root := rootfs.image_root(spec.image)).exists():
+        rootfs.enter_image(root, spec.mounts)
     os.chdir(spec.cwd)
     namespaces.drop_bounding(frozenset(spec.drop))
     _execute(spec.argv, spec.env)

@@ -67,7 +67,8 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ``crds`` are CustomResourceDefinitions that are there before the agents, as in a cluster that had them.
     ``cni`` "canal": the nodes are Canal's (stand-ins, ``lab.canal``), and Towpath waits for nodes that are
     labelled for it, as in a migration. ``control_plane`` "real" runs upstream's etcd, API server, controllers
-    and scheduler (``lab.real``).
+    and scheduler (``lab.real``). ``images``: by its name, the folder with an image's files, from which its
+    containers then run; it needs folders for /dev, /proc, /run, /sys and the volumes.
     """
 
     name: str = "towpath"
@@ -80,6 +81,7 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     control_plane: Literal["embedded", "real"] = "embedded"
     agent_config: dict[str, Any] = {}
     crds: tuple[dict[str, Any], ...] = ()
+    images: dict[str, str] = {}
 
     @property
     def ipv4(self) -> bool:
