@@ -18,6 +18,7 @@ from towpath.kernel.netns import run_in
 pytestmark = pytest.mark.kernel
 
 STATIC = {"type": "static", "addresses": [{"address": "10.9.0.2/24"}]}
+STATIC6 = {"type": "static", "addresses": [{"address": "fd09::2/64"}]}
 
 
 @pytest.fixture
@@ -27,21 +28,23 @@ async def node(fresh: NetworkNode) -> AsyncIterator[NetworkNode]:
         yield fresh
 
 
+@pytest.mark.parametrize("ipam", [STATIC, STATIC6], ids=["IPv4", "IPv6"])
 @pytest.mark.parametrize("kind", [MACVLAN, BRIDGE], ids=["macvlan", "bridge"])
 async def test_a_neighbours_address_is_refused_until_it_is_free(
-    node: NetworkNode, kind: dict[str, Any]
+    node: NetworkNode, kind: dict[str, Any], ipam: dict[str, Any]
 ) -> None:
-    node.define("net", {**kind, "ipam": STATIC})
+    node.define("net", {**kind, "ipam": ipam})
+    (address,) = (one["address"] for one in ipam["addresses"])
     for pod in ("p", "q"):
         node.pod(pod, "net")
     await node.add("p")
     mac = node.inside("p").links["net1"].mac
     _, text = await node.refused("ADD", "q")
-    assert f"10.9.0.2 is in use on its segment, by {mac}; TP4021" in text
+    assert f"{address.partition('/')[0]} is in use on its segment, by {mac}; TP4021" in text
     await node.delete("q")
     await node.delete("p")
     await node.add("q")
-    assert addresses(node, "q", "net1") == {"10.9.0.2/24"}
+    assert addresses(node, "q", "net1") == {address}
     await node.delete("q")
     assert node.leftovers() == []
 

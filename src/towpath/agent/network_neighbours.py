@@ -1,16 +1,20 @@
 """Before an address of a shared segment is put on a pod's interface: does anybody there answer for it?
 
-The kernel's own neighbour resolution asks (RFC 826), in the pod's namespace, on the interface that is up and
-has no address yet: NTF_USE begins it, REACHABLE is an answer, FAILED is none. It takes no raw socket, and so
-no capability beyond NET_ADMIN. Its limit: the question names the pod's first address as its sender's, as the
-interface has none, and a neighbour that checks by strict reverse path where an address comes from (rp_filter
-1) does not answer it. IPv6's neighbours are not asked.
+The kernel's own neighbour resolution asks (RFC 826, RFC 4861), in the pod's namespace, on the interface that
+is up and has no address yet: NTF_USE begins it, REACHABLE is an answer, FAILED is none. It takes no raw
+socket, and so no capability beyond NET_ADMIN.
+
+In IPv4 its limit is that the question names the pod's first address as its sender's, as the interface has
+none, and a neighbour that checks by strict reverse path where an address comes from (rp_filter 1) does not
+answer it. In IPv6 the kernel asks from a link-local address alone, and not while that is tentative, as the
+interface's own is for its first second: so the question is asked from one that is made for it and goes again.
 """
 
 import asyncio
+import secrets
 import time
 from errno import ENOENT
-from ipaddress import IPv4Address
+from ipaddress import IPv6Interface
 from struct import Struct
 
 from towpath.cni.request import PodDescriptors
@@ -19,8 +23,8 @@ from towpath.kernel.port import Kernel, KernelRefused
 from towpath.kernel.rtnl import RTM_DELNEIGH, RTM_GETNEIGH, RTM_NEWNEIGH
 from towpath.kernel.sysctl import Sysctls
 from towpath.kernel.wire import attr, attributes, family, mac_text, text
-from towpath.model.net import Addr
-from towpath.model.op import SetLink, SetSysctl
+from towpath.model.net import Addr, Address
+from towpath.model.op import Add, Delete, SetLink, SetSysctl
 
 _NDMSG = Struct("=BBHiHBB")  # struct ndmsg: family, pad, pad, ifindex, state, flags, type
 _NDA_DST, _NDA_LLADDR = 1, 2
@@ -38,18 +42,26 @@ async def somebody(descriptors: PodDescriptors, kernel: Kernel, ifname: str, add
 
     ``kernel`` is the pod's, the interface is put up. Raises KernelRefused.
     """
-    if not isinstance(address, IPv4Address) or ms == 0:
+    if ms == 0:
         return ""
     netlink = NetlinkSocket(descriptors.netlink)
     kernel.apply([SetLink(ifname, up=True)])
     pace = {"retrans_time_ms": str(max(1, ms // _QUESTIONS)), "mcast_solicit": str(_QUESTIONS)}
-    paths = {f"net/ipv4/neigh/{ifname}/{name}": value for name, value in pace.items()}
-    before = Sysctls.handed(descriptors.sysctl.get("net/ipv4"), None).read(paths)
-    kernel.apply([SetSysctl(path, value) for path, value in paths.items()])
+    paths = {f"net/ipv{address.version}/neigh/{ifname}/{name}": value for name, value in pace.items()}
+    given = descriptors.sysctl
+    before = Sysctls.handed(given.get("net/ipv4"), given.get("net/ipv6")).read(paths)
+    asker = [Address(dev=ifname, interface=_asker(), scope="link")] if address.version == 6 else []
+    kernel.apply([*(SetSysctl(path, value) for path, value in paths.items()), *map(Add, asker)])
     try:
         return await _asked(netlink, _index(netlink, ifname), address, ms / 1000)
     finally:
-        kernel.apply([SetSysctl(path, value) for path, value in before.items()])
+        kernel.apply([*map(Delete, asker), *(SetSysctl(path, value) for path, value in before.items())])
+
+
+def _asker() -> IPv6Interface:
+    """A link-local address that nobody else has: a random one, of the half that no MAC address makes."""
+    host = secrets.randbits(64) & ~(0xFFFF << 24) & ~(1 << 57)
+    return IPv6Interface(((0xFE80 << 112) | host, 64))
 
 
 def _index(netlink: NetlinkSocket, ifname: str) -> int:
