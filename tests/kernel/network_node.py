@@ -59,7 +59,7 @@ EMPTY: Mapping[str, Any] = {}
 @pytest.fixture(scope="session")
 def executable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shim that waits as long as plugins may take on a loaded machine."""
-    return compile_shim(tmp_path_factory.mktemp("shim") / "towpath-cni", "-DPATIENCE_MS=20000")
+    return compile_shim(tmp_path_factory.mktemp("shim") / "towpath-cni", "-DPATIENCE_MS=60000")
 
 
 class Refused(Exception):

@@ -16,6 +16,8 @@ import pytest
 from attach_node import kernel_leftovers, remove_links
 from shim_harness import Shim, compile_shim, finish, netns
 
+from patience import PATIENT
+
 __all__ = ["netns"]
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +56,7 @@ class Nursery:
 
     async def line(self) -> str:
         """The next thing an agent says: that it is ready, or before what it dies."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENT):
             return await self._lines.get()
 
     async def close(self) -> None:
@@ -89,7 +91,7 @@ async def agents(tmp_path: Path) -> AsyncIterator[Nursery]:
 @pytest.fixture(scope="module")
 def executable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shim that waits for the next agent as long as a loaded machine may take to start it."""
-    return compile_shim(tmp_path_factory.mktemp("shim") / "towpath-cni", "-DPATIENCE_MS=20000")
+    return compile_shim(tmp_path_factory.mktemp("shim") / "towpath-cni", "-DPATIENCE_MS=120000")
 
 
 def installed(executable: Path, folder: Path) -> Shim:

@@ -90,14 +90,14 @@ async def test_the_newer_of_two_pods_is_kept_apart_until_the_older_is_gone(tmp_p
             6: Line(n1, netns, socket.AF_INET6, "fd00:172:30::11"),
         }
         for line in lines.values():
-            await n1.until(line.passes, 60)
+            await n1.until(line.passes)
         api.put(PODS, with_address("a", text, "2026-01-02T00:00:00Z"))
         api.put(PODS, with_address("older", text, "2026-01-01T00:00:00Z", on="n2"))
-        await n1.until(lambda: not routed(n1, text), 60)
-        await n1.until(lambda: blocked(lines[4], lines[6]), 60)
+        await n1.until(lambda: not routed(n1, text))
+        await n1.until(lambda: blocked(lines[4], lines[6]))
         assert routed(n1, text6)
 
-        await n1.until(lambda: len(api.objects.get("core/v1/events", {})) >= 2, 60)
+        await n1.until(lambda: len(api.objects.get("core/v1/events", {})) >= 2)
         events = api.objects["core/v1/events"]
         told = {e["involvedObject"]["name"]: (e["type"], e["reason"], e["message"]) for e in events.values()}
         assert {name: one[:2] for name, one in told.items()} == {
@@ -111,14 +111,14 @@ async def test_the_newer_of_two_pods_is_kept_apart_until_the_older_is_gone(tmp_p
         assert ("TP4015", "Pod/default/a") in found
 
         api.remove(PODS, "older", "default")
-        await n1.until(lambda: routed(n1, text) and lines[4].passes(), 60)
+        await n1.until(lambda: routed(n1, text) and lines[4].passes())
         assert "\ntowpath_ipam_conflicts 0.0" in n1.get("/metrics")[1]
 
         # What another node's pod has is not given out here in the first place.
         following = text.rpartition(".")[0] + f".{int(text.rpartition('.')[2]) + 1}"
         before = heard(n1)
         api.put(PODS, with_address("astray", following, "2026-01-01T00:00:00Z", on="n2"))
-        await n1.until(lambda: heard(n1) > before, 60)
+        await n1.until(lambda: heard(n1) > before)
         code, result = await call_shim(n1, "ADD", "b", other)
         assert code == 0, result
         assert result["ips"][0]["address"] != f"{following}/32"

@@ -11,12 +11,14 @@ from msgspec.structs import replace
 from wired_node import Machine, reach, two_nodes
 
 from nodes import DUAL, V4_ONLY, V6_ONLY, mac, node
+from patience import PATIENT
 from towpath.api.core import NodeAddress, NodeStatus
 from towpath.kernel.netns import run_in
 from towpath.model.network import ClusterNetwork
 from towpath.model.op import Delete, DelLink
 
 pytestmark = pytest.mark.kernel
+SO_RCVBUFFORCE = 33
 
 A, B = ("10.42.1.2", "fd00:10:42:1::2"), ("10.42.2.2", "fd00:10:42:2::2")
 ON_LINK = frozenset(
@@ -89,13 +91,18 @@ def test_nothing_is_lost_while_peers_move(pair: tuple[Machine, Machine], family:
             sent += 1
 
     def receive() -> None:
-        with contextlib.suppress(TimeoutError):
-            while True:
+        while not done.is_set() or received[-1:] != [sent - 1]:
+            try:
                 received.append(int.from_bytes(sink.recv(4), "big"))
+            except TimeoutError:
+                if done.is_set():
+                    return
 
     with source, sink:
         sink.bind((B[family], 9))
         sink.settimeout(1)
+        with contextlib.suppress(PermissionError):  # as much as comes before the receiver gets its turn
+            sink.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
         threads = [threading.Thread(target=target) for target in (send, receive)]
         for thread in threads:
             thread.start()
@@ -124,7 +131,7 @@ def test_a_full_sized_packet_fits_and_one_byte_more_does_not(
     source, sink = (run_in(m.netns, lambda: socket.socket(kind, socket.SOCK_DGRAM)) for m in (one, two))
     with source, sink:
         sink.bind((("10.42.2.0", "fd00:10:42:2::")[family], 9))
-        sink.settimeout(5)
+        sink.settimeout(PATIENT)
         if family:
             source.setsockopt(socket.IPPROTO_IPV6, 23, 2)  # IPV6_MTU_DISCOVER, DO
         else:
@@ -240,7 +247,7 @@ def test_what_is_on_the_wire_is_flannels_vxlan(pair: tuple[Machine, Machine]) ->
     one, two = pair
     wire = run_in(two.netns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)))
     with wire:
-        wire.settimeout(5)
+        wire.settimeout(PATIENT)
         assert reach(one.pods["pod"], two.pods["pod"], B[0], 80, proto="udp") == A[0]
         while True:
             frame, (dev, *_) = wire.recvfrom(2048)

@@ -11,6 +11,7 @@ from frames import number_of, packet
 from policed_node import A, B, PolicedNode, network_policy, pod
 from wired_node import DROPPED, NODE4, NODE6, OUTSIDE4, OUTSIDE6, dropped, reach
 
+from patience import PATIENT
 from towpath.desired.names import HOST_MAC, host_ifname
 from towpath.kernel.netns import run_in
 from towpath.model.attachment import PortMapping
@@ -132,11 +133,11 @@ def test_established_connections_survive_a_new_policy(node: PolicedNode, family:
     with server, client:
         server.bind((B[family], 4000))
         server.listen()
-        client.settimeout(2)
+        client.settimeout(PATIENT)
         client.connect((B[family], 4000))
         connection, _ = server.accept()
         with connection:
-            connection.settimeout(2)
+            connection.settimeout(PATIENT)
             node.enforce(NOTHING, out_of_a())
             client.send(b"still")
             assert connection.recv(16) == b"still"
@@ -152,7 +153,7 @@ def test_errors_of_allowed_flows_come_back(node: PolicedNode, family: int) -> No
         network_policy("out", "b", policyTypes=["Egress"]), network_policy("in", "a", policyTypes=["Ingress"])
     )
     for target in (B[family], OUTSIDE[family]):
-        assert _refused(node.pods["a"], target, 3.0)
+        assert _refused(node.pods["a"], target, PATIENT)
     node.enforce(NOTHING_IN)
     assert not _refused(node.pods["a"], B[family], DROPPED)
 
@@ -245,7 +246,7 @@ def test_fragments_share_the_fate_of_the_first(node: PolicedNode, family: int) -
         Line(node.pods["b"]) as end,
     ):
         server.bind((B[family], 80))
-        server.settimeout(2)
+        server.settimeout(PATIENT)
         client.sendto(payload, (B[family], 80))
         assert server.recv(8192) == payload
         assert end.numbers() == {7}  # and it did come in parts

@@ -19,6 +19,7 @@ from wired_node import (
     reach,
 )
 
+from patience import PATIENT
 from towpath.desired.names import HOST_MAC
 from towpath.desired.node import node_state
 from towpath.desired.ruleset import TABLE
@@ -150,7 +151,7 @@ def test_host_port_through_loopback(net: WiredNode) -> None:
     assert reach(net.node, b, "127.0.0.1", 8080, listen=80) == NODE4
     assert reach(net.node, b, "127.0.0.1", 5353, listen=53, proto="udp") == NODE4
     with run_in(net.node, lambda: socket.socket(socket.AF_INET6)) as client:
-        client.settimeout(1)
+        client.settimeout(PATIENT)
         with pytest.raises(ConnectionRefusedError):  # at once, so that clients go on to 127.0.0.1
             client.connect(("::1", 8080))
 
@@ -173,7 +174,7 @@ def test_sctp_host_port(net: WiredNode, family: int) -> None:
     receiver = run_in(net.pods["b"], lambda: socket.socket(kind, socket.SOCK_RAW, 132))
     sender = run_in(net.world, lambda: socket.socket(kind, socket.SOCK_RAW, 132))
     with receiver, sender:
-        receiver.settimeout(1)
+        receiver.settimeout(PATIENT)
         sender.sendto(_init(40_000, 3868), (NODE[family], 0))
         packet = receiver.recv(2048)
     header = packet if family else packet[20:]
@@ -193,6 +194,7 @@ def test_the_nodes_loopback_is_closed_to_pods_although_route_localnet_is_on(net:
         with pytest.raises(TimeoutError):
             server.recv(64)
         net.sh(net.node, "nft flush chain inet towpath prerouting")
+        server.settimeout(PATIENT)
         frames.sendto(packet, where)
         assert server.recv(64) == b"ping"  # so it was the rule that dropped it
     assert [op.describe() for op in net.reconcile()] == ["nft inet towpath: chain prerouting (3 rules)"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from shim_harness import Recorder, Shim, attachment, executable, handler, netns, server, shim
 
+from patience import true
 from towpath.cni import wire
 from towpath.cni.request import Request
 from towpath.cni.server import Executed, Server
@@ -20,11 +21,7 @@ pytestmark = pytest.mark.kernel
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for something that no event tells of."""
-    for _ in range(2000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it did not come about in 20 s")
+    await true(holds)
 
 
 async def gone(pid: int) -> None:
