@@ -6,12 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from towpath.api.core import Node, NodeSpec
+from towpath.api.flannel import parse_net_conf, parse_peer
+from towpath.api.meta import ObjectMeta
 from towpath.backup.archive import Archive, Manifest, entry
 from towpath.backup.objects import clean
 from towpath.backup.restoring import chosen
 from towpath.inventory.pods import PodState, pod_state
 from towpath.lab.kubelet_cni import FIXED
 from towpath.lab.rundir import LabError
+from towpath.lab.topology import internal_ips, net_conf
 from towpath.lab.twin import Source, Twin, from_archive, twin
 
 SERVER = {"node-role.kubernetes.io/control-plane": "true"}
@@ -50,6 +54,24 @@ def test_another_pod_network_is_said() -> None:
     made = twin("t", source([pod("p", "a", addresses=("10.7.1.7",))], "10.7.{}.0/24"))
     assert made.spec.node("a").pod_cidrs == () and any("pod CIDRs are the lab's" in n for n in made.notes)
     assert FIXED not in pods_of(made)[0]["metadata"]["annotations"]
+
+
+def test_nodes_of_the_same_network_are_peers_before_their_agents_start() -> None:
+    made = twin("t", source([]))
+    network, macs = parse_net_conf(net_conf(made.spec)), set()
+    for one in made.spec.nodes:
+        meta = ObjectMeta(name=one.name, annotations=dict(one.annotations))
+        peer, findings = parse_peer(
+            Node(metadata=meta, spec=NodeSpec(pod_cidrs=list(one.pod_cidrs))), network
+        )
+        assert peer is not None and findings == ()
+        link = peer.links[4]
+        assert (str(link.subnet), str(link.public)) == (one.pod_cidrs[0], internal_ips(made.spec, one)[0])
+        assert link.vtep is not None
+        macs.add(link.vtep.mac)
+    assert len(macs) == 4
+    assert not any(one.annotations for one in twin("t", source([], "10.7.{}.0/24")).spec.nodes)
+    assert not any(one.annotations for one in twin("t", source([]), cni="canal").spec.nodes)
 
 
 def test_fewer_nodes_keep_a_server_and_those_with_most_pods() -> None:

@@ -19,6 +19,7 @@ from towpath.model.op import Add, AddLink, Op, SetLink, SetSysctl
 FIRST_HOST, MAX_NODES = 11, 200
 API_PORT = 6443
 POD_NETWORK4, POD_NETWORK6 = IPv4Network("10.42.0.0/16"), IPv6Network("fd00:10:42::/56")
+VNI = 1
 SERVICE_NETWORK4, SERVICE_NETWORK6 = IPv4Network("10.43.0.0/16"), IPv6Network("fd00:10:43::/112")
 OUTSIDE4, OUTSIDE6 = IPv4Interface("198.51.100.10/24"), IPv6Interface("2001:db8:51::10/64")
 OUTSIDE_GATEWAY4, OUTSIDE_GATEWAY6 = IPv4Interface("198.51.100.1/24"), IPv6Interface("2001:db8:51::1/64")
@@ -147,7 +148,7 @@ def net_conf(spec: LabSpec) -> str:
     """flannel's net-conf.json for this lab."""
     backend: dict[str, object] = {"Type": spec.backend}
     if spec.backend == "vxlan":
-        backend |= {"VNI": 1, "Port": 8472}
+        backend |= {"VNI": VNI, "Port": 8472}
         if spec.direct_routing:
             backend["DirectRouting"] = True
     conf: dict[str, object] = {"EnableIPv4": spec.ipv4, "EnableIPv6": spec.ipv6}

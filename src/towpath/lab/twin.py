@@ -6,12 +6,14 @@ is not: pods run an echo server on the ports that they declared; nodes have the 
 their names become dashes. Pure.
 """
 
+import hashlib
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 import msgspec
 
+from towpath.api.flannel import BACKEND_DATA, BACKEND_TYPE, MANAGED, PUBLIC_IP, format_vtep, random_mac
 from towpath.backup.archive import Archive, Saved
 from towpath.install.migration import LABEL
 from towpath.inventory.cluster import Inventory
@@ -19,7 +21,17 @@ from towpath.inventory.pods import NETWORKS, PodState, pod_state
 from towpath.kube.kinds import Raw
 from towpath.lab.kubelet_cni import FIXED
 from towpath.lab.rundir import LabError
-from towpath.lab.topology import MAX_NODES, POD_NETWORK4, POD_NETWORK6, LabSpec, NodeSpec, lab_spec
+from towpath.lab.topology import (
+    MAX_NODES,
+    POD_NETWORK4,
+    POD_NETWORK6,
+    VNI,
+    LabSpec,
+    NodeSpec,
+    internal_ips,
+    lab_spec,
+)
+from towpath.model.net import Family
 
 _RESTORED = ("namespaces", "policies", "networks")
 _SYSTEM = ("kube-system", "kube-public", "kube-node-lease", "default")
@@ -96,6 +108,8 @@ def twin(name: str, source: Source, nodes: int = 0, pods: int = 0, cni: str = "t
         notes.append("no policies: an inventory counts them, an archive (towpath backup) holds them")
     raw = {"nodes": [msgspec.to_builtins(one) for one in specs]}
     spec = lab_spec(raw, name=name, families=_families(source, kept), crds=source.definitions, cni=cni)
+    if own and cni == "towpath":
+        spec = msgspec.structs.replace(spec, nodes=tuple(_reached(spec, node) for node in spec.nodes))
     there = {one.object["metadata"]["name"] for one in source.objects if one.entry.section == "namespaces"}
     missing = sorted({pod.namespace for pod in chosen} - there - set(_SYSTEM))
     made = (*map(_namespace, missing), *(_pod(pod, names[pod.node], own=own) for pod in chosen))
@@ -149,6 +163,18 @@ def _families(source: Source, kept: Iterable[str]) -> tuple[str, ...]:
 def _node(name: str, labels: dict[str, str], cidrs: tuple[str, ...], *, own: bool) -> NodeSpec:
     kept = {key: value for key, value in labels.items() if key not in _LABELS_OWN}
     return NodeSpec(name=name, labels=kept, pod_cidrs=cidrs if own else ())
+
+
+def _reached(spec: LabSpec, node: NodeSpec) -> NodeSpec:
+    """A node that says already how it is reached, as where agents start anew: none of them then has to
+    compare everything with its kernel each time that one more of its peers is there.
+    """
+    notes = {MANAGED: "true", BACKEND_TYPE: spec.backend}
+    for text in internal_ips(spec, node):
+        family: Family = 4 if ip_address(text).version == 4 else 6
+        mac = random_mac(hashlib.sha256(f"{node.name} {family}".encode()).digest()[:6])
+        notes |= {PUBLIC_IP[family]: text, BACKEND_DATA[family]: format_vtep(VNI, mac)}
+    return msgspec.structs.replace(node, annotations={**node.annotations, **notes})
 
 
 def _namespace(name: str) -> Raw:
