@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh image-takeover chart bench-cni bench-fabric bench-image bench-ipam bench-lab bench-multinet bench-policy bench-kube bench-restart bench-upgrade bench-stories soak-chaos soak-ipam
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh image-takeover chart bench-article bench-cni bench-fabric bench-image bench-ipam bench-lab bench-multinet bench-policy bench-kube bench-restart bench-upgrade bench-stories soak-chaos soak-ipam
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench-upgrade: bootstrap-test ## a conducted upgrade of ten nodes under probes; 
 
 bench-stories: bootstrap-test ## failure stories staged in a lab with Canal: caught by what, after how long
 	@$(PY) -m bench.stories
+
+bench-article: bootstrap-test ## rke2-canal v1.32.1 → v1.32.2, then Canal → Towpath → Canal, conducted in a lab: what each loses
+	@$(PY) -m bench.article
 
 bench-lab: bootstrap-test ## time to a Ready lab, agent's memory
 	@$(PY) -m bench.lab

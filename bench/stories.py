@@ -1,11 +1,11 @@
-"""Failure stories that happen in the kernel, staged one after the other in a lab whose network is Canal's.
+"""Failure stories, staged one after the other in a lab whose network is Canal's.
 
     make bench-stories       the last line on stdout is JSON: seconds until each was caught
 
 docs/failure-stories.md tells what they are. The new version's flanneld (a stand-in) misbehaves on the first
-node that gets it; ``towpath upgrade apply`` has to find it by the code that the page names, give the node its
-old version back, and touch no other. ``caught`` of how many. A rollout by itself would stop at none of them:
-the pods are Ready.
+node that gets it; ``towpath upgrade apply`` has to find it by what the page names, give the node its old
+version back, and touch no other. ``caught`` of how many. A rollout by itself would stop at none of them:
+the pods are Ready, or become so again.
 """
 
 import json
@@ -30,11 +30,15 @@ CHAIN = "FLANNEL-POSTRTG"
 SKIP = [word for number in (1, 2, 3, 4, 5, 7, 8, 26, 27) for word in ("--skip", str(number))]
 
 
+OTHERS = '{"cniVersion":"0.3.1","name":"multus","type":"multus-of-another-version"}'
+IPSET = "ipset v7.11: Syntax error: cannot parse 'tcp'"
+
+
 class Story(NamedTuple):
-    """``first``: what the first new pod does, in a shell; ``after``: how its node is put right again."""
+    """``says``: is in the verdict; ``first``: what the first new pod does; ``after``: what mends its node."""
 
     issue: str
-    code: str
+    says: str
     first: str
     after: str = "true"
 
@@ -59,6 +63,14 @@ STORIES = (
         "TP733",  # by the node itself and by its peers
         "ip link set flannel.1 address 02:00:00:00:99:99; exec sleep 1000",
     ),
+    Story(
+        "rke2#4568",  # Ready, and no new pod can be attached
+        "has no address",
+        f"echo '{OTHERS}' > /net.d/00-multus.conf; exec {FLANNELD}",
+        "rm -f /etc/cni/net.d/00-multus.conf",
+    ),
+    Story("rke2#10494", "started again", "sleep 1; exit 1"),
+    Story("rke2#11130", "Syntax error", f'echo "{IPSET}"; exec {FLANNELD}'),
 )
 
 
@@ -84,10 +96,17 @@ class Stage:
             "name": "kube-flannel",
             "command": ["sh", "-c", script],
             "env": [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
-            "volumeMounts": [{"name": "story", "mountPath": "/story"}],
+            "volumeMounts": [
+                {"name": "story", "mountPath": "/story"},
+                {"name": "net-d", "mountPath": "/net.d"},
+            ],
         }
-        volume = {"name": "story", "hostPath": {"path": FOLDER, "type": "DirectoryOrCreate"}}
-        template = {"spec": {"containers": [container], "volumes": [volume]}}
+        folders = {"story": FOLDER, "net-d": "/etc/cni/net.d"}
+        volumes = [
+            {"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}}
+            for name, path in folders.items()
+        ]
+        template = {"spec": {"containers": [container], "volumes": volumes}}
         self.patch({"template": template})
 
     def patch(self, spec: dict[str, Any]) -> None:
@@ -105,7 +124,8 @@ def staged(stage: Stage, story: Story) -> dict[str, Any]:
     say(f"{story.issue}: {story.first[:60]}…")
     file = stage.folder / "plan.json"
     plan = ("--to", TO, "-f", str(file), "--no-probes", "--no-pull", "--soak", "1", "--canary-soak", "2")
-    stage.run(*TOWPATH, "upgrade", "plan", *plan, "--churn", "11", *SKIP)
+    within = ("--ready-within", "40", "--sandbox-within", "20", "--churn", "11")
+    stage.run(*TOWPATH, "upgrade", "plan", *plan, *within, *SKIP)
     stage.set(story)
     told = stage.run(*TOWPATH, "upgrade", "apply", str(file), ok=(0, 4))
     report = json.loads(stage.run(*TOWPATH, "upgrade", "report", "-o", "json"))
@@ -116,9 +136,9 @@ def staged(stage: Stage, story: Story) -> dict[str, Any]:
     stage.run(*TOWPATH, "upgrade", "abort", ok=(0, 4))
     first = json.loads(file.read_bytes())["nodes"][0]["node"]
     stage.on(first, f"{story.after}; rm -rf {FOLDER}")
-    caught = bool(failed) and story.code in failed[0]["text"] and hurt == {first}
+    caught = bool(failed) and story.says in failed[0]["text"] and hurt == {first}
     if not caught:
-        say(f"not caught by {story.code}: {failed or told[-400:]}")
+        say(f"not caught by {story.says}: {failed or told[-400:]}")
     return {"after_s": round(failed[0]["at"] - touched, 1) if failed else None, "caught": caught}
 
 

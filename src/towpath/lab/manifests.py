@@ -12,7 +12,7 @@ from towpath.lab.topology import LabSpec
 
 NAMESPACE, DAEMONSET = "kube-system", "towpath"
 HOST_PATHS = {"config": "/etc/towpath", "run": "/run/towpath", "state": "/var/lib/towpath"}
-CANAL_RELEASE = "v1.32.2+rke2r1"
+CANAL_RELEASE = "v1.32.1+rke2r1"  # so that the next one can be tried
 IMAGE = f"docker.io/towpath/towpath-agent:v{__version__}"
 
 
