@@ -99,7 +99,7 @@ class Cluster:
 
     async def ready(self, daemonset: str, nodes: int, namespace: str = SYSTEM) -> Raw:
         """The DaemonSet, once its controller tells of pods on so many nodes, all ready."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while True:
             raw = await self.client.get(DAEMONSETS, daemonset, namespace)
             status = raw.get("status") or {}

@@ -96,8 +96,7 @@ class TestEnds:
         )
         assert up.stderr is not None
         up.stderr.readline()
-        seen = namespaces_of(processes_of(name))
-        assert seen
+        seen = eventually(lambda: namespaces_of(processes_of(name)))
         up.send_signal(number)
         up.communicate(timeout=240)
         assert up.returncode in (-signal.SIGKILL, 130)
