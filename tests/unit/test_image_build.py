@@ -11,6 +11,7 @@ import tarfile
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from towpath.image import apt, build, debian, lock, pack, wheels
@@ -187,6 +188,21 @@ def test_what_a_refresh_changed() -> None:
     new = lock.Lock(2, {"amd64": (lock.Package("a", "2", "z", 1, ""), lock.Package("c", "1", "v", 1, ""))})
     assert lock.changes(old, new) == ["amd64 a 1 -> 2", "amd64 c 1 is new", "amd64 b 1 is gone"]
     assert lock.changes(new, new) == []
+    compiled = msgspec.structs.replace(new, toolchain={"amd64": "gcc 12"})
+    assert lock.changes(new, compiled) == ["amd64 no toolchain -> gcc 12"]
+
+
+def test_another_compiler_than_the_locked_one_is_told_before_anything_is_built(tmp_path: Path) -> None:
+    from towpath.image import launcher
+
+    said: list[str] = []
+    here = lock.machine()
+    for compiler in ("gcc 1", launcher.toolchain(here)):
+        one = lock.Lock(EPOCH, {here: ()}, {here: compiler})
+        with pytest.raises(ImageError):  # there are no packages
+            build.build(ROOT, here, tmp_path / "image", said.append, locked=one)
+    (told,) = [line for line in said if "the digest will be another" in line]
+    assert "locked is gcc 1" in told and "libc.a sha256:" in told
 
 
 @pytest.mark.parametrize("kind", [build.AGENT, build.TAKEOVER])

@@ -1,6 +1,7 @@
 """Images that are damaged or were made to do harm: refused by name, and nothing is written anywhere."""
 
 import gzip
+import hashlib
 import io
 import json
 import tarfile
@@ -153,6 +154,47 @@ def test_unknown_media_types(tmp_path: Path) -> None:
     path = oci(tmp_path / "i", layer(good()), beside="")
     index(path, lambda i: i["manifests"][0].update(mediaType="application/vnd.cncf.helm.chart"))
     refused(path, "TP8013", r"application/vnd\.cncf\.helm\.chart")
+
+
+def put(path: Path, document: object) -> dict[str, object]:
+    """A blob of this content, and what its descriptor says of it."""
+    content = json.dumps(document).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    (path / "blobs/sha256" / digest).write_bytes(content)
+    return {"digest": f"sha256:{digest}", "size": len(content)}
+
+
+def test_unknown_media_types_of_layers(tmp_path: Path) -> None:
+    path = oci(tmp_path / "i", layer(good()), beside="")
+
+    def foreign(found: dict[str, list[dict[str, object]]]) -> None:
+        first = found["manifests"][0]
+        manifest = json.loads((path / "blobs" / str(first["digest"]).replace(":", "/")).read_text())
+        manifest["layers"][0]["mediaType"] = "application/vnd.oci.image.layer.v1.squashfs"
+        first.update(put(path, manifest))
+
+    index(path, foreign)
+    refused(path, "TP8013", r"application/vnd\.oci\.image\.layer\.v1\.squashfs")
+
+
+LISTS = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_manifest_lists_within_the_index(tmp_path: Path, kind: str) -> None:
+    path = oci(tmp_path / "i", layer(good()), beside="")
+
+    def deeper(found: dict[str, list[dict[str, object]]]) -> None:
+        found["manifests"] = [{"mediaType": kind, **put(path, found)}]
+
+    index(path, deeper)
+    assert opened(path).files
+    for _ in range(4):
+        index(path, deeper)
+    refused(path, "TP8010", "indexes in indexes without end")
 
 
 def test_digests_that_are_paths(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ No Docker, no root, nothing from the image is run but its own Python's compiler 
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
@@ -99,6 +100,7 @@ def build(
     for name in (architecture, lock.machine()):
         if name not in locked.packages:
             raise ImageError(f"image/{kind.lockfile} has no packages for {name}", "there are amd64 and arm64")
+    _compare_toolchain(architecture, locked, say)
     with tempfile.TemporaryDirectory(prefix="towpath-image-") as folder:
         scratch = Path(folder)
         parts = {
@@ -122,6 +124,13 @@ def build(
         say("layout")
         settings = pack.Settings(architecture, kind.user, ENTRYPOINT, ENV, labels(source, kind))
         return _write(tree, settings, locked.epoch, output, reference or kind.reference, scratch)
+
+
+def _compare_toolchain(architecture: str, locked: lock.Lock, say: Say) -> None:
+    """Say so where the digest cannot be the one that others get. Raises ImageError: no compiler."""
+    wanted = locked.toolchain.get(architecture)
+    if wanted and (found := launcher.toolchain(architecture)) != wanted:
+        say(f"compiled by {found}, locked is {wanted}: the digest will be another; see docs/image.md")
 
 
 def _debian(
@@ -201,7 +210,11 @@ def latest(source: Path, architectures: tuple[str, ...], say: Say, kind: Kind = 
             source_of = apt.Apt(Path(folder), recipe.suite, architecture)
             source_of.update()
             found[architecture] = apt.solve(source_of, recipe)
-    return lock.Lock(int(time.time()), found)
+    toolchain = {}
+    for architecture in architectures if kind == AGENT else ():
+        with contextlib.suppress(ImageError):  # no cross compiler here
+            toolchain[architecture] = launcher.toolchain(architecture)
+    return lock.Lock(int(time.time()), found, toolchain)
 
 
 def refresh(source: Path, say: Say) -> list[str]:

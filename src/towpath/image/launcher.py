@@ -1,10 +1,12 @@
 """``towpath-launch``, the one program of ours in the image: compiled static, with its file capability."""
 
+import hashlib
 import os
 import struct
 from pathlib import Path
 
 from towpath.image.apt import run
+from towpath.image.errors import ImageError
 from towpath.image.lock import machine
 from towpath.image.tree import Entry, Tree
 
@@ -37,7 +39,26 @@ def compiled(source: Path, architecture: str, scratch: Path) -> Tree:
 
 def compile_to(output: Path, source: Path, architecture: str) -> bytes:
     """Compile ``source/shim/towpath-launch.c`` to ``output``; returns its bytes. Raises ImageError."""
-    native = os.environ.get("CC", "cc").split()[0]
-    compiler = native if architecture == machine() else COMPILERS[architecture]
-    run([compiler, *_FLAGS, "-o", str(output), str(source / "shim/towpath-launch.c")])
+    run([_compiler(architecture), *_FLAGS, "-o", str(output), str(source / "shim/towpath-launch.c")])
     return output.read_bytes()
+
+
+def toolchain(architecture: str) -> str:
+    """Compiler, linker and C library here, in words: with others the same source gives other bytes.
+
+    Raises ImageError: there is no compiler for it.
+    """
+    compiler = _compiler(architecture)
+    linker = run([compiler, "-print-prog-name=ld"]).strip()
+    library = Path(run([compiler, "-print-file-name=libc.a"]).strip())
+    if not library.is_file():
+        raise ImageError(f"{compiler} has no static C library", "apt install libc6-dev")
+    first = [run([program, "--version"]).splitlines()[0] for program in (compiler, linker)]
+    gcc, ld = (line[line.find("(") :] for line in first)  # after the name, by which it was called
+    digest = hashlib.sha256(library.read_bytes()).hexdigest()
+    return f"gcc {gcc}; ld {ld}; libc.a sha256:{digest}"
+
+
+def _compiler(architecture: str) -> str:
+    native = os.environ.get("CC", "cc").split()[0]
+    return native if architecture == machine() else COMPILERS[architecture]

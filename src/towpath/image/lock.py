@@ -70,10 +70,13 @@ class Package(msgspec.Struct, frozen=True):
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """Inputs by hash. ``epoch``: when they were locked (seconds), every time inside the image."""
+    """Inputs by hash. ``epoch``: when they were locked (seconds), every time inside the image. ``toolchain``
+    by architecture: what compiled then (``launcher.toolchain``).
+    """
 
     epoch: int
     packages: dict[str, tuple[Package, ...]]
+    toolchain: dict[str, str] = {}
 
 
 def read_recipe(path: Path, addition: Path | None = None) -> Recipe:
@@ -105,8 +108,13 @@ def write_lock(lock: Lock, path: Path) -> None:
 
 
 def changes(old: Lock | None, new: Lock) -> list[str]:
-    """One line for each package that came, went or changed its version."""
-    lines = []
+    """One line for each package that came, went or changed its version, and for each other toolchain."""
+    before_it = old.toolchain if old else {}
+    lines = [
+        f"{architecture} {before_it.get(architecture, 'no toolchain')} -> {now}"
+        for architecture, now in new.toolchain.items()
+        if before_it.get(architecture) != now
+    ]
     for architecture, packages in new.packages.items():
         before = {p.name: p for p in old.packages.get(architecture, ())} if old else {}
         for package in packages:
