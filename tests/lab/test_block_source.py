@@ -9,20 +9,27 @@ from typing import Any
 
 import msgspec
 import pytest
-from apiserver_world import TOKEN, World
+from apiserver_world import TOKEN, World, world
 from test_blocks_race import CALICO, api
 
+from towpath.agent.attach_errors import refusal
+from towpath.agent.block_api import BlockApi
 from towpath.agent.block_source import Blocks
 from towpath.api.core import Namespace, Node, NodeSpec, Pod
 from towpath.api.meta import ObjectMeta
 from towpath.api.report import STATUS, AgentReport
+from towpath.cni.errors import CniError, ErrorCode
+from towpath.cni.parse import parse_net_conf
 from towpath.cni.request import Request
 from towpath.ipam.block_plan import handle_of
+from towpath.ipam.block_writes import Write
 from towpath.ipam.blocks import read_block
-from towpath.ipam.errors import AddressError, AddressUnavailable, BadBlock, BlocksExhausted
+from towpath.ipam.errors import AddressError, AddressUnavailable, BadBlock, BadWish, BlocksExhausted
+from towpath.ipam.pools import Pool
 from towpath.ipam.store import LeaseStore
 from towpath.kube.client import Client
 from towpath.kube.config import ClientConfig
+from towpath.kube.errors import Forbidden
 from towpath.model.attachment import Attachment
 from towpath.model.net import Addr, Net
 
@@ -63,6 +70,16 @@ class Around:
 
     def inhabited(self) -> Collection[str] | None:
         return ("n1",)
+
+
+class Refusing(BlockApi):
+    """An API server that takes no write."""
+
+    def __init__(self, api: BlockApi) -> None:
+        self.__dict__ |= api.__dict__
+
+    async def carry_out(self, write: Write) -> bool:
+        raise Forbidden(write.verb, write.name, "may not")
 
 
 class Agent:
@@ -174,6 +191,9 @@ async def test_a_pod_gets_what_it_may_and_what_it_asks_for(api: World, agent: Ag
         ({"ipAddrs": '["10.99.0.1"]'}, AddressUnavailable),
         ({"ipAddrs": '["10.42.9.0"]'}, AddressUnavailable),
         ({"ipAddrsNoIpam": '["10.42.9.9"]'}, AddressUnavailable),
+        ({"ipAddrs": '["10.42.9.9", "10.42.9.10"]'}, BadWish),
+        ({"ipAddrs": "10.42.9.9"}, BadWish),
+        ({"ipv6pools": '["main"]'}, BadBlock),
     ],
 )
 async def test_what_cannot_be_is_refused(
@@ -181,6 +201,45 @@ async def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(error):
         await agent.pod(**annotations)
+
+
+async def test_what_is_refused_has_a_code_and_hurts_no_pod_that_runs(agent: Agent) -> None:
+    before = await agent.pod()
+    for annotations, code in (
+        ({"ipv4pools": '["six"]'}, "TP4035"),
+        ({"ipAddrs": "nonsense"}, "TP4035"),
+        ({"ipv4pools": '["none-left"]'}, "TP4034"),
+    ):
+        if code == "TP4034":
+            small = Pool(name="none-left", cidr=ip_network("10.42.130.0/32"), block=32)
+            agent.blocks.stock.pools = (*agent.blocks.stock.pools, small)  # its one address is the overlay's
+        with pytest.raises(AddressError) as error:
+            await agent.pod(**annotations)
+        assert code in refusal(error.value).details
+    agent.blocks.stock.api = Refusing(agent.blocks.api)
+    with pytest.raises(CniError) as refused:
+        await agent.pod(ipv4pools='["team"]')
+    assert "TP4033" in refused.value.details and "may not" in refused.value.details
+    assert set(before) == set(agent.store.leased())
+
+
+async def test_without_the_kinds_no_pod_gets_an_address_and_it_is_said_why(tmp_path: Path) -> None:
+    around = Around()
+    async with (
+        world(tmp_path) as bare,
+        Client(ClientConfig(server=bare.url, source="test", token=TOKEN)) as client,
+    ):
+        blocks = Blocks(client, "n1", (ip_network("10.42.0.0/16"),), around, lambda: None, 90)
+        running = asyncio.create_task(blocks.run())
+        await until(lambda: blocks.is_listed and "TP4030" in blocks.problem())
+        request = Request.__new__(Request)
+        request.config = parse_net_conf(b'{"cniVersion": "1.0.0", "name": "n", "type": "towpath-cni"}')
+        with pytest.raises(CniError) as error:
+            blocks.check(request)
+        assert error.value.code == ErrorCode.TRY_LATER
+        assert "kubectl apply -f manifests/calico-ipam.yaml" in error.value.details
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_an_address_is_nobody_s_twice(agent: Agent) -> None:
