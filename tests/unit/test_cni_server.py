@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from patience import true
 from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.request import Request
 from towpath.cni.result import Result
@@ -159,11 +160,9 @@ async def test_a_caller_that_sends_half_and_leaves(path: Path, server: Server) -
     before = descriptors()
     sock = await connect(path)
     sock.sendmsg([request("STATUS")[:20]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1]))])
-    await asyncio.sleep(0.05)
-    assert descriptors() > before
+    await true(lambda: descriptors() > before)
     sock.close()
-    await asyncio.sleep(0.05)
-    assert descriptors() == before
+    await true(lambda: descriptors() == before)
 
 
 async def test_errors_before_the_handler(path: Path, server: Server, handler: Recorder) -> None:
@@ -253,8 +252,7 @@ async def test_close_finishes_what_is_under_way(path: Path, handler: Recorder) -
     call = asyncio.create_task(ask(path, request("STATUS")))
     await entered.wait()
     closing = asyncio.create_task(server.close())
-    await asyncio.sleep(0.05)
-    assert not path.exists()
+    await true(lambda: not path.exists())
     proceed.set()
     assert await call == SUCCESS
     await closing

@@ -36,7 +36,7 @@ class Recording:
         self.recorder.record("kubelet", Emit(ABOUT, "Normal", reason, message))
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        for _ in range(400):
+        for _ in range(40_000):
             if holds():
                 return
             await asyncio.sleep(0.005)

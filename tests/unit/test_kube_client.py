@@ -299,7 +299,7 @@ def test_five_thousand_pods_are_a_matter_of_milliseconds() -> None:
     }
     body = msgspec.json.encode({"metadata": {"resourceVersion": "1"}, "items": [one] * 5000})
     best = 1.0
-    for _ in range(3):
+    for _ in range(10):
         begun = time.perf_counter()
         page, _token = decode_page(PODS, body, "/api/v1/pods")
         best = min(best, time.perf_counter() - begun)

@@ -1,11 +1,13 @@
 """The reflector: what it believes after everything an API server does to a watch."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 import pytest
 
+from patience import ATTEMPTS, PATIENT
 from towpath.api.core import Pod
 from towpath.kube import errors
 from towpath.kube.backoff import Backoff
@@ -35,7 +37,7 @@ class Setting:
         return sum(what in target for _, target in self.api.requests)
 
     async def until(self, truth: Callable[[], object]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENT):
             while not truth():  # noqa: ASYNC110 (any condition at all)
                 await asyncio.sleep(0.005)
 
@@ -64,7 +66,7 @@ async def test_list_then_changes(setting: Setting) -> None:
 
 
 async def test_empty_list_is_a_list(setting: Setting) -> None:
-    await asyncio.wait_for(setting.reflector.listed.wait(), 2)
+    await asyncio.wait_for(setting.reflector.listed.wait(), PATIENT)
     assert setting.calls == [None]
 
 
@@ -183,12 +185,15 @@ async def test_being_back_is_known_before_anything_happens(setting: Setting) -> 
 
 
 async def test_short_watches_are_not_a_hot_loop(setting: Setting) -> None:
-    await setting.until(lambda: setting.api.watches)
-    begun = len(setting.api.requests)
-    for _ in range(30):
-        setting.api.cut_streams()
-        await asyncio.sleep(0.01)
-    assert len(setting.api.requests) - begun < 25
+    for _ in range(ATTEMPTS):
+        await setting.until(lambda: setting.api.watches)
+        before, begun = len(setting.api.requests), time.monotonic()
+        for _ in range(30):
+            setting.api.cut_streams()
+            await asyncio.sleep(0.01)
+        if time.monotonic() - begun < 1:  # else a busy machine has given it the time to ask
+            break
+    assert len(setting.api.requests) - before < 25
 
 
 async def test_silence_reconnects(setting: Setting) -> None:
