@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from itertools import islice
-from typing import Any
 
 import pytest
 from bench.soak_plan import actions
@@ -25,23 +24,12 @@ def test_a_seed_decides_what_happens() -> None:
 
 
 @pytest.mark.lab
-def test_after_a_minute_of_accidents_nothing_is_out_of_place() -> None:
-    """Seed 8: a flush hits the table, for the agents do not own it.
-
-    A machine that stalls loses packets for reasons of its own, and once more they are not lost. All else must
-    be right at once.
-    """
-    outcome = soaked()
-    if outcome["lost_without"]:
-        outcome = soaked()
-    assert outcome["ok"], outcome
-    assert sum(outcome["actions"].values()) > 10
-
-
-def soaked() -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.soak_chaos", "--minutes", "1.2", "--seed", "8"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=440, check=False)
+@pytest.mark.timeout(700)
+def test_after_three_minutes_of_accidents_nothing_is_out_of_place() -> None:
+    """Seed 8: a flush hits the table, for the agents do not own it."""
+    command = [sys.executable, "-m", "bench.soak_chaos", "--minutes", "3", "--seed", "8"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.stdout, done.stderr[-3000:]
-    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert outcome["settled"] and outcome["verified"], (outcome, done.stderr[-3000:])
-    return outcome
+    outcome = json.loads(done.stdout.splitlines()[-1])
+    assert outcome["ok"], (outcome, done.stderr[-3000:])
+    assert sum(outcome["actions"].values()) > 30
