@@ -32,6 +32,8 @@ class WithLogs(FakeApiServer):
                 return fakehttp.Answer(
                     200, lines("all is well", "Typha: Unauthorized", "Typha: Unauthorized")
                 )
+            case ["late", "log"]:
+                return fakehttp.Answer(400, {"kind": "Status", "reason": "BadRequest", "message": "waits"})
             case ["secret", "log"]:
                 return fakehttp.Answer(403, {"kind": "Status", "reason": "Forbidden", "message": "not yours"})
         return await super()._answer(request)
@@ -43,7 +45,7 @@ async def test_verify_reads_what_the_logs_of_the_last_minutes_say() -> None:
     raw["metadata"] |= {"uid": "ds", "name": "rke2-canal", "namespace": "kube-system"}
     server = await WithLogs.start()
     server.put(DAEMONSETS, raw)
-    for name, owner in (("good", "ds"), ("secret", "ds"), ("other", "no")):
+    for name, owner in (("good", "ds"), ("late", "ds"), ("secret", "ds"), ("other", "no")):
         spec = {"nodeName": "n1", "containers": [{"name": "calico-node", "image": "x"}]}
         meta = {"name": name, "namespace": "kube-system", "ownerReferences": [{"uid": owner}]}
         server.put(PODS, {"metadata": meta, "spec": spec})

@@ -28,10 +28,12 @@ _CPU = {"n": 1e-6, "u": 1e-3, "m": 1.0, "": 1000.0}
 async def look(client: Client, patterns: tuple[LogPattern, ...], since: float) -> Sample:
     """``since``: seconds since 1970; logs are read from then on. Raises ApiError when pods cannot be read."""
     left_out: list[str] = []
+    refused: list[ApiRefused] = []
     found: list[PodSeen] = []
     for space, own in (await _network_pods(client)).items():
         usage = await _usage(client, space, left_out)
-        found += [await _pod(client, raw, patterns, since, usage, left_out) for raw in own]
+        found += [await _pod(client, raw, patterns, since, usage, refused) for raw in own]
+    left_out += map(str, refused)
     objects = await _counts(client, left_out)
     ordered = tuple(sorted(found, key=lambda pod: (pod.node, pod.name)))
     return Sample(at=time.time(), pods=ordered, objects=objects, left_out=tuple(dict.fromkeys(left_out)))
@@ -40,17 +42,21 @@ async def look(client: Client, patterns: tuple[LogPattern, ...], since: float) -
 async def logs(
     client: Client, patterns: tuple[LogPattern, ...], since: float
 ) -> tuple[tuple[PodSeen, ...], tuple[str, ...]]:
-    """The network's pods by their logs alone, and what could not be read. Raises ApiError."""
-    left_out: list[str] = []
+    """The network's pods by their logs alone, and those that are not ours to read. Raises ApiError.
+
+    What has no log, as it has not begun or is gone meanwhile, is for others to find.
+    """
+    refused: list[ApiRefused] = []
     pods = [raw for own in (await _network_pods(client)).values() for raw in own]
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(raw: Raw) -> PodSeen:
         async with gate:
-            return await _pod(client, raw, patterns, since, {}, left_out)
+            return await _pod(client, raw, patterns, since, {}, refused)
 
     seen = await asyncio.gather(*map(one, pods))
-    return tuple(sorted(seen, key=lambda pod: (pod.node, pod.name))), tuple(dict.fromkeys(left_out))
+    unread = dict.fromkeys(str(one) for one in refused if isinstance(one, Forbidden))
+    return tuple(sorted(seen, key=lambda pod: (pod.node, pod.name))), tuple(unread)
 
 
 async def _network_pods(client: Client) -> dict[str, list[Raw]]:
@@ -76,7 +82,7 @@ async def _pod(
     patterns: tuple[LogPattern, ...],
     since: float,
     usage: dict[str, tuple[float, float]],
-    left_out: list[str],
+    refused: list[ApiRefused],
 ) -> PodSeen:
     pod = component_pod(raw)
     memory, cpu = usage.get(pod.name, (0.0, 0.0))
@@ -86,14 +92,14 @@ async def _pod(
         ready=pod.ready,
         restarts=sum(one.restarts for one in pod.containers),
         why="; ".join(f"{one.name} {one.why or one.state}" for one in pod.containers if not one.ready),
-        lines=await _lines(client, raw, patterns, since, left_out),
+        lines=await _lines(client, raw, patterns, since, refused),
         memory_mb=memory,
         cpu_milli=cpu,
     )
 
 
 async def _lines(
-    client: Client, raw: Raw, patterns: tuple[LogPattern, ...], since: float, left_out: list[str]
+    client: Client, raw: Raw, patterns: tuple[LogPattern, ...], since: float, refused: list[ApiRefused]
 ) -> tuple[tuple[str, str], ...]:
     """Those that are known to mean trouble, each once."""
     meta = raw["metadata"]
@@ -104,8 +110,8 @@ async def _lines(
         query = {"container": container, "sinceSeconds": seconds}
         try:
             text = await client.request("GET", path, query=query, operation="read the log of")
-        except ApiRefused as refused:  # not started yet, gone meanwhile, or not ours to read
-            left_out.append(str(refused))
+        except ApiRefused as no:  # not started yet, gone meanwhile, or not ours to read
+            refused.append(no)
             continue
         for line in text.decode(errors="replace").splitlines():
             means = next((one.means for one in patterns if re.search(one.pattern, line)), "")
