@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 from apiserver_world import TOKEN, World, world
-from test_blocks_race import CALICO, Node, api
+from test_blocks_race import CALICO, Node, api, marked
 
 from towpath.cli import ipam_check_blocks
-from towpath.cli.ipam_check_blocks import check_blocks
+from towpath.cli.ipam_check_blocks import Routed, check_blocks
 from towpath.ipam.block_plan import handle_of
 from towpath.kube.client import Client
 from towpath.kube.config import ClientConfig
 
 __all__ = ["api"]
 SPACE = "/api/v1/namespaces/default/pods"
+NOBODY_ASKED: Routed = {}
 
 
 @pytest.fixture
@@ -52,8 +53,10 @@ async def blocks_of(api: World, node: str) -> dict[str, Any]:
     return next(o for o in found if o["spec"]["affinity"] == f"host:{node}")
 
 
-async def problems(client: Client, *, fix: bool = False) -> list[tuple[str, str]]:
-    row = await check_blocks(client, fix=fix)
+async def problems(
+    client: Client, *, fix: bool = False, routed: Routed = NOBODY_ASKED
+) -> list[tuple[str, str]]:
+    row = await check_blocks(client, routed, fix=fix)
     assert row is not None and row["error"] == ""
     return [(p["code"], p["object"]) for p in row["left" if fix else "problems"]]
 
@@ -115,6 +118,12 @@ async def test_every_kind_of_damage_is_found_and_mended(api: World, client: Clie
     assert ("TP4044", "Pod/default/a-0") in found and ("TP4042", "Node/gone") in found
     assert await problems(client, fix=True) == [("TP4043", "IPAMHandle/k8s-pod-network.bb")]
     assert await problems(client) == [("TP4043", "IPAMHandle/k8s-pod-network.bb")]
+    # With the word of its node it is freed; not while the node's kernel leads to it.
+    (calico,) = [a for a, handle in (await marked(api)).items() if handle == "k8s-pod-network.bb"]
+    told = {"a": frozenset({calico})}
+    assert await problems(client, fix=True, routed=told) == [("TP4043", "IPAMHandle/k8s-pod-network.bb")]
+    assert await problems(client, fix=True, routed={"a": frozenset()}) == []
+    assert await problems(client) == [] and calico not in await marked(api)
     left = (await api.do("GET", f"{CALICO}/blockaffinities"))["items"]
     assert sorted(o["spec"]["node"] for o in left) == ["a", "b"]
 
@@ -139,4 +148,4 @@ async def test_a_cluster_without_the_kinds_has_no_row(tmp_path: Path) -> None:
         world(tmp_path) as bare,
         Client(ClientConfig(server=bare.url, source="test", token=TOKEN)) as found,
     ):
-        assert await check_blocks(found, fix=False) is None
+        assert await check_blocks(found, NOBODY_ASKED, fix=False) is None

@@ -1,5 +1,7 @@
 """``towpath ipam check``: leaks, orphans, addresses used twice; and the mending of what can be mended."""
 
+from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any
 
 import click
@@ -15,6 +17,7 @@ from towpath.cli.nodes import NodeOptions, node_options
 from towpath.cli.output import emit, mark, output_option, table
 from towpath.kube.client import Client
 from towpath.kube.kinds import NODES, PODS
+from towpath.model.net import Addr
 
 
 @click.command()
@@ -43,12 +46,12 @@ def check(
     options = ClusterOptions(kubeconfig, context)
 
     async def gather(client: Client) -> tuple[dict[str, Answer], dict[str, Answer], dict[str, Any] | None]:
-        blocks = await check_blocks(client, fix=fix) if not only else None
         known = (await client.list(NODES)).items
         if unknown := sorted(set(only) - {node.metadata.name for node in known}):
             raise click.UsageError(f"there is no node {', '.join(unknown)}", ctx)
         known = [node for node in known if not only or node.metadata.name in only]
         found = await ask(client, with_agent(known), "check")
+        blocks = await check_blocks(client, _routed(found), fix=fix) if not only else None
         absent = {node.metadata.name for node in known} - found.keys()
         found |= {name: Answer(nonce="", error=NO_AGENT) for name in absent}
         if nodes.wanted:
@@ -67,6 +70,15 @@ def check(
         ctx.exit(INCONCLUSIVE)
     if any(row["left"] if fix else row["problems"] for row in rows):
         ctx.exit(FINDING)
+
+
+def _routed(found: Mapping[str, Answer]) -> dict[str, frozenset[Addr]]:
+    """What the kernels of nodes that answered in full lead to without a lease."""
+    return {
+        node: frozenset(ip_address(text) for p in answer.problems for text in p.addresses)
+        for node, answer in found.items()
+        if not answer.error and not answer.more
+    }
 
 
 def _with_files(answer: Answer, leaked: tuple[ProblemSeen, ...] | None, unread: str) -> Answer:

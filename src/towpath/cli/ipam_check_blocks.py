@@ -1,7 +1,7 @@
 """``towpath ipam check``, the part about block mode's objects, which are the cluster's and no node's."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from towpath.agent.addresses import running_pods
@@ -14,7 +14,7 @@ from towpath.ipam.pools import Pool, check_pools, read_pool
 from towpath.kube.client import Client
 from towpath.kube.errors import Forbidden, KubeError, NotFound
 from towpath.kube.kinds import BLOCK_AFFINITIES, IP_POOLS, IPAM_BLOCKS, IPAM_HANDLES, NODES, PODS
-from towpath.model.net import Net
+from towpath.model.net import Addr, Net
 from towpath.policy.selector_parse import parse_selector
 
 NAME = "blocks"
@@ -22,10 +22,14 @@ _APART = 2.0
 _MOST = 5_000
 
 
-async def check_blocks(client: Client, *, fix: bool) -> dict[str, Any] | None:
+Routed = Mapping[str, frozenset[Addr]]
+"""By node that was asked, the addresses that its kernel routes to somebody without a lease."""
+
+
+async def check_blocks(client: Client, routed: Routed, *, fix: bool) -> dict[str, Any] | None:
     """One row for all of the cluster's blocks; None where there are none. Raises KubeError."""
     try:
-        first = audit_blocks(await _read(client))
+        first = audit_blocks(await _read(client, routed))
     except NotFound:
         return None
     except Forbidden as error:
@@ -33,20 +37,24 @@ async def check_blocks(client: Client, *, fix: bool) -> dict[str, Any] | None:
     if not first:
         return _row((), (), (), "") if await _any(client) else None
     await asyncio.sleep(_APART)
-    found = standing(first, audit_blocks(await _read(client)))
+    found = standing(first, audit_blocks(await _read(client, routed)))
     if not fix:
         return _row(found, found, (), "")
-    done, refused = await _mend(client, found)
-    left = standing(found, audit_blocks(await _read(client)))
+    done, refused = await _mend(client, routed, found)
+    left = standing(found, audit_blocks(await _read(client, routed)))
     return _row(found, left, done, "; ".join(refused))
 
 
-async def _mend(client: Client, found: Sequence[BlockProblem]) -> tuple[list[str], list[str]]:
+async def _mend(client: Client, routed: Routed, found: Sequence[BlockProblem]) -> tuple[list[str], list[str]]:
     """Write until nothing of what was found has a write left; each is made of what is there by then."""
     done: list[str] = []
     api = BlockApi(client, "")
+    known = {(p.finding.code, p.finding.object) for p in found}
+    # A handle whose addresses are freed here counts too many then.
+    known |= {("TP4041", p.finding.object) for p in found if p.finding.code == "TP4043" and p.write}
     for _ in range(_MOST):
-        todo = [p for p in standing(found, audit_blocks(await _read(client))) if p.write is not None]
+        there = audit_blocks(await _read(client, routed))
+        todo = [p for p in there if p.write and (p.finding.code, p.finding.object) in known]
         # To mark an address takes two writes, and between them a handle counts more than there is.
         todo.sort(key=lambda p: p.finding.code != "TP4044")
         if not todo or todo[0].write is None:
@@ -63,7 +71,7 @@ async def _any(client: Client) -> bool:
     return bool((await client.list(IP_POOLS)).items)
 
 
-async def _read(client: Client) -> Objects:
+async def _read(client: Client, routed: Routed) -> Objects:
     bad: list[tuple[str, BadBlock]] = []
     blocks: dict[Net, Block] = {}
     affinities: dict[str, Affinity] = {}
@@ -100,6 +108,7 @@ async def _read(client: Client) -> Objects:
         bad=(*bad, *((IP_POOLS.plural, one) for one in wrong)),
         nodes=frozenset(node.metadata.name for node in nodes),
         pods=running_pods(pods) or (),
+        routed=routed,
     )
 
 

@@ -19,9 +19,10 @@ from towpath.ipam.block_writes import (
     delete_affinity,
     delete_handle,
     update_affinity,
+    update_block,
     update_handle,
 )
-from towpath.ipam.blocks import Block
+from towpath.ipam.blocks import Block, give
 from towpath.ipam.errors import AddressError, BadBlock
 from towpath.ipam.pools import Pool
 from towpath.model.finding import Finding
@@ -30,7 +31,8 @@ from towpath.model.net import Addr, Net
 
 class Objects(msgspec.Struct, frozen=True, kw_only=True):
     """All of the cluster's. ``affinities`` by name, ``handles`` by handle; ``bad`` are those that cannot be
-    read or used, with their kinds; ``nodes`` by name.
+    read or used, with their kinds; ``nodes`` by name. ``routed`` are, by node, the addresses that its kernel
+    routes to somebody without a lease; a node that is not in it was not asked.
     """
 
     blocks: Mapping[Net, Block]
@@ -40,6 +42,7 @@ class Objects(msgspec.Struct, frozen=True, kw_only=True):
     bad: tuple[tuple[str, BadBlock], ...] = ()
     nodes: frozenset[str] = frozenset()
     pods: tuple[RunningPod, ...] = ()
+    routed: Mapping[str, frozenset[Addr]] = {}
 
     @property
     def certain(self) -> bool:
@@ -155,6 +158,7 @@ def _is_broken(o: Objects, handle: Handle) -> bool:
 def _leaks(o: Objects) -> Iterator[BlockProblem]:
     """Addresses that are marked for a pod by name, as Calico's CNI does, and that it does not have."""
     pods = {pod.name: pod for pod in o.pods}
+    lived_in = {address for pod in o.pods for address in pod.addresses}
     for block in o.blocks.values():
         for owner in block.owners:
             name = f"{owner.about.get('namespace', '')}/{owner.about.get('pod', '')}"
@@ -166,7 +170,13 @@ def _leaks(o: Objects) -> Iterator[BlockProblem]:
             why = "is gone or over" if pod is None else f"has {', '.join(map(str, pod.addresses))}"
             text = f"{', '.join(map(str, addresses))} of block {block.cidr} is Pod/{name}'s, which {why}"
             fix = "Calico's controllers free it where they run; by hand: calicoctl ipam release --ip=ADDRESS"
-            yield _problem("TP4043", f"IPAMHandle/{owner.handle}", text, fix, addresses)
+            # Two proofs: the API server has no such pod, and its node's kernel leads to none of these.
+            routed = o.routed.get(owner.about.get("node", ""))
+            write = None
+            if pod is None and routed is not None and not (routed | lived_in) & set(addresses):
+                fix, free = _FIX, give(block, addresses, owner.handle)
+                write = update_block(free, f"{len(addresses)} addresses of a pod that is gone are free")
+            yield _problem("TP4043", f"IPAMHandle/{owner.handle}", text, fix, addresses, write)
 
 
 def _unmarked(o: Objects) -> Iterator[BlockProblem]:

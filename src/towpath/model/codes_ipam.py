@@ -228,7 +228,10 @@ IPAM: dict[str, Code] = {
             "Calico's CNI marked it with a pod's name, and the pod is gone, over, or has another address: "
             "its DEL never came."
         ),
-        fix="Calico's kube-controllers free it where they run; else `calicoctl ipam release --ip=ADDRESS`.",
+        fix=(
+            "`towpath ipam check --fix`, where the pod is gone and its node's agent answers; else Calico's "
+            "kube-controllers, where they run, or `calicoctl ipam release --ip=ADDRESS`."
+        ),
     ),
     "TP4044": Code(
         title="A pod's address is marked in no block",
