@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-from types import FrameType
 
 _AGAIN, _LONGEST = 1.0, 30.0  # seconds, after a shim that failed: there is no agent, or no shim yet
 _CONFIG = json.dumps({"cniVersion": "1.1.0", "name": "towpath-ns", "type": "towpath-cni"}).encode()
@@ -40,6 +39,8 @@ class Hand(threading.Thread):
                     [self._shim], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
                 ) as process:
                     self._process = process
+                    if self._stopping.is_set():
+                        process.kill()
                     said, _ = process.communicate(_CONFIG)
                 failed = process.returncode != 0
             except OSError as error:
@@ -68,18 +69,20 @@ def main(arguments: list[str] | None = None) -> None:
         os.chdir("/")
     shim = f"{given.plugins.partition(':')[0]}/towpath-cni"
     hands = [Hand(shim, given.plugins) for _ in range(given.hands)]
-    stop = threading.Event()
-
-    def stopped(_: int, __: FrameType | None) -> None:
-        stop.set()
-
+    # Written to when a signal comes. A handler in Python is run when what blocks is over, if the signal comes
+    # just before that begins.
+    told, telling = os.pipe()
+    os.set_blocking(telling, False)
+    signal.set_wakeup_fd(telling)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stopped)
+        signal.signal(number, lambda *_: None)
     for hand in hands:
         hand.start()
-    stop.wait()
+    os.read(told, 1)
     for hand in hands:
         hand.stop()
+    for hand in hands:
+        hand.join()  # a thread that is ended in the middle of a word keeps the lock that ending waits for
 
 
 if __name__ == "__main__":
