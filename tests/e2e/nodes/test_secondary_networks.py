@@ -7,14 +7,14 @@ import json
 import shutil
 import sqlite3
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from installed import PORT, Installed, pod
+from installed import PORT, Installed, patiently, pod
 
 from towpath.install.helper import helper
 from towpath.lab.real.echo import ask
@@ -75,23 +75,28 @@ def given_out(cluster: Installed, node: str) -> list[str]:
 
 
 def journalled(cluster: Installed, node: str) -> int:
-    """How many attachments the agent knows of. It holds the file, so a copy is read."""
+    """How many attachments the agent knows of; -1: ask again. It holds the file, so a copy is read."""
     disk = cluster.real.machines[node].disk / "var-lib-towpath"
     with tempfile.TemporaryDirectory() as folder:
         for name in ("networks.db", "networks.db-wal"):
             if (disk / name).exists():
                 shutil.copy2(disk / name, folder)
-        with closing(sqlite3.connect(Path(folder, "networks.db"))) as database:
+        with (
+            suppress(sqlite3.DatabaseError),  # copied while it was written
+            closing(sqlite3.connect(Path(folder, "networks.db"))) as database,
+        ):
             [(count,)] = database.execute("SELECT count(*) FROM attachments")
             return int(count)
+    return -1
 
 
 def interfaces(cluster: Installed, name: str) -> set[str]:
-    """What the pod has in the kernel."""
-    pid = cluster.real.machines[cluster.node_of(name)].pod_process(name)
-    return set(Path(f"/proc/{pid}/net/dev").read_text().replace(":", " ").split()) & {
-        "eth0", "net1", "data0", "net3",
-    }  # fmt: skip
+    """What the pod has in the kernel; nothing while it has no process."""
+    with suppress(OSError):  # it has just ended
+        pid = cluster.real.machines[cluster.node_of(name)].pod_process(name)
+        words = Path(f"/proc/{pid}/net/dev").read_text().replace(":", " ").split()
+        return set(words) & {"eth0", "net1", "data0", "net3"}
+    return set()
 
 
 def nothing_left(cluster: Installed) -> None:
@@ -108,7 +113,8 @@ def test_two_more_networks_a_reboot_and_the_end(cluster: Installed) -> None:
     for name, node, last in (("left", "n1", 1), ("right", "n2", 2)):
         start(cluster, name, node, last)
         assert interfaces(cluster, name) == {"eth0", "net1", "data0"}
-    assert set(told(cluster, "left")) == {"eth0", "net1", "data0"}
+    three = {"eth0", "net1", "data0"}
+    cluster.real.wait_until(lambda: set(told(cluster, "left")) == three, "network-status", 300)
     assert cluster.ask_from("left", "192.168.88.2") == ("right", "192.168.88.1")
 
     machine = cluster.real.machines["n2"]
@@ -122,7 +128,7 @@ def test_two_more_networks_a_reboot_and_the_end(cluster: Installed) -> None:
     cluster.wait_nodes()
 
     def again() -> bool:
-        return interfaces(cluster, "right") == {"eth0", "net1", "data0"}
+        return interfaces(cluster, "right") == three
 
     cluster.real.wait_until(again, "the pod has its networks after the reboot", 300)
     cluster.wait_pods("right", 1)
@@ -150,12 +156,13 @@ def test_networks_of_a_running_pod_change(cluster: Installed) -> None:
         cluster.real.wait_until(lambda: interfaces(cluster, "plain") == three, "attached while it runs", 300)
         cluster.real.wait_until(lambda: set(told(cluster, "plain")) == three, "network-status", 300)
         address = told(cluster, "plain")["data0"][0]
-        assert cluster.real.machines["n1"].inside(partial(ask, address, PORT))[0] == "plain"
+        asking = partial(cluster.real.machines["n1"].inside, partial(ask, address, PORT))
+        assert patiently(asking)[0] == "plain"
         cluster.real.kubectl("annotate", "--overwrite", "pod", "plain", f"{NETWORKS}=local@net3")
         cluster.real.wait_until(
             lambda: interfaces(cluster, "plain") == {"eth0", "net3"}, "detached while it runs", 300
         )
-        assert len(given_out(cluster, "n1")) == 1
+        cluster.real.wait_until(lambda: len(given_out(cluster, "n1")) == 1, "its address is free", 300)
         cluster.delete_workloads()
         nothing_left(cluster)
     finally:
