@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from patience import until
 from towpath.kernel import conntrack
 from towpath.kernel.conntrack import Conntrack
 
@@ -17,6 +18,18 @@ def send(source: str, target: str, family: socket.AddressFamily = socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.bind((source, 0))
         sock.sendto(b"x", (target, 9))
+
+
+def passes(address: str) -> bool:
+    """Whether a datagram of an address to itself arrives."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(0.2)
+        sock.bind((address, 0))
+        sock.sendto(b"x", sock.getsockname())
+        try:
+            return sock.recv(16) == b"x"
+        except TimeoutError:
+            return False
 
 
 def listed() -> list[str]:
@@ -39,6 +52,7 @@ def flows() -> Iterator[None]:
     subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
     for address in (MINE6, OTHER6):
         subprocess.run(["ip", "address", "replace", f"{address}/128", "dev", "lo", "nodad"], check=True)
+    until(lambda: all(passes(address) for address in (MINE6, OTHER6)))  # a new address may take a moment
     subprocess.run(["conntrack", "-F"], capture_output=True, check=True)
     send(MINE, OTHER)
     send(OTHER, MINE)
