@@ -23,7 +23,8 @@ demo: bootstrap ## a three-node dual-stack cluster on this machine: pods, traffi
 
 test: bootstrap-test lint ## everything that must hold: linters, types, layers, unit, kernel, lab and client tests
 	@$(PY) -m pytest -n auto tests/unit tests/golden
-	@$(PY) -m pytest tests/kernel tests/lab tests/clients
+	@$(PY) -m pytest -n 2 --dist worksteal tests/kernel tests/clients # they wait more than they compute
+	@$(PY) -m pytest tests/lab
 
 e2e: bootstrap-e2e ## Towpath under real Kubernetes (built from Debian's source the first time, or TOWPATH_KUBE_BIN)
 	@$(PY) -m towpath.lab.real
