@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from towpath.image import seccomp
 from towpath.install.render import render
 from towpath.install.values import Values, values
 from towpath.kernel.netns import run_in
@@ -31,9 +32,10 @@ class Installed:
 
     @property
     def values(self) -> Values:
-        """How Towpath is installed here: the boot id is the node's, not the machine's."""
+        """How Towpath is installed here: the boot id is the node's, not the machine's; with the profile."""
         networks = topology.networks(self.real.spec, topology.POD_NETWORK4, topology.POD_NETWORK6)
-        return values({"cluster_cidrs": networks, "agent": {"boot_id_file": "/run/towpath/boot-id"}})
+        agent = {"boot_id_file": "/run/towpath/boot-id"}
+        return values({"cluster_cidrs": networks, "seccomp_profile": seccomp.NAME, "agent": agent})
 
     def install(self) -> None:
         """Apply the manifests and wait until every node is Ready."""

@@ -1,9 +1,11 @@
 """Pods have the right addresses, reach whom they should, and are seen as whom they should be."""
 
+import contextlib
 import itertools
 import socket
 from functools import partial
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 from installed import PORT, Installed, addresses, patiently, service
@@ -29,6 +31,34 @@ def test_versions_show_as_canals_do(cluster: Installed) -> None:
     # A kubelet tells of its images once in a while.
     cluster.real.wait_until(lambda: len(found()) == len(cluster.real.machines), "images listed", 300)
     assert set(found()) == {f"- {image}"}
+
+
+def test_the_agents_are_the_images_with_another_user_and_one_capability(cluster: Installed) -> None:
+    for name in cluster.real.machines:
+        (pid,) = agents(name)
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        status = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+        assert status["Uid"] == [str(cluster.values.uid)] * 4
+        capabilities = [int(status[f"Cap{kind}"][0], 16) for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")]
+        net_admin = 1 << 12
+        assert capabilities == [0, net_admin, net_admin, net_admin, 0], "and nothing for who comes after it"
+        assert (status["NoNewPrivs"], status["Seccomp"]) == (["1"], ["2"])
+        assert int(status["Seccomp_filters"][0]) >= 2, "the launcher's, and the profile on the node"
+        root = Path(f"/proc/{pid}/root")
+        assert (root / "usr/bin/towpath-launch").exists()
+        assert not (root / "bin/sh").exists()
+
+
+def agents(node: str) -> list[int]:
+    """Processes of the agent on ``node``."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            environment = (folder / "environ").read_bytes().split(b"\0")
+            if b"towpath.agent" in words and f"TOWPATH_NODE_NAME={node}".encode() in environment:
+                found.append(int(folder.name))
+    return found
 
 
 def test_thirty_pods_two_families_three_nodes(cluster: Installed) -> None:
