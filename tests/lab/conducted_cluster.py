@@ -30,6 +30,7 @@ from towpath.upgrade.seen import Seen
 
 SYSTEM = "kube-system"
 _EVERY = 0.005
+_ENDED = {"terminated": {"exitCode": 0, "reason": "Completed"}}
 
 
 class Kubelets:
@@ -60,8 +61,12 @@ class Kubelets:
                 await self._say(pod, {"phase": "Succeeded"})
         elif pod["status"].get("phase") != "Running":
             statuses = [_runs(container) for container in pod["spec"]["containers"]]
-            ready = {"type": "Ready", "status": "True"}
-            await self._say(pod, {"phase": "Running", "conditions": [ready], "containerStatuses": statuses})
+            begun = [
+                _runs(container) | {"state": _ENDED} for container in pod["spec"].get("initContainers", ())
+            ]
+            status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+            all_of_them = {"containerStatuses": statuses, "initContainerStatuses": begun}
+            await self._say(pod, status | all_of_them)
 
     async def _say(self, pod: Raw, status: Raw) -> None:
         meta = pod["metadata"]
