@@ -23,6 +23,7 @@ _BUFFER = LONGEST + 1024  # the answer is its question and a line
 # linux/in.h and linux/in6.h, by family: the options' level, how MTUs are found, the MTU found; its headers.
 _MTU = {4: (socket.IPPROTO_IP, 10, 14, 28), 6: (socket.IPPROTO_IPV6, 23, 24, 48)}
 _PMTUDISC_DO = 2
+_STALL = 2_000_000  # nanoseconds: wake-ups as late as this are remembered
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 MESSAGE = struct.Struct("!4sIQ")  # magic, slot, the probe's number
@@ -68,12 +69,22 @@ class Loop:
             self._handlers.pop(fd, None)
             sock.close()  # epoll forgets a closed file by itself
 
-    def wait(self) -> None:
-        """One turn: wait, then serve what is ready."""
+    def wait(self, due: int) -> int:
+        """One turn: wait, then serve what is ready. The moment (monotonic) at which the wait ended.
+
+        Waking up later than ``due`` (the timer's) by more than a little is a stall, known before anything is
+        served: what was answered meanwhile by a moment of this process's own cannot be told.
+        """
         hurried = self._epoll.poll(maxevents=512)
+        now = time.monotonic_ns()
         self.offset = realtime_offset()
+        if stalled := now - due > _STALL:
+            self.stalled = (due, now)
         self._serve(hurried)
         self._serve(self._stamped.poll(0, 512))
+        if stalled:
+            self.drain()
+        return now
 
     def drain(self) -> None:
         """Serve what is ready at this moment, without waiting, until nothing is."""

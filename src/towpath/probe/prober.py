@@ -28,7 +28,6 @@ from towpath.probe.schedule import Schedule
 
 HEAD_START = 500 * MS  # connections are made before the first slot
 _SWEEP = 20 * MS
-_STALL = 2 * MS  # wake-ups as late as this are remembered
 _CHUNK_TIME = 400 * MS
 
 _ASKERS: dict[Kind, Callable[[Loop, Recording], Asker]] = {
@@ -109,11 +108,7 @@ class Prober:
         """Wait until something is due or has come; read everything that came before anything is judged."""
         due = min(self._schedule.next_due, self._swept + _SWEEP)
         self._timer.set(due)
-        self._loop.wait()
-        now = time.monotonic_ns()
-        if now - due > _STALL:
-            self._loop.stalled = (due, now)
-            self._loop.drain()
+        now = self._loop.wait(due)
         for number, at in self._schedule.due(now):
             asker = self._askers[number]
             late = time.monotonic_ns() - at
@@ -146,8 +141,9 @@ class Prober:
         while time.monotonic_ns() < until and any(
             asker.recording.oldest_pending() is not None for asker in self._askers.values()
         ):
-            self._timer.set(time.monotonic_ns() + _SWEEP)
-            self._loop.wait()
+            due = time.monotonic_ns() + _SWEEP
+            self._timer.set(due)
+            self._loop.wait(due)
             for asker in self._askers.values():
                 asker.sweep(time.monotonic_ns())
         for asker in self._askers.values():
