@@ -76,6 +76,14 @@ LAYERS: dict[str, tuple[bytes, str, str]] = {
 }
 
 
+def test_the_folder_around_a_layout_is_no_root_file_system(tmp_path: Path) -> None:
+    oci(tmp_path / "layout", layer(good()))
+    (tmp_path / "digest").write_text("sha256:…")
+    refused(tmp_path, "TP8010", "is no image: there is one in it")
+    (tmp_path / "etc").mkdir()
+    opened(tmp_path)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(tmp_path: Path, name: str) -> None:
     content, code, says = LAYERS[name]

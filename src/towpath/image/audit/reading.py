@@ -106,6 +106,7 @@ def read(path: Path, *, platform: str = "", most: int = MOST_UNPACKED) -> Image:
     image = Image(str(path), Spool(most))
     try:
         if path.is_dir() and not (path / "oci-layout").exists():
+            _check_not_around(path)
             _read_folder(path, image)
         else:
             with contextlib.closing(_FolderStore(path) if path.is_dir() else _TarStore(path)) as store:
@@ -114,6 +115,13 @@ def read(path: Path, *, platform: str = "", most: int = MOST_UNPACKED) -> Image:
         image.spool.close()
         raise
     return image
+
+
+def _check_not_around(folder: Path) -> None:
+    """``make image`` has the layout beside other files: as a root file system that would be all bad."""
+    layouts = sorted(inner for inner in folder.iterdir() if (inner / "oci-layout").is_file())
+    if layouts and not any((folder / name).exists() for name in ("bin", "etc", "usr")):
+        raise ImageError(f"{folder} is no image: there is one in it", f"name {layouts[0]}", "TP8010")
 
 
 def _read_store(store: _Store, image: Image, platform: str) -> None:
