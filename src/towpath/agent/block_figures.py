@@ -8,9 +8,9 @@ from towpath.agent.block_stock import Stock
 from towpath.api.core import Node
 from towpath.api.report import agent_report
 from towpath.ipam.block_plan import handle_of
-from towpath.ipam.block_usage import block_usage, by_handle, kept_of, overlays, pool_usage, within
+from towpath.ipam.block_usage import block_usage, by_handle, kept_of, overlays, pool_usage
 from towpath.ipam.usage import Usage
-from towpath.model.net import Addr, Family, Net
+from towpath.model.net import Addr, Family, Net, within
 
 
 class BlockFigures:

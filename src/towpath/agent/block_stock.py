@@ -17,12 +17,11 @@ from ipaddress import ip_network
 from towpath.agent.block_api import BlockApi
 from towpath.ipam.affinity import Config
 from towpath.ipam.block_plan import Demand, World, give_back, give_up, is_crowded, reserve, tidy
-from towpath.ipam.block_usage import within
 from towpath.ipam.block_writes import Write
 from towpath.ipam.blocks import Block
 from towpath.ipam.errors import BlocksExhausted
 from towpath.ipam.pools import Pool
-from towpath.model.net import Addr, Family, Net
+from towpath.model.net import Addr, Family, Net, within
 
 _TRIES = 200
 _PAUSE = 0.02

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from towpath.ipam.blocks import Block
 from towpath.ipam.pools import Pool
 from towpath.ipam.usage import Usage
-from towpath.model.net import Addr, Net
+from towpath.model.net import Addr, Net, within
 
 
 def by_handle(block: Block) -> Counter[str]:
@@ -98,8 +98,3 @@ def kept_of(cidr: Net, reserved: Iterable[Net], blocks: Iterable[Block]) -> int:
         if index is not None and any(block.address(ordinal) in net for net in nets)
     )
     return max(0, sum(net.num_addresses for net in nets) - taken)
-
-
-def within(inner: Net, outer: Net) -> bool:
-    """Whether one lies in the other, of whatever family they are."""
-    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from towpath.ipam.audit import RunningPod
-from towpath.ipam.block_usage import within
 from towpath.ipam.blocks import Block
 from towpath.ipam.pools import Pool
-from towpath.model.net import Addr, Family, Net
+from towpath.model.net import Addr, Family, Net, within
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):

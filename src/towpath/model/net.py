@@ -17,6 +17,13 @@ Family = Literal[4, 6]
 RT_TABLE_MAIN = 254
 
 
+def within(inner: Net, outer: Net) -> bool:
+    """Whether ``inner`` is ``outer`` or a part of it; never across families."""
+    if isinstance(inner, IPv4Network):
+        return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
+    return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
+
+
 class Vxlan(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of a VXLAN device, as flannel creates it (``IFLA_VXLAN_*``).
 

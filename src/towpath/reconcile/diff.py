@@ -10,12 +10,23 @@ kernel cannot change.
 from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
-from towpath.model.net import RT_TABLE_MAIN, Address, Fdb, Ifb, Neighbour, Net, Redirect, Route, Shaper
+from towpath.model.net import (
+    RT_TABLE_MAIN,
+    Address,
+    Fdb,
+    Ifb,
+    Neighbour,
+    Net,
+    Redirect,
+    Route,
+    Shaper,
+    within,
+)
 from towpath.model.op import Add, Delete, Op, SetSysctl
 from towpath.model.state import NetState, Scope
 from towpath.reconcile.links import LinkPlan, plan_links
 from towpath.reconcile.onlink import stepping_stones
-from towpath.reconcile.same import connected, same_shaper, within
+from towpath.reconcile.same import connected, same_shaper
 from towpath.reconcile.tables import diff_table
 
 Item = TypeVar("Item", Address, Route, Neighbour, Fdb, Shaper, Redirect)

@@ -1,7 +1,6 @@
 """When an observed object counts as the desired one although the values differ."""
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network
 
 from towpath.model.net import Address, Net, Shaper
 
@@ -18,10 +17,3 @@ def same_shaper(seen: Shaper, wanted: Shaper) -> bool:
 def connected(addresses: Iterable[Address]) -> frozenset[tuple[Net, str]]:
     """Destination and device of the routes the kernel itself makes for addresses (also for a /128)."""
     return frozenset((address.interface.network, address.dev) for address in addresses)
-
-
-def within(inner: Net, outer: Net) -> bool:
-    """Whether ``inner`` is ``outer`` or a part of it; never across families."""
-    if isinstance(inner, IPv4Network):
-        return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
-    return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
