@@ -68,8 +68,8 @@ bench-fabric: bootstrap-test ## throughput across nodes against a hand-made flan
 bench-restart: bootstrap-test ## what pods notice of restarts, crashes, version changes and damage; report in build/ (ONLY=restart,link ROUNDS=3)
 	@$(PY) -m bench.restart $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
-bench-upgrade: bootstrap-test ## a conducted upgrade of ten nodes under probes; preflight and twin of large clusters
-	@$(PY) -m bench.upgrade
+bench-upgrade: bootstrap-test ## a conducted upgrade of ten nodes under probes; preflight and twin of large clusters (ONLY=twin)
+	@$(PY) -m bench.upgrade $(if $(ONLY),--only $(ONLY))
 
 bench-stories: bootstrap-test ## failure stories staged in a lab with Canal: caught by what, after how long
 	@$(PY) -m bench.stories

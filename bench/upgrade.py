@@ -1,6 +1,7 @@
 """What a conducted upgrade costs, and how long what comes before it takes in large clusters.
 
-    make bench-upgrade       the last line on stdout is JSON
+    make bench-upgrade                the last line on stdout is JSON
+    make bench-upgrade ONLY=twin      a part of it: roll, preflight, twin
 
 ``total_s``, ``per_node_s``, ``lost``, ``level``: the network of a lab of ten nodes is taken to another
 version by ``towpath upgrade apply`` under probes of every path and kind, while pods and policies come
@@ -10,9 +11,11 @@ rollout restart``, which has no gates. ``preflight_1000_s`` and ``…_mb``: ``to
 inventory of 1 000 nodes that were looked at themselves (every one with 999 peers in its tunnel's
 tables, and three findings of its own), 50 000 pods and 5 000 policies, with the interpreter's start and
 the file's reading. ``twin_50_s``: from an archive of 50 nodes, 500 pods and 100 policies to a lab with
-all of them Ready; null if the lab gives up.
+all of them Ready; null if the lab gives up. ``twin_50_cpu_s``: the lab's processor time until then, which is
+much the same on a busy machine.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -26,12 +29,13 @@ from typing import Any
 
 import msgspec
 
+from bench import processor
 from bench import upgrade_worlds as worlds
 from towpath.catalogue import load
 from towpath.lab import twin as twins
 from towpath.lab import twin_up
 from towpath.lab.client import LabClient
-from towpath.lab.rundir import LabError
+from towpath.lab.rundir import ABOUT, About, LabError
 
 TOWPATH = (sys.executable, "-m", "towpath")
 NODES = 10
@@ -42,7 +46,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def preflight(folder: Path) -> tuple[float, float]:
+def preflight(folder: Path) -> dict[str, Any]:
     """Seconds and MB of the command, with all 1 000 nodes."""
     file = folder / "inventory.json"
     file.write_bytes(msgspec.json.encode(worlds.inventory(load.builtin(), 1000, 50_000, 5000)))
@@ -54,18 +58,34 @@ def preflight(folder: Path) -> tuple[float, float]:
     if done.returncode not in (0, 3, 6):
         raise RuntimeError(f"preflight: exit code {done.returncode}: {done.stderr}")
     say(done.stdout.strip().splitlines()[-1])
-    return took, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return {"preflight_1000_s": round(took, 1), "preflight_1000_mb": round(megabytes)}
 
 
-def twin_of_50() -> float:
+def twin_of_50(_: Path) -> dict[str, Any]:
     """Seconds until the twin is there with all its pods Ready."""
     made = twins.twin("bench-twin", twins.from_archive(worlds.archive(50, 500, 100)))
     begun = time.monotonic()
-    with twin_up.running(made, lambda _: None) as there:
-        took = time.monotonic() - begun
-        if there.wrong:
-            raise LabError(f"{len(there.wrong)} of its objects: {there.wrong[0]}")
-        return took
+    said = 0.0
+
+    def progress(line: str) -> None:
+        nonlocal said
+        if (now := time.monotonic() - begun) > said + 1:
+            said = now
+            say(f"{now:5.1f} s  {line}")
+
+    try:
+        with twin_up.running(made, progress) as there:
+            took = time.monotonic() - begun
+            if there.wrong:
+                raise LabError(f"{len(there.wrong)} of its objects: {there.wrong[0]}")
+            about = msgspec.json.decode((there.kubeconfig.parent / ABOUT).read_bytes(), type=About)
+            spent = processor.seconds_by_kind(about.keeper)
+    except LabError as late:
+        say(f"twin: {late}")
+        return {"twin_50_s": None}
+    say(f"processor time of the twin: {spent}")
+    return {"twin_50_s": round(took, 1), "twin_50_cpu_s": round(sum(spent.values()))}
 
 
 class Comings(threading.Thread):
@@ -174,28 +194,26 @@ def probed(folder: Path, command: str, at: tuple[str, ...]) -> dict[str, Any]:
     return result
 
 
+PARTS = {"preflight": preflight, "roll": upgrade, "twin": twin_of_50}
+
+
 def main() -> None:
     """Print the figures."""
+    parser = argparse.ArgumentParser(prog="bench.upgrade")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
+    only = parser.parse_args().only.split(",")
+    if unknown := [name for name in only if name not in PARTS]:
+        parser.error(f"no such part: {', '.join(unknown)}")
     with tempfile.TemporaryDirectory(prefix="towpath-bench-") as runtime:
         folder = Path(runtime)
         folder.chmod(0o700)
         os.environ["XDG_RUNTIME_DIR"] = runtime
-        seconds, megabytes = preflight(folder)
-        say(f"preflight: {seconds:.1f} s, {megabytes:.0f} MB")
-        figures = upgrade(folder)
-        try:
-            twin: float | None = round(twin_of_50(), 1)
-        except LabError as late:
-            say(f"twin: {late}")
-            twin = None
-    line = {
-        "bench": "upgrade",
-        **figures,
-        "preflight_1000_s": round(seconds, 1),
-        "preflight_1000_mb": round(megabytes),
-        "twin_50_s": twin,
-    }
-    print(json.dumps(line))
+        figures: dict[str, Any] = {"bench": "upgrade"}
+        for name, part in PARTS.items():
+            if name in only:
+                figures |= (found := part(folder))
+                say(f"{name}: {found}")
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
