@@ -8,7 +8,7 @@ from towpath.api.core import Node, Pod
 from towpath.kube.codec import Key
 from towpath.model.net import Addr
 
-_SECONDS = 5.0
+_SHARE, _SECONDS = 0.05, 5.0  # of its time it may be making itself; seconds that it rests at most
 
 
 class AddressBook:
@@ -24,15 +24,17 @@ class AddressBook:
     ) -> None:
         self._pods, self._nodes, self._clock = pods, nodes, clock
         self._names: dict[Addr, str] = {}
-        self._made = float("-inf")
+        self._due = float("-inf")
 
     async def names(self, addresses: Iterable[Addr]) -> dict[Addr, str]:
-        """``Pod/NAMESPACE/NAME`` or ``Node/NAME``, of those that are known; at worst some seconds old."""
+        """``Pod/NAMESPACE/NAME`` or ``Node/NAME``, of those that are known; at worst five seconds old."""
         wanted = set(addresses)
-        if self._clock() - self._made >= _SECONDS and not all(map(self._holds, wanted)):
+        begun = self._clock()
+        if begun >= self._due and not all(map(self._holds, wanted)):
             pods, nodes = list(self._pods().values()), list(self._nodes().values())
             self._names = await asyncio.to_thread(_by_address, pods, nodes)
-            self._made = self._clock()
+            now = self._clock()
+            self._due = now + min(_SECONDS, (now - begun) / _SHARE)
         return {address: self._names[address] for address in wanted if address in self._names}
 
     def _holds(self, address: Addr) -> bool:

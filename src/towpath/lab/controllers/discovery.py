@@ -48,15 +48,20 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 async def discover(client: Client) -> Catalogue:
-    """Ask the server. A group that does not answer is left out. Raises ApiError if the server does not."""
+    """Ask the server. A group that does not answer is left out. Raises ApiError if the server does not.
+
+    A kind that the preferred version of its group lacks is taken from another, as client-go does
+    (``ServerPreferredResources``).
+    """
     found: dict[str, Resource[Partial]] = {}
     groups = msgspec.json.decode(await client.request("GET", "/apis", operation="discover"), type=_GroupList)
     versions = [("", "v1", "/api/v1")]
     for group in groups.groups:
-        preferred = group.preferred_version or (group.versions[0] if group.versions else None)
-        if preferred:
-            version = preferred.group_version.rpartition("/")[2]
-            versions.append((group.name, version, f"/apis/{preferred.group_version}"))
+        preferred = [group.preferred_version] if group.preferred_version else []
+        versions += [
+            (group.name, one.group_version.rpartition("/")[2], f"/apis/{one.group_version}")
+            for one in dict.fromkeys([*preferred, *group.versions])
+        ]
     for group_name, version, path in versions:
         try:
             body = await client.request("GET", path, operation="discover")
@@ -74,5 +79,5 @@ async def discover(client: Client) -> Catalogue:
                     namespaced=item.namespaced,
                 )
                 resource = Resource(item.kind, kind)
-                found[resource.id] = resource
+                found.setdefault(resource.id, resource)
     return Catalogue(found)

@@ -34,23 +34,22 @@ class GarbageCollector(Controller):
             group.create_task(self._keep_inventory(group))
 
     async def _keep_inventory(self, group: asyncio.TaskGroup) -> None:
-        """Discover, and again whenever a CustomResourceDefinition changed."""
+        """Discover, and again whenever a CustomResourceDefinition changed; collect once all is known."""
         started = False
-        self._stale.set()
         while True:
-            await self._stale.wait()
             self._stale.clear()
             try:
                 await self._inventory.refresh()
             except ApiError as error:
                 self.log.warning("discovery failed", error=str(error))
-                self._stale.set()
                 await asyncio.sleep(1.0)
                 continue
-            if not started:
+            await asyncio.sleep(_CRD_SETTLES)
+            if not started and self._inventory.complete:
                 started = True
                 group.create_task(super().run())
-            await asyncio.sleep(_CRD_SETTLES)
+            if started:
+                await self._stale.wait()
 
     async def reconcile(self, key: str) -> Plan:
         """Resolve the owners of one object, then judge it."""

@@ -18,6 +18,7 @@ IGNORED = frozenset({"events", "events.events.k8s.io"})
 class Inventory:
     """Follows every kind the server serves; ``refresh`` after a CustomResourceDefinition changed.
 
+    Nothing waits for the list of a kind: one that is taken away in the meantime never has one.
     ``on_change`` gets the uids whose fate may be another now, ``on_gone`` the metadata of what is gone.
     """
 
@@ -29,18 +30,23 @@ class Inventory:
         self._context = context
         self._followed: set[str] = set()
 
+    @property
+    def complete(self) -> bool:
+        """Whether every kind followed was listed: what the graph lacks does not exist."""
+        informers = map(self._context.informers.known, self._followed)
+        return bool(self._followed) and all(one is not None and one.listed.is_set() for one in informers)
+
     async def refresh(self) -> None:
-        """Follow kinds that are new, leave those that are no more, wait for the lists. Raises ApiError."""
+        """Follow kinds that are new, leave those that are no more. Raises ApiError."""
         informers = self._context.informers
         self.catalogue = await discover(self._context.client)
         wanted = {i: r for i, r in self.catalogue.resources.items() if i not in IGNORED}
         for id in self._followed - set(wanted):
             self._abandon(id)
-        fresh = [informers.of(wanted[i]) for i in wanted if i not in self._followed]
-        for informer in fresh:
+        for id in set(wanted) - self._followed:
+            informer = informers.of(wanted[id])
             informer.subscribe(partial(self._changed, informer.resource))
         self._followed = set(wanted)
-        await informers.listed(*fresh)
 
     def _changed(self, resource: Resource[Any], before: HasMeta | None, after: HasMeta | None) -> None:
         touched: set[str] = set()
