@@ -7,6 +7,7 @@ is the node's: that is how ``reboot`` pulls the plug.
 """
 
 import os
+import select
 import selectors
 import signal
 import socket
@@ -38,6 +39,15 @@ from towpath.lab.runtime_api import (
 from towpath.lab.runtime_log import LogPipe
 
 NETNS_DIR = Path("/run/netns")
+_BEGINS_WITHIN = 30.0  # seconds; after them a start that hangs no longer holds up the node
+
+
+def _await_end(pipe: int) -> None:
+    """Started means that the program runs (runc's way), and of the echo workload that it listens: pods
+    without a readiness probe are Ready then, and whoever waits for that expects an answer.
+    """
+    select.select([pipe], [], [], _BEGINS_WITHIN)
+    os.close(pipe)
 
 
 class _Running(msgspec.Struct, kw_only=True):
@@ -172,22 +182,23 @@ class Runtime:
         sandbox = self._sandboxes[request.sandbox] if request.sandbox else None
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        begun_read, begun_write = os.pipe2(os.O_CLOEXEC)
+        netns = sandbox.netns if sandbox else ""
         try:
-            pid = self._fork(
-                lambda: runtime_process.run(request, sandbox.netns if sandbox else "", out_write, err_write)
-            )
+            pid = self._fork(lambda: runtime_process.run(request, netns, out_write, err_write, begun_write))
         except OSError:
-            os.close(out_read)
-            os.close(err_read)
+            for fd in (out_read, err_read, begun_read):
+                os.close(fd)
             raise
         finally:
-            os.close(out_write)
-            os.close(err_write)
+            for fd in (out_write, err_write, begun_write):
+                os.close(fd)
         running = _Running(spec=request, pid=pid, started=time.time())
         self._containers[request.id] = running
         self._by_pid[pid] = request.id
         for fd, stream in ((out_read, "stdout"), (err_read, "stderr")):
             self._follow_log(LogPipe(fd, stream, Path(request.log)))
+        _await_end(begun_read)
         return running
 
     def _follow_log(self, pipe: LogPipe) -> None:

@@ -13,6 +13,7 @@ from towpath.lab import namespaces, rootfs
 from towpath.lab.runtime_api import Exec, Start
 
 _INSIDE = namespaces.CLONE_NEWPID | namespaces.CLONE_NEWNET | namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWNS
+_MOST_DESCRIPTORS = 4096
 # The interpreter that runs the lab comes first: `python -m towpath…` in a pod means this very Towpath.
 DEFAULT_PATH = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -38,14 +39,18 @@ def guarded(child: Callable[[], None]) -> NoReturn:
         os._exit(code)
 
 
-def run(spec: Start, netns: str, stdout: int, stderr: int) -> None:
-    """Enter the container's namespaces and become its program. Does not return on success with ``argv``."""
+def run(spec: Start, netns: str, stdout: int, stderr: int, begun: int) -> None:
+    """Enter the container's namespaces and become its program. Does not return on success with ``argv``.
+
+    ``begun``, the end of a pipe, closes on exec, or when the echo workload listens.
+    """
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
-    _close_above_stdio()
+    os.closerange(3, begun)
+    os.closerange(begun + 1, _MOST_DESCRIPTORS)
     if netns:
         _enter_network(netns)
     namespaces.unshare(namespaces.CLONE_NEWNS | (namespaces.CLONE_NEWUTS if spec.hostname else 0))
@@ -56,7 +61,7 @@ def run(spec: Start, netns: str, stdout: int, stderr: int) -> None:
         from towpath.lab import workload
 
         namespaces.set_name("echo")
-        workload.serve(spec.echo)
+        workload.serve(spec.echo, lambda: os.close(begun))
         return
     if spec.image and (root := rootfs.image_root(spec.image)).exists():
         rootfs.enter_image(root, spec.mounts)
@@ -113,4 +118,4 @@ def _execute(argv: tuple[str, ...], env: dict[str, str]) -> None:
 
 
 def _close_above_stdio() -> None:
-    os.closerange(3, 4096)
+    os.closerange(3, _MOST_DESCRIPTORS)

@@ -7,14 +7,18 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 from towpath.lab.runtime_api import Echo
 from towpath.lab.workload_sctp import IPPROTO_SCTP, serve_sctp
 from towpath.probe.echo import Datagrams, Listener
 
 
-def serve(echo: Echo | None) -> None:
-    """Serve until SIGTERM. Raises OSError (EADDRINUSE) when a port is taken: the container then fails."""
+def serve(echo: Echo | None, listening: Callable[[], None] = lambda: None) -> None:
+    """Serve until SIGTERM; ``listening`` is called when every port is open.
+
+    Raises OSError (EADDRINUSE) when a port is taken: the container then fails.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     selector = selectors.DefaultSelector()
     identity = echo.identity if echo else "?"
@@ -26,6 +30,7 @@ def serve(echo: Echo | None) -> None:
             Listener(selector, identity, wanted.port)
     if sctp := [wanted.port for wanted in ports if wanted.protocol == "SCTP"]:
         _serve_sctp(selector, identity, sctp)
+    listening()
     if not selector.get_map():
         signal.pause()
     while True:
