@@ -197,7 +197,8 @@ class Blocks:
                 except KubeError as error:
                     log.warning("blocks_not_settled", error=str(error))
             try:
-                await asyncio.wait_for(self._poked.wait(), _SETTLE_EVERY if self._loaded else _REST)
+                async with asyncio.timeout(_SETTLE_EVERY if self._loaded else _REST):
+                    await self._poked.wait()
             except TimeoutError:
                 continue
             self._poked.clear()

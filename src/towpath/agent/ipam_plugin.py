@@ -137,7 +137,8 @@ class IpamPlugin:
             except KubeError as error:
                 log.warning("network_blocks_not_settled", error=str(error))
             try:
-                await asyncio.wait_for(self._poked.wait(), _SETTLE_EVERY if self._loaded.is_set() else _REST)
+                async with asyncio.timeout(_SETTLE_EVERY if self._loaded.is_set() else _REST):
+                    await self._poked.wait()
             except TimeoutError:
                 continue
             self._poked.clear()
@@ -175,7 +176,8 @@ class IpamPlugin:
                         raise CniError(ErrorCode.TRY_LATER, "no address can be given out", self._absent())
                     self._poked.set()
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._loaded.wait(), _REST)
+                        async with asyncio.timeout(_REST):
+                            await self._loaded.wait()
         except TimeoutError as error:
             why = next((str(r.problem) for r in self._follow.values() if r.problem), "no answer yet")
             text = f"the API server does not say what is taken: {why}; TP4033"

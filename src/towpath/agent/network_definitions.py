@@ -69,7 +69,8 @@ class NetworkDefinitions:
                 except KubeError as error:
                     log.debug("network_kind_not_asked", error=str(error))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._soon.wait(), _ASK_AGAIN)
+                    async with asyncio.timeout(_ASK_AGAIN):
+                        await self._soon.wait()
                 self._soon.clear()
 
     def _follow(self, tasks: asyncio.TaskGroup, *, served: bool) -> None:

@@ -96,7 +96,8 @@ class Telling:
 
     async def _event(self, pod: Pod, reason: str, message: str, kind: str) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), _AFTER)
+            async with asyncio.timeout(_AFTER):
+                await self._closing.wait()
             return
         meta = pod.metadata
         stamp = self._now().astimezone(UTC)

@@ -233,7 +233,8 @@ async def _watch(probing: ProbeRun, options: Options, stopped: asyncio.Event) ->
                 marks.append(Mark(at_ms=elapsed() * 1000, what=f"{_GONE}: {', '.join(gone)}"))
                 break
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopped.wait(), 0.05)
+                async with asyncio.timeout(0.05):
+                    await stopped.wait()
     if process and process.returncode is None:
         process.terminate()
         await process.wait()

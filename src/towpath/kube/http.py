@@ -175,7 +175,8 @@ class HttpPool:
             connection.drop()
         for connection in everything:
             with contextlib.suppress(OSError, TimeoutError):
-                await asyncio.wait_for(connection.writer.wait_closed(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await connection.writer.wait_closed()
 
     def _take_idle(self) -> _Connection | None:
         now = asyncio.get_running_loop().time()

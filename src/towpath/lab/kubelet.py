@@ -6,6 +6,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
+import msgspec
+
 from towpath.kernel.linux import LinuxKernel
 from towpath.kube.client import Client
 from towpath.kube.codec import Key
@@ -22,6 +24,7 @@ from towpath.lab.kubelet_spec import Pod
 from towpath.lab.rootfs import STATE
 from towpath.lab.runtime_api import (
     Container,
+    Exited,
     ExitWatch,
     List,
     RemoveContainer,
@@ -33,6 +36,8 @@ from towpath.lab.topology import LabSpec, NodeSpec
 from towpath.log import configure, get_logger
 
 PODS: Kind[Pod] = Kind(plural="pods", type=Pod)
+
+_AGAIN = 1.0  # seconds until a worker that failed is started again
 
 log = get_logger(__name__)
 
@@ -148,10 +153,14 @@ class Kubelet:
 
     async def _work(self, uid: str, worker: PodWorker) -> None:
         try:
-            await worker.run()
-        except Exception:
-            log.exception("pod_worker_failed", pod=worker.key)
-            raise
+            while True:
+                try:
+                    await worker.run()
+                    return
+                except Exception:
+                    # What failed may be over, and a pod without a worker would never end.
+                    log.exception("pod_worker_failed", pod=worker.key)
+                    await asyncio.sleep(_AGAIN)
         finally:
             self._workers.pop(uid, None)
             self._tasks.pop(uid, None)
@@ -183,7 +192,13 @@ class Kubelet:
             for worker in self._workers.values():
                 if worker.exited(ended):
                     break
+            else:  # its pod may not have been listed yet
+                self._found = [_ended(one, ended) if one.id == ended.id else one for one in self._found]
         raise ConnectionResetError("the runtime went away")
+
+
+def _ended(container: Container, how: Exited) -> Container:
+    return msgspec.structs.replace(container, pid=0, finished=how.finished, exit_code=how.exit_code)
 
 
 def _api_service(spec: LabSpec) -> str:

@@ -160,10 +160,13 @@ class Containers:
             },
         )
         previous, state.id = state.id, request.id
-        answer = await self._services.runtime.call(request)
-        state.running, state.began, state.ended, state.exit_code = True, answer.started, 0.0, 0
-        state.waiting, state.message = "", ""
+        before = state.ended
         self._stopped[state.name].clear()
+        answer = await self._services.runtime.call(request)
+        state.began = answer.started
+        state.waiting, state.message = "", ""
+        if state.ended == before:  # else word of its end was here before the answer, on the other connection
+            state.running, state.ended, state.exit_code = True, 0.0, 0
         if previous:
             with contextlib.suppress(RuntimeRefused):
                 await self._services.runtime.call(RemoveContainer(id=previous))
@@ -189,7 +192,8 @@ class Containers:
         """SIGTERM, SIGKILL after ``grace`` seconds; returns when the process is gone."""
         await self._signal(state, signal.SIGTERM if grace > 0 else signal.SIGKILL)
         try:
-            await asyncio.wait_for(self._stopped[state.name].wait(), grace)
+            async with asyncio.timeout(grace):
+                await self._stopped[state.name].wait()
         except TimeoutError:
             await self._signal(state, signal.SIGKILL)
             await self._stopped[state.name].wait()

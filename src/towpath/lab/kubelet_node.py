@@ -81,7 +81,8 @@ class NodeKeeper:
         while True:
             before = self._problem
             try:
-                await asyncio.wait_for(self._cni.status(), 10)
+                async with asyncio.timeout(10):
+                    await self._cni.status()
                 self._problem = None
                 self.network_ready.set()
             except (CniFailed, TimeoutError, OSError) as failed:
@@ -107,7 +108,8 @@ class NodeKeeper:
                 await asyncio.sleep(1.0)
                 continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), 60)
+                async with asyncio.timeout(60):
+                    await self._changed.wait()
             self._changed.clear()
 
     async def _write_status(self) -> None:

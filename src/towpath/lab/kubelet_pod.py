@@ -85,7 +85,8 @@ class PodWorker:
                 self._dirty.clear()
                 pause = await self._sync_unless_ending()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._dirty.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._dirty.wait()
             await self._end()
         finally:
             self._prober.stop()
@@ -99,8 +100,7 @@ class PodWorker:
         ending.cancel()
         if not sync.done():
             sync.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sync
+            await asyncio.wait({sync})  # however it ends: what it began, the end of the pod undoes
             return 0.0
         try:
             pause = sync.result()

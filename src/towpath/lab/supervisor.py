@@ -204,7 +204,10 @@ class Supervisor:
     def _accept_order(self, orders: socket.socket) -> None:
         connection, _ = orders.accept()
         with connection:
-            order = msgspec.json.decode(connection.recv(4096), type=Order)
+            try:
+                order = msgspec.json.decode(connection.recv(4096), type=Order)
+            except (OSError, msgspec.DecodeError):
+                return  # whoever asked is gone, killed between two calls
             try:
                 report = self._carry_out(order)
             except (OSError, rundir.LabError) as refused:
