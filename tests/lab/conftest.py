@@ -2,22 +2,46 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from lab_objects import towpath
+from lab_state import MEMORY
 
 from towpath.lab.client import LabClient
 
 collect_ignore = ["test_lab_upgrade_towpath.py"]  # a minute: `make e2e` runs it
 
 
+RUNTIME_DIR = pytest.StashKey[Path]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Of a test that failed, keep what its labs are like before they end."""
+    report = yield
+    folder = item.config.stash.get(RUNTIME_DIR, None)
+    if report.failed and folder is not None:
+        MEMORY.keep(f"{item.nodeid} ({call.when})", sorted(one.name for one in folder.glob("towpath/lab/*")))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The last thing before the summary."""
+    if MEMORY.lines:
+        terminalreporter.section("labs")
+        terminalreporter.write_line("\n".join(MEMORY.lines))
+
+
 @pytest.fixture(scope="session")
-def runtime_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def runtime_dir(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Path]:
     """Labs of the tests live beside those of the developer."""
     folder = tmp_path_factory.mktemp("run")
     folder.chmod(0o700)
+    pytestconfig.stash[RUNTIME_DIR] = folder
     before = os.environ.get("XDG_RUNTIME_DIR")
     os.environ["XDG_RUNTIME_DIR"] = str(folder)
     yield folder

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lab_state import MEMORY
+
 from patience import PATIENT
 from towpath.lab.client import LabClient
 
@@ -91,6 +93,9 @@ def lab_with_pods(name: str, *options: str) -> Iterator[tuple[LabClient, Kubectl
         kubectl("apply", "-f", "-", stdin=deployment("echo", nodes))
         kubectl("rollout", "status", "deployment/echo", "--timeout=240s")
         yield client, kubectl, get(kubectl, "pods", "-l", "app=echo")["items"]
+    except Exception as failed:
+        MEMORY.keep(f"{type(failed).__name__} came", [name])  # the lab is gone when the test's report is made
+        raise
     finally:
         client.call("down")
 
