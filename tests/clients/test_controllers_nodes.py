@@ -156,9 +156,12 @@ async def test_a_silent_node_loses_traffic_then_pods_and_gets_both_back(cluster:
         return {p["spec"].get("nodeName") for p in found} == {"node-1", "node-3"} and len(found) == 6
 
     await cluster.until(evicted)
-    events = await cluster.client.list(Kind(plural="events", type=Raw))
-    reasons = {e["reason"] for e in events.items}
-    assert {"NodeNotReady", "TaintManagerEviction"} <= reasons
+
+    async def told() -> bool:
+        events = await cluster.client.list(Kind(plural="events", type=Raw))
+        return {"NodeNotReady", "TaintManagerEviction"} <= {e["reason"] for e in events.items}
+
+    await cluster.until(told)
     await cluster.nodes.wake("node-2")
 
     async def back() -> bool:

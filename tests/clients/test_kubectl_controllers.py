@@ -151,9 +151,14 @@ def test_daemonset_rollout_undo_and_on_delete(cluster: Cluster) -> None:
     k("set", "image", "daemonset/web", "web=web:3")
     time.sleep(0.3)
     assert cluster.images() == {"web:1"}
-    status = cluster.get("daemonset/web")["status"]
-    assert status.get("updatedNumberScheduled", 0) == 0
-    assert status["desiredNumberScheduled"] == status["numberReady"] == 3
+
+    def told() -> bool:
+        status = cluster.get("daemonset/web")["status"]
+        all_there = status["desiredNumberScheduled"] == status["numberReady"] == 3
+        return bool(all_there and status.get("updatedNumberScheduled", 0) == 0)
+
+    cluster.until(told)
+    assert cluster.images() == {"web:1"}
     victim = cluster.live()[0]["metadata"]["name"]
     k("delete", "pod", victim)
     cluster.until(lambda: cluster.images() == {"web:1", "web:3"} and len(cluster.live()) == 3)
@@ -218,11 +223,15 @@ def test_a_namespace_takes_everything_with_it(cluster: Cluster) -> None:
 def test_unschedulable_pods_say_why_and_wait_for_room(cluster: Cluster) -> None:
     cluster.apply(workload("Deployment", replicas=1, template=pod_template(nodeSelector={"disk": "ssd"})))
     cluster.until(lambda: "FailedScheduling" in cluster.k("get", "events"))
-    described = cluster.k("describe", "pods")
-    assert "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector." in described
-    (pod,) = cluster.live()
-    condition = next(c for c in pod["status"]["conditions"] if c["type"] == "PodScheduled")
-    assert (condition["status"], condition["reason"]) == ("False", "Unschedulable")
+    why = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."
+    cluster.until(lambda: why in cluster.k("describe", "pods"))
+
+    def unscheduled() -> bool:
+        (pod,) = cluster.live()
+        found = {c["type"]: (c["status"], c.get("reason")) for c in pod["status"].get("conditions", [])}
+        return found.get("PodScheduled") == ("False", "Unschedulable")
+
+    cluster.until(unscheduled)
     cluster.k("label", "node", "node-2", "disk=ssd")
     cluster.k("rollout", "status", "deployment/web", WAIT)
     assert cluster.live()[0]["spec"]["nodeName"] == "node-2"
@@ -241,8 +250,8 @@ def test_cordon_and_drain(cluster: Cluster) -> None:
     assert drained.returncode == 0, drained.stderr
     cluster.k("rollout", "status", "deployment/web", WAIT)
     assert {p["spec"]["nodeName"] for p in cluster.live()} <= {"node-1", "node-2"}
-    taints = cluster.get("node/node-3")["spec"]["taints"]
-    assert taints[0]["key"] == "node.kubernetes.io/unschedulable"
+    key = "node.kubernetes.io/unschedulable"
+    cluster.until(lambda: key in [t["key"] for t in cluster.get("node/node-3")["spec"].get("taints", [])])
     cluster.k("uncordon", "node-3")
     cluster.until(lambda: "taints" not in cluster.get("node/node-3")["spec"])
 
@@ -280,7 +289,12 @@ def test_services_find_their_pods(cluster: Cluster) -> None:
 
 
 def test_nodes_and_namespaces_get_what_every_one_has(cluster: Cluster) -> None:
-    nodes = cluster.get("nodes")["items"]
+    def cut_up() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = cluster.get("nodes")["items"]
+        return found if len(found) == 3 and all("podCIDR" in n["spec"] for n in found) else []
+
+    cluster.until(lambda: bool(cut_up()))
+    nodes = cut_up()
     assert {n["spec"]["podCIDR"] for n in nodes} == {f"10.42.{i}.0/24" for i in range(3)}
     assert all(n["spec"]["podCIDRs"][0] == n["spec"]["podCIDR"] for n in nodes)
     assert {n["spec"]["podCIDRs"][1] for n in nodes} == {

@@ -96,6 +96,12 @@ def holders(kubectl: Kubectl) -> dict[Addr, str]:
     return found
 
 
+def owned_where_they_are(kubectl: Kubectl, pods: list[dict[str, Any]]) -> bool:
+    """Whether the API has every address of these pods as their nodes'."""
+    wanted = {a: handle_of(one["spec"]["nodeName"]) for one in pods for a in addresses(one)}
+    return wanted.items() <= holders(kubectl).items()
+
+
 def ready(kubectl: Kubectl, *names: str) -> list[dict[str, Any]]:
     kubectl("wait", "--for=condition=Ready", *(f"pod/{name}" for name in names), "--timeout=240s")
     return [get(kubectl, "pod", name) for name in names]
@@ -134,10 +140,7 @@ def test_a_cluster_is_migrated_node_by_node_with_pods_running(lab: LabClient, ku
     assert {p["metadata"]["uid"]: addresses(p) for p in after} == {
         p["metadata"]["uid"]: addresses(p) for p in before
     }
-    owned = holders(kubectl)
-    for one in after:
-        for address in addresses(one):
-            assert owned[address] == handle_of(one["spec"]["nodeName"])
+    eventually(lambda: owned_where_they_are(kubectl, after))
 
 
 def test_pods_of_all_nodes_reach_each_other_wherever_their_addresses_are(
@@ -166,11 +169,8 @@ def test_pods_of_all_nodes_reach_each_other_wherever_their_addresses_are(
     assert all(a in ip_network("10.42.200.0/29") for p in edges for a in addresses(p) if a.version == 4)
     assert wanted in addresses(wished)
     assert "02:00:5e:10:00:01" in kubectl("exec", "wish", "--", "cat", "/sys/class/net/eth0/address")
-    owned = holders(kubectl)
     everybody = [*pods, *edges, wished]
-    for one_of in everybody:
-        for address in addresses(one_of):
-            assert owned[address] == handle_of(one_of["spec"]["nodeName"])
+    eventually(lambda: owned_where_they_are(kubectl, everybody))
     reached(lab, everybody)
 
     # What operators see of it.

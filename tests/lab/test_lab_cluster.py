@@ -72,8 +72,9 @@ def test_outside_knows_no_pods_and_sees_only_nodes(lab: LabClient, web: list[dic
     to = [{"addr": a, "port": 8080, "proto": "tcp"} for a in addresses(web)[:2]]
     (result,) = lab.call("run-in", probes=[{"from": {"outside": True}, "to": to}], timeout=1)
     assert not any(t["ok"] for t in result["to"])
+    node = get_node_address(web[0])
     listener = subprocess.Popen(
-        [*TOWPATH, "lab", "pcap", "--name", lab.name, "outside", "icmp", "--count", "2"],
+        [*TOWPATH, "lab", "pcap", "--name", lab.name, "outside", "icmp", "and", "host", node, "--count", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -83,7 +84,6 @@ def test_outside_knows_no_pods_and_sees_only_nodes(lab: LabClient, web: list[dic
     question = {"from": {"pod": names(web)[0]}, "to": [{"addr": "198.51.100.10", "proto": "icmp"}]}
     lab.call("run-in", probes=[question])
     out, _ = listener.communicate(timeout=240)
-    node = get_node_address(web[0])
     assert f"IP {node} > 198.51.100.10: icmp echo request" in out
 
 
@@ -274,11 +274,12 @@ def test_init_containers_and_probes(kubectl: Kubectl) -> None:
 
 
 def test_graceful_end_runs_the_handler_and_stubborn_ones_are_killed(kubectl: Kubectl) -> None:
-    shell = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+    shell = "trap 'exit 0' TERM; echo set; while :; do sleep 0.05; done"
     kubectl("apply", "-f", "-", stdin=pod("polite", command=["sh", "-c", shell]))
     stubborn = ["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]
     kubectl("apply", "-f", "-", stdin=pod("stubborn", command=stubborn, terminationGracePeriodSeconds=1))
     kubectl("wait", "--for=condition=Ready", "pod/polite", "pod/stubborn", "--timeout=240s")
+    eventually(lambda: kubectl("logs", "polite") == "set\n")
     begun = time.monotonic()
     kubectl("delete", "pod", "polite", "--timeout=240s")
     assert time.monotonic() - begun < 25  # at once, and not after the 30 s of grace

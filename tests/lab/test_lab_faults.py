@@ -79,8 +79,11 @@ def test_a_reboot_keeps_the_disk_and_restarts_the_pods(lab: LabClient, kubectl: 
     kubectl("rollout", "status", "deployment/victims", "--timeout=240s")
     eventually(lambda: not unreachable(lab, kubectl, timeout=2))
     shell = "ls /run/netns | wc -l; ls /var/lib/cni/results | wc -l; ip -o link | grep -c ': cali'"
-    counts = towpath("exec", "--name", lab.name, "n2", "--", "sh", "-c", shell).stdout.split()
-    assert len(set(counts)) == 1, "what the last boot left behind is gone"
+
+    def counts() -> set[str]:
+        return set(towpath("exec", "--name", lab.name, "n2", "--", "sh", "-c", shell).stdout.split())
+
+    eventually(lambda: len(counts()) == 1)  # what the last boot left behind is gone
 
 
 def test_what_must_not_run_twice_does_not(lab: LabClient, kubectl: Kubectl) -> None:

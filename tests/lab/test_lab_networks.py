@@ -67,8 +67,12 @@ def test_a_second_network_across_nodes(lab: LabClient, kubectl: Kubectl) -> None
     kubectl("wait", "--for=condition=Ready", "pod/left", "pod/right", "--timeout=240s")
     to = [{"addr": a, "port": 8080, "proto": "tcp"} for a in ("192.168.88.2", "fd88::2")]
     question = [{"from": {"pod": "default/left"}, "to": to}]
-    [answer] = lab.call("run-in", probes=question, timeout=5)
-    assert all(one["ok"] for one in answer["to"]), answer
+
+    def reached() -> bool:
+        [answer] = lab.call("run-in", probes=question, timeout=5)
+        return all(one["ok"] for one in answer["to"])
+
+    eventually(reached)
     status = json.loads(
         get(kubectl, "pod", "left")["metadata"]["annotations"]["k8s.v1.cni.cncf.io/network-status"]
     )

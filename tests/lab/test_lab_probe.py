@@ -40,8 +40,8 @@ def nothing_stays(lab: LabClient, kubectl: Kubectl) -> Iterator[None]:
     """No namespace of a run is left, and no program of one outside."""
     yield
     eventually(lambda: not namespaces(kubectl))
-    listed = towpath("exec", "--name", lab.name, "outside", "--", "ps", "-eo", "args").stdout
-    assert "towpath.probe" not in listed
+    shown = "exec", "--name", lab.name, "outside", "--", "ps", "-eo", "args"
+    eventually(lambda: "towpath.probe" not in towpath(*shown).stdout)
 
 
 def namespaces(kubectl: Kubectl) -> list[str]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from lab_objects import failures, get, lab_with_pods, towpath
+from lab_objects import eventually, failures, get, lab_with_pods, towpath
 
 from towpath.lab.client import LabClient
 
@@ -21,7 +21,7 @@ def test_one_family(family: str) -> None:
         for pod in pods:
             (address,) = pod["status"]["podIPs"]
             assert (":" in address["ip"]) is (family == "ipv6")
-        assert failures(client, pods) == []
+        eventually(lambda: not failures(client, pods))
         (service,) = get(kubectl, "services")["items"]
         assert len(service["spec"]["clusterIPs"]) == 1
 
@@ -31,7 +31,7 @@ def test_segments_meet_at_the_router_and_direct_routing_knows_its_own(tmp_path: 
     file = tmp_path / "segments.yaml"
     file.write_text(json.dumps({"direct_routing": True, "mtu": 9000, "nodes": nodes}))
     with lab_with_pods("segments", "--topology", str(file)) as (client, kubectl, pods):
-        assert failures(client, pods) == []
+        eventually(lambda: not failures(client, pods))
         assert get(kubectl, "node", "b1")["metadata"]["labels"]["zone"] == "b"
         cidrs = {n["metadata"]["name"]: n["spec"]["podCIDR"] for n in get(kubectl, "nodes")["items"]}
         table = routes(client, "a1")
@@ -45,6 +45,6 @@ def test_host_gw(tmp_path: Path) -> None:
     file = tmp_path / "host-gw.yaml"
     file.write_text("backend: host-gw\n")
     with lab_with_pods("host-gw", "--topology", str(file), "--nodes", "2") as (client, _, pods):
-        assert failures(client, pods) == []
+        eventually(lambda: not failures(client, pods))
         assert "via 172.30.0.12 dev eth0" in routes(client, "n1")
         assert "flannel" not in towpath("exec", "--name", client.name, "n1", "--", "ip", "link").stdout

@@ -128,7 +128,7 @@ async def records(client: Client) -> int:
 
 def test_paused_excluded_and_rolled_back(upgrade: Upgrade, kubectl: Kubectl) -> None:
     code, told = upgrade.run(
-        "plan", "--to", NEW, "-f", str(upgrade.file), "--soak", "3", "--canary-soak", "20", *SKIP
+        "plan", "--to", NEW, "-f", str(upgrade.file), "--soak", "3", "--canary-soak", "200", *SKIP
     )
     assert code == 0, told
     running = subprocess.Popen(
