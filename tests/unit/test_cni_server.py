@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from patience import true
+from patience import PATIENT, true
 from towpath.cni.errors import CniError, ErrorCode
 from towpath.cni.request import Request
 from towpath.cni.result import Result
@@ -107,6 +107,7 @@ def error(answer: bytes) -> tuple[int, str]:
 
 
 SUCCESS = b"R" + bytes(8)
+MANY = 300  # more than are served at once
 
 
 def descriptors() -> int:
@@ -267,6 +268,33 @@ async def test_more_calls_than_are_served_at_once_wait_their_turn(
     handler.on_status = briefly
     answers = await asyncio.gather(*(ask(path, request("STATUS")) for _ in range(400)))
     assert set(answers) == {SUCCESS}
+
+
+async def test_plugins_that_call_us_are_served_however_many_wait_for_theirs(
+    path: Path, server: Server, handler: Recorder
+) -> None:
+    called = 0
+    everybody = asyncio.Event()
+
+    async def plugin(r: Request) -> None:
+        assert (await r.execute("/opt/cni/bin/bridge", {}, b"")).stdout == b"{}"
+
+    async def shim() -> bytes:
+        """Executes the plugin; that one calls its IPAM plugin once all are at it."""
+        nonlocal called
+        sock, loop = await connect(path), asyncio.get_running_loop()
+        await loop.sock_sendall(sock, request("STATUS", {}))
+        assert (await loop.sock_recv(sock, 1 << 16)).startswith(b"E")
+        called += 1
+        if called == MANY:
+            everybody.set()
+        await asyncio.wait_for(everybody.wait(), PATIENT)
+        assert await ask(path, request("DEL")) == SUCCESS
+        await loop.sock_sendall(sock, struct.pack("<cII", b"X", 0, 2) + b"{}" + bytes(4))
+        return await read_all(sock)
+
+    handler.on_status = plugin
+    assert set(await asyncio.gather(*(shim() for _ in range(MANY)))) == {SUCCESS}
 
 
 async def test_short_of_descriptors_callers_wait(path: Path, server: Server) -> None:

@@ -5,6 +5,7 @@ import os
 import socket
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from towpath.cni.args import parse_args, with_args
@@ -19,7 +20,7 @@ from towpath.log import get_logger
 __all__ = ["Executed", "Handler", "PodDescriptors", "Request", "Server", "serve"]
 
 _BACKLOG = 1024
-_MOST_CALLS = 256
+_MOST_CALLS = 256  # at once, not counting those that wait for a plugin
 _SECONDS_TO_ASK = 10.0
 _SECONDS_TO_DRAIN = 5.0
 _SECONDS_WITHOUT_DESCRIPTORS = 0.1
@@ -63,6 +64,7 @@ class Server:
         self._inode = path.stat().st_ino
         self._loop = asyncio.get_running_loop()
         self._calls: set[asyncio.Task[None]] = set()
+        self._elsewhere = 0
         self._turns: weakref.WeakValueDictionary[tuple[str, str, bool], asyncio.Lock] = (
             weakref.WeakValueDictionary()
         )
@@ -97,8 +99,12 @@ class Server:
         task = self._loop.create_task(self._serve(Connection(sock)))
         self._calls.add(task)
         task.add_done_callback(self._done)
-        if len(self._calls) >= _MOST_CALLS:
+        if self._full:
             self._loop.remove_reader(self._sock)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._calls) - self._elsewhere >= _MOST_CALLS
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)
@@ -107,7 +113,7 @@ class Server:
             log.error("cni_call_failed", exc_info=task.exception())
 
     def _resume(self) -> None:
-        if self._sock.fileno() >= 0 and len(self._calls) < _MOST_CALLS:
+        if self._sock.fileno() >= 0 and not self._full:
             self._loop.add_reader(self._sock, self._accept)
 
     async def _serve(self, connection: Connection) -> None:
@@ -146,7 +152,7 @@ class Server:
         except CniError as err:
             await connection.answer(1, err.encode(peek_version(stdin)))
             return
-        request.cancelled, request.executor = connection.hung_up, connection.execute
+        request.cancelled, request.executor = connection.hung_up, partial(self._execute, connection)
         request.opener = connection.hand_over
         async with self._turn(request):
             try:
@@ -160,6 +166,19 @@ class Server:
             if not await connection.answer(0, stdout) and request.command == "ADD":
                 log.warning("cni_caller_hung_up", **_names(request))
                 await self._handler.delete(request)
+
+    async def _execute(
+        self, connection: Connection, path: str, env: Mapping[str, str], stdin: bytes, seconds: float | None
+    ) -> Executed:
+        """A call holds no place meanwhile: the plugin may call us itself, since we are its IPAM plugin, and
+        pods that wait for their plugins must not keep these from being served.
+        """
+        self._elsewhere += 1
+        self._resume()
+        try:
+            return await connection.execute(path, env, stdin, seconds)
+        finally:
+            self._elsewhere -= 1
 
     def _turn(self, request: Request) -> asyncio.Lock:
         """A runtime that gave up on an ADD may send DEL before the ADD has noticed: one after the other.
