@@ -21,7 +21,7 @@ from towpath.api.netconf import NetConfError as NetConfError
 from towpath.api.netconf import parse_net_conf as parse_net_conf
 from towpath.api.text import parse_address, parse_cidr, parse_mac
 from towpath.model.finding import Finding, Severity
-from towpath.model.net import Addr, Family, Net
+from towpath.model.net import Addr, Family, Net, within
 from towpath.model.network import ClusterNetwork
 
 PREFIX = "flannel.alpha.coreos.com/"
@@ -179,7 +179,7 @@ def _link(
     subnet = subnets.get(family)
     if subnet is None:
         raise _Unusable("TP3004", "it has no podCIDR", "see that the controller manager assigns one")
-    if not _inside(subnet, whole):
+    if not within(subnet, whole):
         fix = f"make the controller manager's cluster CIDR and net-conf.json's Network agree on {whole}"
         raise _Unusable("TP3004", f"its podCIDR {subnet} is not in {whole}", fix)
     text = notes.get(PUBLIC_IP[family], "")
@@ -195,11 +195,6 @@ def _link(
         return PeerLink(subnet=subnet, public=public, vtep=parse_vtep(text))
     except ValueError as error:
         raise _Unusable("TP3003", f"{BACKEND_DATA[family]} {_quote(text)} {error}", restart) from error
-
-
-def _inside(subnet: Net, whole: IPv4Network | IPv6Network) -> bool:
-    # Compared as numbers: subnet_of() would want the two of one type, which the family already says.
-    return subnet.prefixlen >= whole.prefixlen and subnet.network_address in whole
 
 
 def _finding(code: str, node: str, message: str, fix: str, severity: Severity = "error") -> Finding:

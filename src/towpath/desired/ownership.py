@@ -6,7 +6,7 @@ a node has borrowed of another's block is the borrower's: the most specific stat
 
 from collections.abc import Iterable, Mapping
 
-from towpath.model.net import Net
+from towpath.model.net import Net, within
 
 Holdings = Mapping[str, tuple[Net, ...]]
 """By node, the blocks that it has and the addresses that it has of others' blocks."""
@@ -27,8 +27,8 @@ def parts(node: str, subnet: Net, holdings: Holdings) -> tuple[Net, ...]:
     found: list[Net] = []
     for whole in (subnet, *own):
         # A block inside of the own podCIDR is part of it already, but what others have of it is cut out.
-        inside = any(whole != other and whole.subnet_of(other) for other in (subnet, *own))  # type: ignore[arg-type]
-        if inside and not any(whole.subnet_of(other) for other in others):  # type: ignore[arg-type]
+        inside = any(whole != other and within(whole, other) for other in (subnet, *own))
+        if inside and not any(within(whole, other) for other in others):
             continue
         if whole not in found:
             found += _less(whole, others)
@@ -39,13 +39,13 @@ def _less(whole: Net, others: Iterable[Net]) -> list[Net]:
     """``whole`` without those of ``others`` that lie in it."""
     pieces = [whole]
     for other in others:
-        if other == whole or not other.subnet_of(whole):  # type: ignore[arg-type]
+        if other == whole or not within(other, whole):
             continue
         left: list[Net] = []
         for piece in pieces:
-            if other.subnet_of(piece):  # type: ignore[arg-type]
+            if within(other, piece):
                 left += piece.address_exclude(other)  # type: ignore[arg-type]
-            elif not piece.subnet_of(other):  # type: ignore[arg-type]
+            elif not within(piece, other):
                 left.append(piece)
         pieces = left
     return pieces
@@ -57,12 +57,11 @@ def beyond(node: str, subnet: Net, holdings: Holdings) -> tuple[Net, ...]:
     return tuple(
         net
         for net in own
-        if not net.subnet_of(subnet)  # type: ignore[arg-type]
+        if not within(net, subnet)
         or any(
-            net != other and net.subnet_of(other)  # type: ignore[arg-type]
+            net != other and within(net, other)
             for name, nets in holdings.items()
             if name != node
             for other in nets
-            if other.version == net.version
         )
     )

@@ -34,7 +34,7 @@ from towpath.ipam.block_writes import (
 from towpath.ipam.blocks import Block, Owner, block_name, give, host_affinity, new_block, take
 from towpath.ipam.errors import AddressUnavailable, BlocksExhausted
 from towpath.ipam.pools import Pool
-from towpath.model.net import Addr, Net
+from towpath.model.net import Addr, Net, within
 
 _LONGEST = 253
 _NOTE = "held by Towpath's agent for pods of the node"
@@ -267,7 +267,7 @@ def _claim_begun(world: World, pools: Iterable[Pool]) -> Write | None:
     """Go on with an affinity that has no block yet, or is not confirmed."""
     for pool in pools:
         for cidr, affinity in world.affinities.items():
-            if cidr.version != pool.family or not cidr.subnet_of(pool.cidr):  # type: ignore[arg-type]
+            if not within(cidr, pool.cidr):
                 continue
             if affinity.state != "pending" or affinity.deleted or cidr in world.unreadable:
                 continue
@@ -325,7 +325,7 @@ def _in_pools(world: World, pools: Iterable[Pool]) -> list[Block]:
         block
         for pool in pools
         for block in _sorted(world.blocks.values())
-        if block.cidr.version == pool.family and block.cidr.subnet_of(pool.cidr) and not block.deleted  # type: ignore[arg-type]
+        if within(block.cidr, pool.cidr) and not block.deleted
     ]
 
 
@@ -365,10 +365,7 @@ def _write_handle(world: World, counts: Mapping[str, int], why: str) -> Write:
 
 def _may_hold(world: World, cidr: Net) -> bool:
     """Whether all nodes would find the way to it, and none could take it for its own."""
-    return not world.closed or any(
-        cidr.version == net.version and cidr.subnet_of(net)  # type: ignore[arg-type]
-        for net in world.home
-    )
+    return not world.closed or any(within(cidr, net) for net in world.home)
 
 
 def _place(net: Net) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from towpath.ipam.errors import BadBlock
-from towpath.model.net import Addr, Family, Net
+from towpath.model.net import Addr, Family, Net, within
 
 Labels = Mapping[str, str]
 Selects = Callable[[str, Labels], bool]
@@ -59,7 +59,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
         for place in range(number):
             base = self.cidr.network_address + (start + place) % number * size
             block = ip_network((base, self.block))
-            if not any(block.subnet_of(net) for net in preferred):  # type: ignore[arg-type]
+            if not any(within(block, net) for net in preferred):
                 yield block
 
     def _cut(self, net: Net) -> Iterator[Net]:
@@ -123,7 +123,7 @@ def check_pools(
             bad.append(
                 BadBlock(pool.name, f"spec.cidr {pool.cidr} overlaps pool {other.name} ({other.cidr})")
             )
-        elif not any(n.version == pool.family and pool.cidr.subnet_of(n) for n in networks):  # type: ignore[arg-type]
+        elif not any(within(pool.cidr, net) for net in networks):
             known = ", ".join(map(str, networks))
             bad.append(
                 BadBlock(pool.name, f"spec.cidr {pool.cidr} is outside of the cluster's networks ({known})")

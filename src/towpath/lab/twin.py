@@ -31,7 +31,7 @@ from towpath.lab.topology import (
     internal_ips,
     lab_spec,
 )
-from towpath.model.net import Family
+from towpath.model.net import Family, within
 
 _RESTORED = ("namespaces", "policies", "networks")
 _SYSTEM = ("kube-system", "kube-public", "kube-node-lease", "default")
@@ -151,7 +151,7 @@ def _pods(pods: list[PodState], most: int) -> list[PodState]:
 def _same_network(source: Source, kept: Iterable[str]) -> bool:
     """Whether the cluster's pod CIDRs can be those of the lab's nodes."""
     cidrs = [ip_network(cidr) for node in kept for cidr in source.nodes[node][1]]
-    inside = (cidr.subnet_of(POD_NETWORK4 if cidr.version == 4 else POD_NETWORK6) for cidr in cidrs)  # type: ignore[arg-type]
+    inside = (within(cidr, POD_NETWORK4) or within(cidr, POD_NETWORK6) for cidr in cidrs)
     return bool(cidrs) and all(inside)
 
 
