@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh image-takeover chart bench-article bench-cni bench-fabric bench-image bench-ipam bench-lab bench-multinet bench-policy bench-kube bench-restart bench-upgrade bench-stories soak-chaos soak-ipam
+.PHONY: help demo test lint docs clean bootstrap bootstrap-test bootstrap-image bootstrap-e2e e2e image image-refresh image-takeover chart bench-article bench-cni bench-fabric bench-image bench-ipam bench-lab bench-multinet bench-policy bench-kube bench-restart bench-upgrade bench-stories record-seccomp soak-chaos soak-ipam
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ image-takeover: bootstrap-image ## the image of a migration's Jobs, with iptable
 
 image-refresh: bootstrap-image ## move image/*lock.json to the latest patches, and say what changed
 	@$(PY) -m towpath.image.build --refresh
+
+record-seccomp: bootstrap-test ## what agents ask of the kernel while suites run, as root; the filter of it (SUITES="tests/lab")
+	@$(PY) -m towpath.image.recording $(PY) -m pytest -q $(or $(SUITES),tests/kernel tests/lab)
 
 chart: bootstrap-test ## the Helm chart from the manifests, tried with real Helm (the library on PyPI, 47 MB)
 	@$(PY) -m towpath.install.chart charts/towpath

@@ -55,9 +55,9 @@ static const struct sock_filter program[] = {
 #include "syscalls.h"
 	/* Its flags are out of a filter's sight; C libraries fall back to clone. */
 	EQUALS(__NR_clone3, 0, 1), REFUSE(ENOSYS),
-	/* Threads and processes, but no namespaces. */
-	EQUALS(__NR_clone, 0, 4), LOAD_ARG(0), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, NEW_NAMESPACES, 0, 1),
-	REFUSE(EPERM), PASS,
+	/* Threads, but no processes and no namespaces: an agent starts none (fork and vfork are not listed either). */
+	EQUALS(__NR_clone, 0, 5), LOAD_ARG(0), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, NEW_NAMESPACES, 1, 0),
+	BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 1, 0), REFUSE(EPERM), PASS,
 	/* Sockets of four families: no packets past the firewall, none of the kernel's odder protocols. */
 	EQUALS(__NR_socket, 0, 6), LOAD_ARG(0), EQUALS(AF_UNIX, 3, 0), EQUALS(AF_INET, 2, 0), EQUALS(AF_INET6, 1, 0),
 	EQUALS(AF_NETLINK, 0, 1), PASS,
