@@ -1,10 +1,12 @@
 """A twin is what the cluster was, or says in what it is not."""
 
+import sys
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from towpath.api.core import Node, NodeSpec
 from towpath.api.flannel import parse_net_conf, parse_peer
@@ -12,11 +14,14 @@ from towpath.api.meta import ObjectMeta
 from towpath.backup.archive import Archive, Manifest, entry
 from towpath.backup.objects import clean
 from towpath.backup.restoring import chosen
+from towpath.cli.upgrade_rehearse import screen
 from towpath.inventory.pods import PodState, pod_state
 from towpath.lab.kubelet_cni import FIXED
 from towpath.lab.rundir import LabError
 from towpath.lab.topology import internal_ips, net_conf
 from towpath.lab.twin import Source, Twin, from_archive, twin
+from towpath.lab.twin_plan import twin_measure
+from towpath.upgrade.plan import Measure, Plan, Rehearsal
 
 SERVER = {"node-role.kubernetes.io/control-plane": "true"}
 
@@ -113,3 +118,44 @@ def test_an_archive_holds_of_a_pod_what_a_twin_needs_and_gives_none_back() -> No
     assert from_archive(archive).pods == (pod_state(raw),)
     with pytest.raises(ValueError, match="nothing in the archive"):
         chosen(archive.objects, ("pods",), "")
+
+
+def measured(probes: bool | None) -> Plan:
+    """A plan that measures, with or without probes; or not at all."""
+    images = {"c": ("x/y:1", "x/y:2")}
+    measure = None if probes is None else Measure(image="r/towpath:v1", python=("python3",), probes=probes)
+    return Plan(
+        created="now",
+        cluster="uid",
+        namespace="kube-system",
+        daemonset="d",
+        source="1",
+        target="2",
+        images=images,
+        strategy={"type": "OnDelete"},
+        nodes=(),
+        measure=measure,
+    )
+
+
+@pytest.mark.parametrize("probes", [None, False])
+def test_what_the_plan_does_not_probe_is_not_probed_in_its_twin(probes: bool | None) -> None:
+    assert twin_measure(measured(probes), ["n1"]) == (None, ())
+
+
+def test_a_twin_is_probed_as_the_plan_says_by_this_machines_program() -> None:
+    found, why = twin_measure(measured(True), [f"n{number}" for number in range(20)])
+    assert found is not None and (found.level, found.slower, why) == ("H1", 5.0, ())
+    assert (found.python, found.read) == ((sys.executable,), False)
+
+
+def test_a_twin_of_many_nodes_is_not_probed_and_says_so() -> None:
+    found, why = twin_measure(measured(True), [f"n{number}" for number in range(21)])
+    assert found is None and "21 nodes" in why[0]
+
+
+def test_what_a_rehearsal_lost_is_told() -> None:
+    seen = Rehearsal(plan="h", taken="now", source="s", nodes=2, pods=3, mode="done", seconds=1.0)
+    assert "probes" not in screen(seen)
+    probed = replace(seen, level="H1", asked=1200, lost=3)
+    assert "probes in the twin: H1, 3 of 1200 lost" in screen(probed)

@@ -1,12 +1,18 @@
 """What is worse than before is a finding, what is not is none."""
 
+from typing import Any
+
+import msgspec
 import pytest
 import yaml
+from click.testing import CliRunner
 from msgspec.structs import replace
 
+from towpath.cli.exit import CliError
+from towpath.cli.upgrade_watch import watch
 from towpath.inventory.node_report import Flow
 from towpath.upgrade.looking import _CPU, _MEMORY, load, quantity
-from towpath.upgrade.watch_job import manifests
+from towpath.upgrade.watch_job import Watch, manifests
 from towpath.upgrade.watching import NodeSeen, PodSeen, Sample, Traffic, findings
 
 POD = PodSeen(node="n1", name="kube-system/p", ready=True, restarts=1, memory_mb=100, cpu_milli=100)
@@ -67,8 +73,6 @@ def test_what_is_worse(now: Sample, codes: list[str]) -> None:
 
 
 def test_a_baseline_is_a_file() -> None:
-    import msgspec
-
     assert load(msgspec.json.encode(BEFORE)) == BEFORE
 
 
@@ -77,11 +81,59 @@ def test_quantities() -> None:
     assert [quantity(text, _CPU) for text in ("2500000n", "12m", "1")] == [2.5, 12.0, 1000.0]
 
 
-def test_the_job_reads_and_does_nothing_else() -> None:
-    made = list(yaml.safe_load_all(manifests("registry/towpath:v1", 172800, 600)))
-    assert [one["kind"] for one in made] == ["ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"]
-    assert {verb for rule in made[1]["rules"] for verb in rule["verbs"]} == {"get", "list"}
-    pod = made[3]["spec"]["template"]["spec"]
-    assert pod["hostNetwork"] and pod["containers"][0]["command"][-6:] == [
-        "--for", "172800s", "--every", "600s", "--probe-seconds", "0",
-    ]  # fmt: skip
+def job(**told: Any) -> dict[str, Any]:
+    """What is printed, by kind."""
+    asked = {"probe_seconds": 10.0, "read_nodes": True} | told
+    made = yaml.safe_load_all(manifests(Watch(image="r/towpath:v1", length=172800, every=600, **asked)))
+    return {one["kind"]: one for one in made}
+
+
+def verbs(role: dict[str, Any]) -> set[str]:
+    return {verb for rule in role["rules"] for verb in rule["verbs"]}
+
+
+def command(made: dict[str, Any]) -> list[str]:
+    spec = made["Job"]["spec"]["template"]["spec"]
+    assert spec["hostNetwork"]
+    words: list[str] = spec["containers"][0]["command"]
+    return words
+
+
+def test_a_job_without_probes_reads_and_does_nothing_else() -> None:
+    made = job(probe_seconds=0.0, read_nodes=False)
+    assert set(made) == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Job"}
+    assert verbs(made["ClusterRole"]) == {"get", "list"}
+    assert command(made)[-3:] == ["--probe-seconds", "0", "--no-read-nodes"]
+
+
+def test_the_job_is_told_what_the_command_is_told() -> None:
+    """By the command's own parser: every word is an option of it."""
+    made = job(baseline=msgspec.json.encode(BEFORE).decode())
+    words = command(made)
+    assert words[:5] == ["python3", "-m", "towpath", "upgrade", "watch"]
+    told = watch.make_context("watch", words[5:]).params
+    assert (told["length"], told["every"], told["probe_seconds"]) == (172800.0, 600.0, 10.0)
+    assert (told["image"], told["read_nodes"]) == ("r/towpath:v1", True)
+    folder, file = told["baseline"].parent, told["baseline"].name
+    container = made["Job"]["spec"]["template"]["spec"]["containers"][0]
+    assert [str(folder)] == [one["mountPath"] for one in container["volumeMounts"]]
+    assert load(made["ConfigMap"]["data"][file].encode()) == BEFORE
+
+
+def test_the_job_may_look_at_nodes_in_its_own_namespace_only() -> None:
+    made = job(probe_seconds=0.0)
+    assert made["Role"]["metadata"]["namespace"] == "kube-system"
+    assert verbs(made["Role"]) == {"create", "delete"} and verbs(made["ClusterRole"]) == {"get", "list"}
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ([], "--job needs --image"),
+        (["--image", "x", "--save", "b.json"], "--save without it"),
+        (["--image", "x", "--baseline", "absent.json"], "absent.json cannot be read"),
+    ],
+)
+def test_a_job_that_cannot_be_made(more: list[str], why: str) -> None:
+    done = CliRunner().invoke(watch, ["--job", *more])
+    assert isinstance(done.exception, CliError) and why in str(done.exception)

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from towpath.cli.cluster import ClusterOptions, cluster_options
 from towpath.cli.exit import FINDING, GATE_FAILED, USAGE, CliError
 from towpath.cli.output import mark, progress, progress_done
 from towpath.cli.rehearse_migration import migration_plan, prepare
+from towpath.cli.upgrade_measure import measured
 from towpath.cli.upgrade_plan import read_plan
 from towpath.cli.upgrade_report import write
 from towpath.inventory.cluster import Inventory
@@ -25,13 +28,17 @@ from towpath.kube.errors import KubeError
 from towpath.lab import twin as twins
 from towpath.lab import twin_up
 from towpath.lab.canal import programs
+from towpath.lab.client import LabClient
+from towpath.lab.outside import OutsideHost
 from towpath.lab.rundir import LabError
-from towpath.lab.twin_plan import stand_in, twin_plan
+from towpath.lab.twin_plan import stand_in, twin_measure, twin_plan
+from towpath.probe.cluster import ProbeFailed
 from towpath.upgrade import plan as plans
 from towpath.upgrade.conductor import Conductor, Ended
 from towpath.upgrade.gates import Verdict, judge
 from towpath.upgrade.logbook import Logbook
-from towpath.upgrade.plan import Plan, Rehearsal
+from towpath.upgrade.plan import Measure, Plan, Rehearsal
+from towpath.upgrade.probing import RollProbes
 from towpath.upgrade.report import Report
 from towpath.upgrade.report import report as report_of
 from towpath.upgrade.report_page import page
@@ -48,6 +55,11 @@ from towpath.upgrade.survey import survey
 )
 @click.option("--nodes", default=0, help="At most so many nodes (default: all, up to 200).")
 @click.option("--pods", default=0, help="At most so many pods (default: all).")
+@click.option(
+    "--probes/--no-probes",
+    default=True,
+    help="Probe all paths of the twin, if the plan has probes (at most twenty nodes).",
+)
 @click.option("--keep", is_flag=True, help="Leave the twin running, to look at it.")
 @cluster_options
 @click.pass_context
@@ -57,6 +69,7 @@ def rehearse(
     source: Path | None,
     nodes: int,
     pods: int,
+    probes: bool,
     keep: bool,
     kubeconfig: str,
     context: str,
@@ -67,6 +80,9 @@ def rehearse(
     archive can be restored, that the policies are understood, and that the plan comes to its end. The pods of
     a network that is not Towpath's are stand-ins there; in the twin of a migration they are Canal's, with its
     rules, tunnels and leases. The plan's hash stays what it was.
+
+    If the plan has probes, they ask in the twin too. What a node's turn costs there is told and stops
+    nothing: this machine is not as fast as your nodes.
 
     Exit code 3 when the twin is not as the archive, 4 when the upgrade did not come to its end there.
     """
@@ -83,13 +99,17 @@ def rehearse(
     try:
         if moves:
             programs.require()
+        measure, unprobed = twin_measure(made, twin.nodes) if probes else (None, ())
         with twin_up.running(twin, progress, keep=keep) as there:
-            found, differs = asyncio.run(_rehearsed(there, twin, archive, made))
+            found, differs = asyncio.run(_rehearsed(there, twin, archive, made, measure))
     except LabError as e:
         raise CliError(f"there is no twin: {e}") from e
     except KubeError as e:
         raise CliError(f"in the twin: {e}") from e
+    except ProbeFailed as e:
+        raise CliError(f"TP7408 probes cannot run in the twin: {e} (--no-probes does without)") from e
     progress_done()
+    twin = twin._replace(notes=(*twin.notes, *unprobed))
     rehearsal = _rehearsal(made, str(source) if source else "the live cluster", twin, found, differs)
     write(file, plans.dump(msgspec.structs.replace(made, rehearsal=rehearsal)).decode())
     report = file.with_suffix(".rehearsal.html")
@@ -115,6 +135,8 @@ def _rehearsal(made: Plan, source: str, twin: twins.Twin, found: Report, differs
         seconds=found.seconds,
         why="" if found.mode == "done" else found.records[-1].text if found.records else "",
         level=found.level,
+        asked=found.asked,
+        lost=sum(path.seen.lost for path in found.lost),
         notes=twin.notes,
         differs=tuple(differs),
     )
@@ -141,7 +163,11 @@ def _source(file: Path | None, options: ClusterOptions) -> tuple[Archive | None,
 
 
 async def _rehearsed(
-    there: twin_up.Running, twin: twins.Twin, archive: Archive | None, made: Plan
+    there: twin_up.Running,
+    twin: twins.Twin,
+    archive: Archive | None,
+    made: Plan,
+    measure: Measure | None,
 ) -> tuple[Report, list[str]]:
     """Compare the twin with the archive, conduct the plan in it. Raises KubeError, LabError."""
     async with Client(config.from_files([there.kubeconfig]), user_agent="towpath-twin") as client:
@@ -151,7 +177,12 @@ async def _rehearsed(
         planned = await _planned(client, twin, made)
         logbook = Logbook(client)
         await logbook.begin(planned)
-        await _conduct(client, logbook)
+        async with AsyncExitStack() as stack:
+            probes = None
+            if measure is not None:
+                outside = OutsideHost(LabClient(twin.spec.name))
+                probes = await stack.enter_async_context(RollProbes(client, measure, outside, progress))
+            await _conduct(client, logbook, probes)
         known = await logbook.read()
     if known is None:
         raise LabError("the journal of the rehearsal has gone")
@@ -167,13 +198,23 @@ async def _planned(client: Client, twin: twins.Twin, made: Plan) -> Plan:
     return await migration_plan(client, made, await survey(client, datetime.now(UTC), progress), twin.nodes)
 
 
-async def _conduct(client: Client, logbook: Logbook) -> Ended:
+async def _conduct(client: Client, logbook: Logbook, probes: RollProbes | None) -> Ended:
     patterns = load.builtin().known.log
 
     async def judged(plan: Plan, node: str, soak: float) -> Verdict:
-        return await judge(client, plan, node, soak, patterns)
+        more = measured(client, plan, logbook, node, probes)
+        return await judge(client, plan, node, soak, patterns, [(name, _told(ask)) for name, ask in more])
 
     return await Conductor(client, logbook, judged, progress).run()
+
+
+def _told(ask: Callable[[], Awaitable[Verdict]]) -> Callable[[], Awaitable[Verdict]]:
+    """A gate whose answer is kept, and holds nobody up."""
+
+    async def told() -> Verdict:
+        return (await ask())._replace(state="pass")
+
+    return told
 
 
 def screen(found: Rehearsal) -> str:
@@ -183,6 +224,7 @@ def screen(found: Rehearsal) -> str:
     lines = [
         f"twin of {found.source}: {found.nodes} nodes, {found.pods} pods",
         mark(f"the plan {what}, in {found.seconds:.1f} s", "ok" if good else "error"),
+        *([f"probes in the twin: {found.probed}"] if found.probed else []),
         *(f"not as in the cluster: {note}" for note in found.notes),
         *(mark(f"differs: {one}", "warning") for one in found.differs),
     ]

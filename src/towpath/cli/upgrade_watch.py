@@ -2,10 +2,12 @@
 
 import asyncio
 import re
+import signal
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -26,9 +28,10 @@ from towpath.probe.plan import Kind
 from towpath.probe.result import Result
 from towpath.probe.source import Outside
 from towpath.upgrade import looking
-from towpath.upgrade.watch_job import manifests
+from towpath.upgrade.watch_job import LARGEST, Watch, manifests
 from towpath.upgrade.watching import Sample, Traffic, findings
 
+T = TypeVar("T")
 _COUNTED = 5.0  # seconds for which a node's rules and counters are looked at
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -68,7 +71,7 @@ class Duration(click.ParamType[float]):
     default=None,
     help="Look at the nodes themselves as well: rules, retransmits, drops, throughput.",
 )
-@click.option("--job", is_flag=True, help="Print a Job that does this in the cluster, without probes.")
+@click.option("--job", is_flag=True, help="Print a Job that does this in the cluster.")
 @cluster_options
 @click.pass_context
 def watch(ctx: click.Context, /, kubeconfig: str, context: str, job: bool, **given: Any) -> None:
@@ -78,9 +81,7 @@ def watch(ctx: click.Context, /, kubeconfig: str, context: str, job: bool, **giv
     the end if there was one. Ctrl-C ends it with what was found.
     """
     if job:
-        if not given["image"]:
-            raise CliError("--job needs --image: an image with towpath in it", USAGE)
-        click.echo(manifests(given["image"], given["length"], given["every"]), nl=False)
+        click.echo(manifests(_job(given)), nl=False)
         return
     before = _baseline(given["baseline"])
     options = ClusterOptions(kubeconfig, context)
@@ -106,6 +107,29 @@ def watch(ctx: click.Context, /, kubeconfig: str, context: str, job: bool, **giv
         ctx.exit(FINDING)
 
 
+def _job(given: dict[str, Any]) -> Watch:
+    """What the Job is to do. Raises CliError."""
+    if not given["image"]:
+        raise CliError("--job needs --image: an image with towpath in it", USAGE)
+    if given["save"]:
+        raise CliError("--job watches; a baseline is kept by --save without it", USAGE)
+    file = given["baseline"]
+    kept = msgspec.json.encode(_baseline(file)) if file else b""
+    if len(kept) > LARGEST:
+        told = (
+            f"{file} has {len(kept)} bytes, and a ConfigMap at most {LARGEST}: --save it with --no-read-nodes"
+        )
+        raise CliError(told, USAGE)
+    return Watch(
+        image=given["image"],
+        length=given["length"],
+        every=given["every"],
+        probe_seconds=given["probe_seconds"],
+        read_nodes=given["read_nodes"] is not False,
+        baseline=kept.decode(),
+    )
+
+
 class Watcher:
     """Looks, compares, and tells what is new."""
 
@@ -120,14 +144,18 @@ class Watcher:
         self._patterns = catalogues.builtin().known.log
         self.told: dict[tuple[str, str], Finding] = {}
         self.looks = 0
+        self._ended = asyncio.Event()
 
     async def run(self, client: Client, before: Sample | None, length: float, every: float) -> None:
-        """Until ``length`` seconds are over. A server that does not answer is asked again later."""
+        """Until ``length`` seconds are over. A server that does not answer is asked again later.
+
+        Raises KeyboardInterrupt on SIGINT, and on SIGTERM: a deleted Job leaves no probes behind.
+        """
         end, since = time.monotonic() + length, time.time()
         while True:
             begun = time.monotonic()
             try:
-                now = await self.look(client, since)
+                now = await self._unless_ended(self.look(client, since))
             except (Unreachable, Malformed, ProbeFailed) as away:
                 click.echo(f"{_clock()} no look: {away}", err=True)
             else:
@@ -137,7 +165,21 @@ class Watcher:
                 click.echo(f"{_clock()} {_words(now)}", err=True)
             if time.monotonic() >= end:
                 return
-            await asyncio.sleep(max(0.0, min(end, begun + every) - time.monotonic()))
+            pause = max(0.0, min(end, begun + every) - time.monotonic())
+            await self._unless_ended(asyncio.sleep(pause))
+
+    async def _unless_ended(self, work: Coroutine[Any, Any, T]) -> T:
+        """Its result. A signal cancels it, and what it put into the cluster goes."""
+        for number in (signal.SIGINT, signal.SIGTERM):  # a run of probes takes them for itself
+            asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
+        task, ended = asyncio.create_task(work), asyncio.create_task(self._ended.wait())
+        await asyncio.wait((task, ended), return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+            raise KeyboardInterrupt
+        return task.result()
 
     def _tell(self, found: list[Finding]) -> None:
         for one in found:

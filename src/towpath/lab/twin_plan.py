@@ -1,6 +1,8 @@
 """The plan of a cluster, for its twin: the same images, order and gates, with the twin's nodes."""
 
 import asyncio
+import sys
+from collections.abc import Collection
 
 from msgspec.structs import replace
 
@@ -11,8 +13,9 @@ from towpath.kube.errors import NotFound
 from towpath.kube.kinds import DAEMONSETS, Raw
 from towpath.lab.rundir import LabError
 from towpath.upgrade import plan as plans
-from towpath.upgrade.plan import Gates, NodeStep, Plan
+from towpath.upgrade.plan import Gates, Measure, NodeStep, Plan
 
+_PROBED = 20  # nodes: one machine asks on all their paths
 _SOAK = 2.0  # nobody needs to wait for a stand-in to misbehave late
 _WITHIN, _ASK_EVERY = 60.0, 0.2
 
@@ -56,6 +59,18 @@ def twin_plan(plan: Plan, found: Inventory, nodes: dict[str, str]) -> Plan:
 def quick(gates: Gates) -> Gates:
     """The gates of a twin."""
     return replace(gates, soak=min(gates.soak, _SOAK), canary_soak=min(gates.canary_soak, _SOAK))
+
+
+def twin_measure(plan: Plan, nodes: Collection[str]) -> tuple[Measure | None, tuple[str, ...]]:
+    """How the twin's nodes are probed, with this machine's own program; or None, and why not if it is wanted.
+
+    Their kernel is this machine's, and is not looked at.
+    """
+    if plan.measure is None or not plan.measure.probes:
+        return None, ()
+    if len(nodes) > _PROBED:
+        return None, (f"no probes: {len(nodes)} nodes, of which one machine can probe {_PROBED}",)
+    return replace(plan.measure, image="towpath/probe", python=(sys.executable,), read=False), ()
 
 
 def in_order(plan: Plan, nodes: dict[str, str]) -> tuple[NodeStep, ...]:

@@ -31,7 +31,6 @@ class Host:
 
     def __init__(self, root: Path, proc: Path = Path("/proc")) -> None:
         self.root, self._proc = root, proc
-        self.complaint = ""
 
     def path(self, name: str) -> Path:
         """A path of the host's."""
@@ -191,31 +190,30 @@ class Host:
         return found
 
     def sets_problem(self) -> str:
-        """What ipset complains of when it lists the kernel's sets; empty if it can."""
-        self.run("ipset", "list", "-t")
-        return self.complaint
+        """What ipset complains of when it lists the kernel's sets; empty if it can.
+
+        The first one that is found: that of the host does not help a network that brings its own.
+        """
+        for root, path in self._found("ipset"):
+            done = _ask(root, path, "list", "-t")
+            return " ".join(done.stderr.split()) if done.returncode != 0 else ""
+        return ""
 
     def run(self, program: str, *arguments: str) -> str | None:
         """What it prints; None where it is nowhere or fails. It is looked for in the network's own
-        container first (RKE2 brings its own iptables), then on the host, then beside this process.
-        ``complaint`` has what the last one said that failed."""
-        self.complaint = ""
-        for root in self._roots():
-            path = _which(program, root)
-            if path is None:
-                continue
-            done = subprocess.run(
-                [path, *arguments],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=60,
-                preexec_fn=_into(root),
-            )
-            self.complaint = "" if done.returncode == 0 else " ".join(done.stderr.split())
+        container first (RKE2 brings its own iptables), then on the host, then beside this process."""
+        for root, path in self._found(program):
+            done = _ask(root, path, *arguments)
             if done.returncode == 0:
                 return done.stdout
         return None
+
+    def _found(self, program: str) -> Iterator[tuple[Path, str]]:
+        """Roots that have it, and where."""
+        for root in self._roots():
+            path = _which(program, root)
+            if path is not None:
+                yield root, path
 
     def _roots(self) -> Iterator[Path]:
         yield from (*self._containers(), self.root, Path("/"))
@@ -234,6 +232,12 @@ def _which(program: str, root: Path) -> str | None:
             if os.path.lexists(root / folder.lstrip("/") / program):
                 return f"{folder}/{program}"
     return None
+
+
+def _ask(root: Path, path: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [path, *arguments], capture_output=True, text=True, check=False, timeout=60, preexec_fn=_into(root)
+    )
 
 
 def _into(root: Path) -> Callable[[], None] | None:

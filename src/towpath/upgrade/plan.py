@@ -65,7 +65,8 @@ class CheckSeen(msgspec.Struct, frozen=True):
 class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     """How the plan went in a twin. ``plan``: the hash of the plan it was made for.
 
-    ``differs``: what of the archive was not the same in the twin after it was restored there.
+    ``differs``: what of the archive was not the same in the twin after it was restored there. ``level``, of
+    ``asked`` questions ``lost``: what probes saw there; empty and 0 when there were none.
     """
 
     plan: str
@@ -77,8 +78,15 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     why: str = ""
     level: str = ""
+    asked: int = 0
+    lost: int = 0
     notes: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
+
+    @property
+    def probed(self) -> str:
+        """In words; empty when there were no probes."""
+        return f"{self.level}, {self.lost} of {self.asked} lost" if self.level else ""
 
 
 class ChartPlan(msgspec.Struct, frozen=True):

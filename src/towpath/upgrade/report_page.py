@@ -156,6 +156,7 @@ def _rehearsal(found: Report) -> str:
         else f"and did not come to its end ({seen.mode}): {seen.why}"
     )
     told = (
+        *([f"probes in the twin: {seen.probed}"] if seen.probed else []),
         *(f"not as in the cluster: {note}" for note in seen.notes),
         *(f"differs: {one}" for one in seen.differs),
     )

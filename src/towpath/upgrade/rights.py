@@ -52,7 +52,8 @@ def needed(plan: Plan) -> tuple[Right, ...]:
         found += [Right("create", kind, _RBAC) for kind in ("clusterroles", "clusterrolebindings")]
     if plan.measure is not None and plan.measure.probes:
         found += [Right("create", "namespaces"), Right("delete", "namespaces"), Right("create", "services")]
-        found += [Right("create", "daemonsets", "apps"), Right("create", "pods")]
+        found += [Right("create", "daemonsets", "apps"), Right("get", "pods/log")]
+        found += [Right("create", "pods"), Right("delete", "pods")]
         found.append(Right("create", "networkpolicies", "networking.k8s.io"))
     return tuple(dict.fromkeys(found))
 

@@ -1,15 +1,20 @@
-"""The Job that watches an upgraded network from inside, with rights to read and nothing else. Pure."""
+"""The Job that watches an upgraded network from inside: what it is told, and the rights that takes. Pure."""
 
 from typing import Any
 
+import msgspec
 import yaml
 
 NAME, NAMESPACE = "towpath-watch", "kube-system"
+LARGEST = 1_000_000  # bytes of a baseline: a ConfigMap has a mebibyte
+_RBAC = "rbac.authorization.k8s.io"
+_FOLDER, _FILE = "/baseline", "baseline.json"
 _READ = ["get", "list"]
-_RULES = [
-    {"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": _READ},
-    {"apiGroups": ["apps"], "resources": ["daemonsets"], "verbs": _READ},
-    {"apiGroups": ["metrics.k8s.io"], "resources": ["pods"], "verbs": _READ},
+_LOOKS = [
+    {"apiGroups": [""], "resources": ["pods"], "verbs": _READ},
+    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+    {"apiGroups": ["apps"], "resources": ["daemonsets"], "verbs": ["list"]},
+    {"apiGroups": ["metrics.k8s.io"], "resources": ["pods"], "verbs": ["list"]},
     {
         "apiGroups": [
             "crd.projectcalico.org",
@@ -18,28 +23,81 @@ _RULES = [
             "whereabouts.cni.cncf.io",
         ],
         "resources": ["*"],
-        "verbs": _READ,
+        "verbs": ["list"],
     },
 ]
+# A run of probes has a namespace of its own, whose name nobody knows before.
+_PROBES = [
+    {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create", "delete", *_READ]},
+    {"apiGroups": [""], "resources": ["services"], "verbs": ["create", *_READ]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "delete"]},
+    {"apiGroups": ["apps"], "resources": ["daemonsets"], "verbs": ["create", "get"]},
+    {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["create"]},
+]
+_NODES = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}
+_READERS = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "delete"]}]
 
 
-def manifests(image: str, length: float, every: float) -> str:
-    """As YAML. Host-networked: it must not depend on the network that it watches."""
+class Watch(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command was told. Times in seconds; ``baseline``: the text of one that was kept."""
+
+    image: str
+    length: float
+    every: float
+    probe_seconds: float
+    read_nodes: bool
+    baseline: str = ""
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of the command in the Job."""
+        words = ["--for", f"{self.length:.0f}s", "--every", f"{self.every:.0f}s", "--image", self.image]
+        words += ["--probe-seconds", f"{self.probe_seconds:g}"]
+        words.append("--read-nodes" if self.read_nodes else "--no-read-nodes")
+        return [*words, "--baseline", f"{_FOLDER}/{_FILE}"] if self.baseline else words
+
+
+def manifests(watch: Watch) -> str:
+    """As YAML. Host-networked: it must not depend on the network that it watches.
+
+    The rights are those to read, and of what is wanted beyond that no more than it takes.
+    """
     meta = {"name": NAME, "namespace": NAMESPACE, "labels": {"app.kubernetes.io/name": "towpath"}}
-    arguments = [
-        "upgrade",
-        "watch",
-        "--for",
-        f"{length:.0f}s",
-        "--every",
-        f"{every:.0f}s",
-        "--probe-seconds",
-        "0",
+    rules = [*_LOOKS, *(_PROBES if watch.probe_seconds else [])]
+    if watch.probe_seconds or watch.read_nodes:
+        rules.append(_NODES)
+    made: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
+        {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": rules},
+        _binding("ClusterRole", {"name": NAME}),
     ]
-    container = {
+    if watch.read_nodes:
+        made.append({"apiVersion": f"{_RBAC}/v1", "kind": "Role", "metadata": meta, "rules": _READERS})
+        made.append(_binding("Role", meta))
+    if watch.baseline:
+        data = {_FILE: watch.baseline}
+        made.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data})
+    pod = {"metadata": {"labels": meta["labels"]}, "spec": _pod(watch)}
+    spec = {"backoffLimit": 0, "template": pod}
+    made.append({"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": spec})
+    return yaml.safe_dump_all(made, sort_keys=False)
+
+
+def _binding(role: str, meta: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": f"{role}Binding",
+        "metadata": meta,
+        "roleRef": {"apiGroup": _RBAC, "kind": role, "name": NAME},
+        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}],
+    }
+
+
+def _pod(watch: Watch) -> dict[str, Any]:
+    container: dict[str, Any] = {
         "name": "watch",
-        "image": image,
-        "command": ["python3", "-m", "towpath", *arguments],
+        "image": watch.image,
+        "command": ["python3", "-m", "towpath", "upgrade", "watch", *watch.arguments],
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -49,30 +107,14 @@ def manifests(image: str, length: float, every: float) -> str:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
-    pod = {
+    pod: dict[str, Any] = {
         "serviceAccountName": NAME,
         "hostNetwork": True,
         "restartPolicy": "Never",
         "tolerations": [{"operator": "Exists"}],
         "containers": [container],
     }
-    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}
-    rbac = "rbac.authorization.k8s.io"
-    made: list[dict[str, Any]] = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
-        {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": _RULES},
-        {
-            "apiVersion": f"{rbac}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": NAME},
-            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": NAME},
-            "subjects": [subject],
-        },
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": meta,
-            "spec": {"backoffLimit": 0, "template": {"metadata": {"labels": meta["labels"]}, "spec": pod}},
-        },
-    ]
-    return yaml.safe_dump_all(made, sort_keys=False)
+    if watch.baseline:
+        container["volumeMounts"] = [{"name": "baseline", "mountPath": _FOLDER, "readOnly": True}]
+        pod["volumes"] = [{"name": "baseline", "configMap": {"name": NAME}}]
+    return pod
