@@ -13,9 +13,10 @@ from towpath.probe.objects import Run, prober
 from towpath.probe.plan import Plan
 from towpath.upgrade.node_reading import Reading, reader_pod
 from towpath.upgrade.pulling import puller
-from towpath.upgrade.watch_job import manifests
+from towpath.upgrade.watch_job import Watch, manifests
 
 IMAGE = "example.org/towpath"
+WATCH = Watch(image=IMAGE, length=60, every=5, probe_seconds=5, read_nodes=True)
 
 
 def pods() -> Iterator[dict[str, Any]]:
@@ -25,7 +26,7 @@ def pods() -> Iterator[dict[str, Any]]:
         *render(Values(helper=True)),
         *job(taken, "takeover", "a"),
         *job(taken, "handback", "a"),
-        *yaml.safe_load_all(manifests(IMAGE, 60, 5)),
+        *yaml.safe_load_all(manifests(WATCH)),
         reader_pod("a", "x", Reading(image=IMAGE, python=("python3",))),
         puller("kube-system", "a", "x", [IMAGE], []),
         prober(
