@@ -37,8 +37,6 @@ from towpath.log import configure, get_logger
 
 PODS: Kind[Pod] = Kind(plural="pods", type=Pod)
 
-_AGAIN = 1.0  # seconds until a worker that failed is started again
-
 log = get_logger(__name__)
 
 
@@ -153,14 +151,7 @@ class Kubelet:
 
     async def _work(self, uid: str, worker: PodWorker) -> None:
         try:
-            while True:
-                try:
-                    await worker.run()
-                    return
-                except Exception:
-                    # What failed may be over, and a pod without a worker would never end.
-                    log.exception("pod_worker_failed", pod=worker.key)
-                    await asyncio.sleep(_AGAIN)
+            await worker.run()
         finally:
             self._workers.pop(uid, None)
             self._tasks.pop(uid, None)

@@ -21,6 +21,7 @@ from towpath.log import get_logger
 log = get_logger(__name__)
 
 _RETRY_FIRST, _RETRY_MAX = 0.5, 10.0
+_AGAIN = 1.0  # seconds, after a failure that nobody foresaw
 _RESYNC = 60.0
 _PATIENCE = 0.15  # seconds a sandbox may take before "ContainerCreating" is worth a write of its own
 
@@ -78,7 +79,17 @@ class PodWorker:
         return True
 
     async def run(self) -> None:
-        """Until the pod has ended and is deleted."""
+        """Until the pod has ended and is deleted. What failed may be over: a pod whose worker gave up would
+        never end.
+        """
+        while True:
+            try:
+                return await self._work()
+            except Exception:
+                log.exception("pod_worker_failed", pod=self.key)
+                await asyncio.sleep(_AGAIN)
+
+    async def _work(self) -> None:
         reporter = asyncio.create_task(self._keep_reporting())
         try:
             while not self._ending.is_set():
