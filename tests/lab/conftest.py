@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from lab_objects import towpath
-from lab_state import MEMORY
+from lab_state import MEMORY, keep
 
 from towpath.lab.client import LabClient
 
@@ -25,7 +25,7 @@ def pytest_runtest_makereport(
     report = yield
     folder = item.config.stash.get(RUNTIME_DIR, None)
     if report.failed and folder is not None:
-        MEMORY.keep(f"{item.nodeid} ({call.when})", sorted(one.name for one in folder.glob("towpath/lab/*")))
+        keep(f"{item.nodeid} ({call.when})", sorted(one.name for one in folder.glob("towpath/lab/*")))
     return report
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lab_state import MEMORY
+from lab_state import keep
 
 from patience import PATIENT
 from towpath.lab.client import LabClient
@@ -94,7 +94,7 @@ def lab_with_pods(name: str, *options: str) -> Iterator[tuple[LabClient, Kubectl
         kubectl("rollout", "status", "deployment/echo", "--timeout=240s")
         yield client, kubectl, get(kubectl, "pods", "-l", "app=echo")["items"]
     except Exception as failed:
-        MEMORY.keep(f"{type(failed).__name__} came", [name])  # the lab is gone when the test's report is made
+        keep(f"{type(failed).__name__} came", [name])  # the lab is gone when the test's report is made
         raise
     finally:
         client.call("down")

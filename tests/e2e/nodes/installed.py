@@ -4,13 +4,14 @@ import contextlib
 import os
 import shutil
 import sqlite3
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cluster_state import agents, tail, unwell
 from towpath.image import seccomp
 from towpath.install.render import render
 from towpath.install.values import Values, values
@@ -111,14 +112,28 @@ class Installed:
         return patiently(lambda: self.inside(name, lambda: ask(address, port)))
 
     def leases(self, node: str) -> set[str]:
-        """Leased addresses on a node's disk. The agent holds the file, so a copy is read."""
+        """Leased addresses on a node's disk."""
+        return {address for (address,) in self.read(node, "leases.db", "SELECT address FROM leases")}
+
+    def read(self, node: str, file: str, question: str) -> list[Any]:
+        """Rows of one of the agent's databases. It holds the file, so a copy is read.
+
+        The log is copied first: what a checkpoint moves from it meanwhile is then in both, and not in none.
+        """
         disk = self.real.machines[node].disk / "var-lib-towpath"
-        with tempfile.TemporaryDirectory() as folder:
-            for name in ("leases.db", "leases.db-wal"):
-                if (disk / name).exists():
-                    shutil.copy2(disk / name, folder)
-            with contextlib.closing(sqlite3.connect(Path(folder, "leases.db"))) as database:
-                return {address for (address,) in database.execute("SELECT address FROM leases")}
+        deadline = time.monotonic() + 60
+        while True:
+            with tempfile.TemporaryDirectory() as folder:
+                for name in (f"{file}-wal", file):
+                    with contextlib.suppress(FileNotFoundError):
+                        shutil.copy2(disk / name, folder)
+                try:
+                    with contextlib.closing(sqlite3.connect(Path(folder, file))) as database:
+                        return database.execute(question).fetchall()
+                except sqlite3.DatabaseError:  # copied while it was written
+                    if time.monotonic() > deadline:
+                        raise
+            time.sleep(0.1)
 
     def interfaces(self, node: str) -> int:
         """How many pod interfaces a node has."""
@@ -157,21 +172,18 @@ class Installed:
         force = ("--grace-period=0", "--force", "--wait=false")
         self.real.kubectl("delete", kinds, "-l", "e2e=yes", *force)
 
-    def print_state(self) -> None:
-        """What a failed run is best understood by."""
-        for question in (("get", "nodes,pods", "-A", "-o", "wide"), ("get", "events", "-A")):
-            print(self.real.kubectl(*question, check=False))
+    def told(self) -> Iterator[str]:
+        """What a failed test is best understood by. Raises LabError, OSError."""
+        kubectl = partial(self.real.kubectl, "--request-timeout=20s", check=False)
+        yield from unwell(kubectl)
+        yield from agents(kubectl)
         plane = self.real.folder / "plane" / "log"
         logs = [plane / f"kube-{name}.log" for name in ("controller-manager", "apiserver")]
         for machine in self.real.machines.values():
             folder = machine.disk / "var-log"
-            logs += [folder / f"{log}.log" for log in ("kubelet", "containerd", "kube-proxy")]
+            logs += [folder / f"{log}.log" for log in ("kubelet", "containerd")]
         for log in logs:
-            tail = subprocess.run(["tail", "-n", "40", str(log)], capture_output=True, text=True)
-            print(f"=== {log}\n{tail.stdout}")
-        print(
-            self.real.kubectl("logs", "-n", "kube-system", "-l", "k8s-app=towpath", "--tail=20", check=False)
-        )
+            yield from tail(str(log), "\n".join(log.read_text(errors="replace").splitlines()[-2:]))
 
 
 def patiently(question: Callable[[], T], seconds: float = 300) -> T:

@@ -71,7 +71,7 @@ def test_thirty_pods_two_families_three_nodes(cluster: Installed) -> None:
         assert six in cidr6
     assert len({ip for pod in pods for ip in addresses(pod)}) == 60
     assert {pod["spec"]["nodeName"] for pod in pods} == set(cluster.real.machines)
-    cluster.wait_nothing_leaked(5)  # as many leases and interfaces as pods
+    cluster.wait_nothing_leaked()  # as many leases and interfaces as pods
 
     one_a_node = {pod["spec"]["nodeName"]: pod for pod in pods}
     for node, pod in one_a_node.items():

@@ -71,13 +71,13 @@ class RealCluster:
         self.plane.start()
         for thread in loading:
             thread.join()
-        self.wait_until(self._registered, "nodes registered", 60)
+        self.wait_until(self._registered, "nodes registered", 300)
 
     def add_node(self, one: NodeSpec) -> Machine:
         """Plug in another node and switch it on; returns when it has registered. Raises LabError."""
         machine = self._switch_on(one)
         machine.import_images(self.images)
-        self.wait_until(self._registered, f"node {one.name} registered", 60)
+        self.wait_until(self._registered, f"node {one.name} registered", 300)
         return machine
 
     def remove_node(self, name: str) -> None:
