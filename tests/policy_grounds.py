@@ -24,6 +24,7 @@ Destination = dict[str, Any]
 
 _SPACES: Kind[Raw] = Kind(plural="namespaces", type=dict, namespaced=False)
 _PODS: Kind[Raw] = Kind(plural="pods", type=dict)
+_ACCOUNTS: Kind[Raw] = Kind(plural="serviceaccounts", type=dict)
 _KINDS: dict[tuple[str, str], Kind[Raw]] = {
     (source.group, source.kind): Kind(
         plural=source.plural,
@@ -40,6 +41,7 @@ DECLARED = [
 ]
 # What an agent surely does in; a machine that is busy gets the rest.
 _SETTLED, _PATIENCE = 0.3, 120.0
+_TURNS = 2400  # of 0.1 s, until a pod is Ready or something is gone
 _CONTROLS = 6
 _LABEL = "ground"
 
@@ -144,6 +146,8 @@ class Ground:
             self._labels[f"Namespace {name}"] = labels
             meta = {"name": self._space(name), "labels": labels | {_LABEL: str(self.number)}}
             await self._client.create(_SPACES, {"metadata": meta})
+        for name in NAMESPACES:
+            await self._account(self._space(name))
         await self._create(PODS)
 
     async def clear(self) -> None:
@@ -255,7 +259,7 @@ class Ground:
 
     async def _ready(self, name: str) -> list[str]:
         space, short = self._own(name).split("/")
-        for _ in range(600):
+        for _ in range(_TURNS):
             status = (await self._client.get(_PODS, short, space)).get("status", {})
             conditions = {c["type"]: c["status"] for c in status.get("conditions") or []}
             if conditions.get("Ready") == "True":
@@ -269,8 +273,17 @@ class Ground:
         await self._client.delete(_PODS, short, space, grace_seconds=0)
         await self._gone(_PODS, short, space)
 
+    async def _account(self, space: str) -> None:
+        """Without the namespace's ServiceAccount, upstream's API server takes no pod."""
+        for _ in range(_TURNS):
+            with contextlib.suppress(NotFound):
+                await self._client.get(_ACCOUNTS, "default", space)
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"namespace {space} has no default ServiceAccount")
+
     async def _gone(self, kind: Kind[Raw], name: str, namespace: str = "") -> None:
-        for _ in range(600):
+        for _ in range(_TURNS):
             try:
                 await self._client.get(kind, name, namespace)
             except NotFound:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,15 +58,21 @@ def running(folder: Path, *args: str) -> Iterator[Lab]:
         stdout=subprocess.PIPE,
         text=True,
     )
+    listening: threading.Thread | None = None
     try:
         assert process.stdout is not None
         line = process.stdout.readline().split()
         assert line[:1] == ["READY"], line
+        # What it says later is read as well: a full pipe would stop it.
+        listening = threading.Thread(target=process.stdout.read)
+        listening.start()
         home = folder / "home"
         home.mkdir(exist_ok=True)
         yield Lab(folder, line[1], home, process)
     finally:
         process.terminate()
         process.wait(120)
+        if listening is not None:
+            listening.join()
         if process.stdout:
             process.stdout.close()

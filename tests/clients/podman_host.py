@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -239,9 +239,14 @@ class PodmanHost:
         return run_in(self.netns, ask)
 
     def leases(self) -> list[str]:
-        """Addresses in the lease store, read from a copy: the agent lets nobody else in."""
-        for path in (self.root / "var/lib/towpath").glob("leases.db*"):
-            shutil.copy2(path, self.folder)
+        """Addresses in the lease store, read from a copy: the agent lets nobody else in.
+
+        The log is copied first: what a checkpoint moves from it meanwhile is then in both, and not in none.
+        """
+        for name in ("leases.db-wal", "leases.db"):
+            (self.folder / name).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                shutil.copy2(self.root / "var/lib/towpath" / name, self.folder)
         with closing(sqlite3.connect(self.folder / "leases.db")) as db:
             return sorted(str(row[0]) for row in db.execute("SELECT address FROM leases"))
 

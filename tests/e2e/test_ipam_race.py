@@ -113,7 +113,7 @@ def test_fifty_nodes_share_a_small_pool_while_their_allocators_are_killed(
         return found
 
     kubectl("apply", "-f", str(KINDS))
-    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=240s")
     disks, chance = tmp_path / "disks", random.Random(7)
     disks.mkdir()
     arguments = [plane.settings.local_url, str(plane.pki.ca), TOKEN, str(disks)]

@@ -43,7 +43,9 @@ def test_to_reserve_takes_calicos_kind(lab: LabClient, kubectl: Kubectl) -> None
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 7 and "kubectl apply -f manifests/ipreservations.yaml" in done.stderr
     kubectl("apply", "-f", str(Path(__file__).parents[2] / "manifests" / "ipreservations.yaml"))
-    kubectl("wait", "--for=condition=Established", "crd/ipreservations.crd.projectcalico.org")
+    kubectl(
+        "wait", "--for=condition=Established", "crd/ipreservations.crd.projectcalico.org", "--timeout=240s"
+    )
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "10.42.0.250/32" in kubectl("get", "ipreservations", "x", "-o", "yaml")

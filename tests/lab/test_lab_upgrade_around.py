@@ -37,7 +37,9 @@ async def helm_controller(lab: LabClient, kubectl: Kubectl) -> AsyncIterator[Non
     """The stand-in, with the chart of the old release; a HelmChart outlives its controller for nobody."""
     known = load.builtin()
     await asyncio.to_thread(kubectl, "apply", "-f", "-", stdin=json.dumps(helm.definition()))
-    await asyncio.to_thread(kubectl, "wait", "--for=condition=Established", "crd/helmcharts.helm.cattle.io")
+    await asyncio.to_thread(
+        kubectl, "wait", "--for=condition=Established", "crd/helmcharts.helm.cattle.io", "--timeout=240s"
+    )
     async with Client(from_files([Path(lab.kubeconfig)])) as client:
         running = asyncio.create_task(helm.run(client, known))
         await asyncio.to_thread(kubectl, "apply", "-f", "-", stdin=json.dumps(helm.chart(known, OLD)))
@@ -73,7 +75,7 @@ async def test_helm_is_kept_away_and_unfreezing_rolls_nothing(
             str(upgrade.file),
             *QUICK,
             "--canary-soak",
-            "4",
+            "8",
             *HELM_SKIP,
         )
         assert (code, "is frozen until the end" in told) == (0, True), told
@@ -253,7 +255,7 @@ def test_several_clusters_at_once(lab: LabClient, tmp_path: Path) -> None:
 def test_watched_afterwards(upgrade: Upgrade, kubectl: Kubectl, tmp_path: Path) -> None:
     """Against the baseline: nothing is worse, then a kind has vanished."""
     kubectl("apply", "-f", "-", stdin=json.dumps(vanishing()))
-    kubectl("wait", "--for=condition=Established", "crd/vanishings.crd.projectcalico.org")
+    kubectl("wait", "--for=condition=Established", "crd/vanishings.crd.projectcalico.org", "--timeout=240s")
     baseline = str(tmp_path / "before.json")
     try:
         quiet = ("--probe-seconds", "0", "--every", "1s", "--no-read-nodes")

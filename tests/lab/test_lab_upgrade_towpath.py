@@ -20,13 +20,14 @@ from lab_objects import TOWPATH, Kubectl, deployment, eventually, get, towpath
 
 from towpath.lab.client import LabClient
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 
 AGENTS = ("daemonset", "-n", "kube-system", "towpath")
 OTHER = "v99.0.0"
 NETWORK = "default/storage"
 KIND = "network-attachment-definitions.k8s.cni.cncf.io"
 CRDS = Path(__file__).parents[2] / "demo/crds.yaml"
+_ATTEMPTS = 2  # where the machine was too busy to measure on
 CONDUCTED = """
 set -e
 for to in "$OTHER" "$CURRENT"; do
@@ -42,7 +43,7 @@ def storage(lab: LabClient, kubectl: Kubectl) -> Iterator[None]:
     """A second network across the nodes; each has its own part of the addresses."""
     crd = next(one for one in yaml.safe_load_all(CRDS.read_text()) if one["metadata"]["name"] == KIND)
     kubectl("apply", "-f", "-", stdin=json.dumps(crd))
-    kubectl("wait", "--for=condition=Established", f"crd/{KIND}", "--timeout=60s")
+    kubectl("wait", "--for=condition=Established", f"crd/{KIND}", "--timeout=240s")
     nodes = [node["name"] for node in lab.call("inspect")["nodes"]]
     for number, node in enumerate(nodes):
         first = 32 * number + 10
@@ -72,18 +73,18 @@ def comings_and_goings(kubectl: Kubectl) -> Iterator[list[int]]:
         while not over.is_set():
             kubectl("apply", "-f", "-", stdin=json.dumps(policy(turns[0] % 2)))
             kubectl("scale", "deployment/comings", f"--replicas={2 if turns[0] % 2 else 4}")
-            kubectl("rollout", "status", "deployment/comings", "--timeout=50s")
+            kubectl("rollout", "status", "deployment/comings", "--timeout=240s")
             turns[0] += 1
 
     kubectl("apply", "-f", "-", stdin=deployment("comings", 2))
-    kubectl("rollout", "status", "deployment/comings", "--timeout=50s")
+    kubectl("rollout", "status", "deployment/comings", "--timeout=240s")
     with ThreadPoolExecutor(1) as pool:
         going = pool.submit(run)
         try:
             yield turns
         finally:
             over.set()
-            going.result(180)
+            going.result(300)
             kubectl("delete", "networkpolicy", "comings", "--ignore-not-found")
             kubectl("delete", "deployment", "comings")
 
@@ -106,10 +107,15 @@ def test_to_another_version_and_back(lab: LabClient, kubectl: Kubectl, tmp_path:
     image = get(kubectl, *AGENTS)["spec"]["template"]["spec"]["containers"][0]["image"]
     current = image.rpartition(":")[2]
     try:
-        with comings_and_goings(kubectl) as turns:
-            result = probed(lab, current, tmp_path)
-        reports = [json.loads((tmp_path / f"{to}.report").read_bytes()) for to in (OTHER, current)]
-        plans = [json.loads((tmp_path / f"{to}.json").read_bytes()) for to in (OTHER, current)]
+        for attempt in range(_ATTEMPTS):
+            folder = tmp_path / str(attempt)
+            folder.mkdir()
+            with comings_and_goings(kubectl) as turns:
+                result = probed(lab, current, folder)
+            if result["judgement"]["level"] != "unknown" or not result["total"]["lost"]:
+                break
+        reports = [json.loads((folder / f"{to}.report").read_bytes()) for to in (OTHER, current)]
+        plans = [json.loads((folder / f"{to}.json").read_bytes()) for to in (OTHER, current)]
     finally:
         kubectl("delete", "configmap", "-n", "kube-system", "towpath-upgrade", "--ignore-not-found")
     for plan, report in zip(plans, reports, strict=True):
@@ -117,7 +123,7 @@ def test_to_another_version_and_back(lab: LabClient, kubectl: Kubectl, tmp_path:
         assert [node["state"] for node in report["nodes"]] == ["passed"] * 3
         assert plan["digests"]
     assert {new.rpartition(":")[2] for _, new in plans[0]["images"].values()} == {OTHER}
-    eventually(lambda: get(kubectl, *AGENTS)["status"].get("numberReady") == 3, 60)
+    eventually(lambda: get(kubectl, *AGENTS)["status"].get("numberReady") == 3)
     now = get(kubectl, *AGENTS)["spec"]
     assert now["updateStrategy"]["type"] == "RollingUpdate"
     assert now["template"]["spec"]["containers"][0]["image"] == image
@@ -131,7 +137,7 @@ def test_to_another_version_and_back(lab: LabClient, kubectl: Kubectl, tmp_path:
     print(f"\nthere and back: {told}")  # noqa: T201 (for `make e2e`)
     assert (total["lost"], total["opened"]) == (0, 0), result["judgement"]
     verify = [*TOWPATH, "verify", "--probes", "--expect", current, "--kubeconfig", lab.kubeconfig]
-    done = subprocess.run(verify, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(verify, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode in (0, 6), f"{done.stdout}\n{done.stderr}"  # 6: too busy to tell
 
 

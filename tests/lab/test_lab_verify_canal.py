@@ -28,7 +28,20 @@ def apply(kubectl: Kubectl, release: str) -> None:
 
 def roll(kubectl: Kubectl, *pods: str) -> None:
     kubectl("delete", "pod", "-n", "kube-system", "--wait=true", *pods)
-    eventually(lambda: get(kubectl, *DAEMONSET)["status"]["numberReady"] == 3)
+    eventually(lambda: all_ready(kubectl))
+
+
+def all_ready(kubectl: Kubectl) -> bool:
+    """By the pods, and by the DaemonSet, whose count may for a moment still be of those that are gone."""
+    pods = get(kubectl, "pod", "-n", "kube-system", "-l", "k8s-app=canal")["items"]
+    ready = [
+        pod
+        for pod in pods
+        if "deletionTimestamp" not in pod["metadata"]
+        and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+    ]
+    counted: int = get(kubectl, *DAEMONSET)["status"].get("numberReady", 0)
+    return len(pods) == len(ready) == counted == 3
 
 
 @pytest.fixture
