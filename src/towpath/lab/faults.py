@@ -1,20 +1,25 @@
 """Verbs that break a node's network: cut, heal, flush-rules, drop-route."""
 
 import os
+from contextlib import closing
 from ipaddress import ip_network
 from typing import Any
 
-import msgspec
-
-from towpath.kernel.libnftables import JSON, NftContext, NftError
+from towpath.kernel import nft_dump
+from towpath.kernel.libnftables import NftContext, NftError
 from towpath.kernel.linux import LinuxKernel
+from towpath.kernel.nft_socket import NftSocket
 from towpath.kernel.port import KernelRefused
+from towpath.kernel.wire import attributes, string
 from towpath.lab import namespaces
 from towpath.lab.conversation import Conversation, Verb
 from towpath.lab.orders import node_netns
 from towpath.lab.rundir import LabError
 from towpath.model.net import Route
 from towpath.model.op import Delete, SetLink, describe
+
+_EVERY_FAMILY, _TABLE_NAME = bytes(4), 1
+_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}  # NFPROTO_*
 
 
 def _enter(conversation: Conversation) -> str:
@@ -48,20 +53,25 @@ def heal(conversation: Conversation) -> dict[str, Any]:
 def flush_rules(conversation: Conversation) -> dict[str, Any]:
     """``nft flush ruleset`` on a node."""
     name = _enter(conversation)
-    nft = NftContext()
     try:
-        before = _tables(nft)
-        nft.run("flush ruleset")
-        kept = _tables(nft)
-    except NftError as refused:
+        before = tables()
+        with closing(NftContext()) as nft:
+            nft.run("flush ruleset")
+        kept = tables()
+    except (NftError, KernelRefused, OSError) as refused:
         raise LabError(f"flush ruleset: {refused}") from refused
     return {"node": name, "tables": [table for table in before if table not in kept]}
 
 
-def _tables(nft: NftContext) -> list[str]:
-    """Family and name of each table of this process's namespace."""
-    items = msgspec.json.decode(nft.run("list tables", flags=JSON))["nftables"]
-    return [f"{item['table']['family']} {item['table']['name']}" for item in items if "table" in item]
+def tables() -> list[str]:
+    """Family and name of each table of this process's namespace. Raises KernelRefused, OSError.
+
+    By netlink: libnftables' listing came out empty where an agent was putting its table back meanwhile.
+    """
+    with closing(NftSocket()) as socket:
+        found = socket.dump(nft_dump.GET_TABLE, _EVERY_FAMILY)
+    named = ((one[0], string(attributes(one, 4)[_TABLE_NAME])) for one in found)
+    return [f"{_FAMILIES.get(family, family)} {name}" for family, name in named]
 
 
 def drop_route(conversation: Conversation) -> dict[str, Any]:
