@@ -34,6 +34,30 @@ def test_anything_at_all(body: bytes) -> None:
         assert isinstance(made, Node | Event | tuple)
 
 
+@given(
+    kind=st.sampled_from(["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]),
+    metadata=st.fixed_dictionaries(
+        {}, optional={"name": st.text(max_size=3), "namespace": st.text(max_size=3), "resourceVersion": JSON}
+    ),
+    rest=st.dictionaries(NAMES.filter(lambda name: name != "metadata"), JSON, max_size=3),
+)
+def test_an_event_read_in_one_go_is_what_it_is_piece_by_piece(
+    kind: str, metadata: dict[str, object], rest: dict[str, object]
+) -> None:
+    """Kinds that keep every field are always read piece by piece."""
+    line = msgspec.json.encode({"type": kind, "object": {"metadata": metadata, **rest}})
+    try:
+        piecewise = decode_event(NODES.raw(), line, "/x")
+    except ApiError:
+        with pytest.raises(ApiError):
+            decode_event(NODES, line, "/x")
+        return
+    made = decode_event(NODES, line, "/x")
+    assert (made.key, made.resource_version) == (piecewise.key, piecewise.resource_version)
+    assert made.type in (kind, "UNDECODABLE")
+    assert (made.object is None) == (kind == "BOOKMARK" or made.problem != "")
+
+
 @given(items=st.lists(JSON, max_size=4))
 def test_a_list_loses_nothing(items: list[object]) -> None:
     page, token = decode_page(

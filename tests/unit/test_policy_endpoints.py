@@ -11,6 +11,7 @@ from towpath.policy.endpoints import (
     namespace_labels,
     node_endpoint,
     pod_endpoint,
+    same_endpoint,
     service_account_labels,
     with_inherited,
 )
@@ -137,6 +138,31 @@ def test_a_pod_that_is_being_deleted_has_its_address_until_it_ends() -> None:
     annotated = {**leaving, "annotations": {"cni.projectcalico.org/podIP": "10.0.0.1/32"}}
     for metadata in (leaving, annotated, {"annotations": {"cni.projectcalico.org/podIP": ""}}):
         assert endpoint(pod(metadata)).addresses == endpoint(pod()).addresses != ()
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (pod(), True),
+        (pod({"resourceVersion": "7", "annotations": {"a": "b"}}), True),
+        (pod(status={"conditions": [{"type": "Ready", "status": "True"}]}), True),
+        (pod(status={"phase": "Pending"}), True),
+        (pod(status={"phase": "Succeeded"}), False),
+        (pod(status={"podIP": "10.0.0.2"}), False),
+        (pod(status={"podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}), False),
+        (pod({"labels": {"app": "db"}}), False),
+        (pod({"deletionTimestamp": "now"}), True),
+        (pod({"deletionTimestamp": "now", "annotations": {"cni.projectcalico.org/podIP": ""}}), False),
+        (pod(spec={"serviceAccountName": "other"}), False),
+        (pod(spec={"nodeName": "n2"}), False),
+        (pod(spec={"hostNetwork": True}), False),
+        (pod(spec={"containers": [{"ports": [{"name": "web", "containerPort": 80}]}]}), False),
+    ],
+)
+def test_what_of_a_pod_makes_another_endpoint(other: Pod, same: bool) -> None:
+    assert same_endpoint(pod(), other) == same
+    made = [pod_endpoint(one, RED, ACCOUNT) for one in (pod(), other)]
+    assert (made[0] == made[1]) == same
 
 
 def test_named_ports() -> None:

@@ -11,10 +11,12 @@ from msgspec.structs import replace
 from towpath.api.core import Node, NodeSpec
 from towpath.api.flannel import parse_net_conf, parse_peer
 from towpath.api.meta import ObjectMeta
+from towpath.api.report import PODS_BY_WIRE
 from towpath.backup.archive import Archive, Manifest, entry
 from towpath.backup.objects import clean
 from towpath.backup.restoring import chosen
 from towpath.cli.upgrade_rehearse import screen
+from towpath.desired.protection import by_wire
 from towpath.inventory.pods import PodState, pod_state
 from towpath.lab.kubelet_cni import FIXED
 from towpath.lab.rundir import LabError
@@ -73,6 +75,7 @@ def test_nodes_of_the_same_network_are_peers_before_their_agents_start() -> None
         link = peer.links[4]
         assert (str(link.subnet), str(link.public)) == (one.pod_cidrs[0], internal_ips(made.spec, one)[0])
         assert link.vtep is not None
+        assert one.annotations[PODS_BY_WIRE] == by_wire(network)  # else all look again once it does
         macs.add(link.vtep.mac)
     assert len(macs) == 4
     assert not any(one.annotations for one in twin("t", source([], "10.7.{}.0/24")).spec.nodes)

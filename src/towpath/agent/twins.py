@@ -72,6 +72,8 @@ class Twins:
         before, now = self._texts.pop(key, ()), _addresses(self._pods().get(key))
         if now:
             self._texts[key] = now
+        if now == before:
+            return
         for text in {*before, *now}:
             owners = tuple(one for one in self._owners.get(text, ()) if one != key)
             owners = (*owners, key) if text in now else owners

@@ -36,6 +36,8 @@ from towpath.lab.topology import LabSpec, NodeSpec
 from towpath.log import configure, get_logger
 
 PODS: Kind[Pod] = Kind(plural="pods", type=Pod)
+# In a large lab many sandboxes are made at once, and every agent hears of every write of a pod.
+_PATIENCE, _PATIENCE_A_NODE = 0.15, 0.05
 
 log = get_logger(__name__)
 
@@ -61,6 +63,7 @@ class Kubelet:
                 "KUBERNETES_SERVICE_PORT_HTTPS": "443",
             },
             network_ready=self._node.network_ready,
+            patience=max(_PATIENCE, _PATIENCE_A_NODE * len(spec.nodes)),
         )
         self._socket = folder / "kubelet.sock"
         self._client = client

@@ -23,7 +23,6 @@ log = get_logger(__name__)
 _RETRY_FIRST, _RETRY_MAX = 0.5, 10.0
 _AGAIN = 1.0  # seconds, after a failure that nobody foresaw
 _RESYNC = 60.0
-_PATIENCE = 0.15  # seconds a sandbox may take before "ContainerCreating" is worth a write of its own
 
 
 class PodWorker:
@@ -175,7 +174,7 @@ class PodWorker:
         labels["name"] = self.checkpoint.name
         self.checkpoint.sandbox = sandbox
         self.checkpoint.save()
-        slow = asyncio.get_running_loop().call_later(_PATIENCE, self._report_due.set)
+        slow = asyncio.get_running_loop().call_later(self._services.patience, self._report_due.set)
         try:
             answer = await self._services.runtime.call(RunSandbox(id=sandbox, labels=labels))
             self.checkpoint.netns = answer.netns

@@ -19,7 +19,8 @@ LOGS = Path("/var/log/pods")
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Shared by all workers of a kubelet. ``environment`` is what every container gets; ``network_ready`` is
-    set once the network has answered STATUS: before, no pod of the pod network is started.
+    set once the network has answered STATUS: before, no pod of the pod network is started. ``patience``:
+    seconds a sandbox may take before "ContainerCreating" is worth a write of its own.
     """
 
     node: str
@@ -30,6 +31,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     recorder: Recorder
     environment: dict[str, str]
     network_ready: asyncio.Event
+    patience: float
 
 
 class Checkpoint(msgspec.Struct, kw_only=True):

@@ -14,7 +14,10 @@ from typing import NamedTuple
 import msgspec
 
 from towpath.api.flannel import BACKEND_DATA, BACKEND_TYPE, MANAGED, PUBLIC_IP, format_vtep, random_mac
+from towpath.api.netconf import parse_net_conf
+from towpath.api.report import PODS_BY_WIRE
 from towpath.backup.archive import Archive, Saved
+from towpath.desired.protection import by_wire
 from towpath.install.migration import LABEL
 from towpath.inventory.cluster import Inventory
 from towpath.inventory.pods import NETWORKS, PodState, pod_state
@@ -30,6 +33,7 @@ from towpath.lab.topology import (
     NodeSpec,
     internal_ips,
     lab_spec,
+    net_conf,
 )
 from towpath.model.net import Family, within
 
@@ -169,7 +173,8 @@ def _reached(spec: LabSpec, node: NodeSpec) -> NodeSpec:
     """A node that says already how it is reached, as where agents start anew: none of them then has to
     compare everything with its kernel each time that one more of its peers is there.
     """
-    notes = {MANAGED: "true", BACKEND_TYPE: spec.backend}
+    taken = by_wire(parse_net_conf(net_conf(spec)))
+    notes = {MANAGED: "true", BACKEND_TYPE: spec.backend, PODS_BY_WIRE: taken}
     for text in internal_ips(spec, node):
         family: Family = 4 if ip_address(text).version == 4 else 6
         mac = random_mac(hashlib.sha256(f"{node.name} {family}".encode()).digest()[:6])

@@ -80,6 +80,20 @@ def pod_endpoint(
     )
 
 
+def same_endpoint(one: Pod, other: Pod) -> bool:
+    """Whether ``pod_endpoint`` is sure to make the same of two states of a pod."""
+    return (
+        one.spec == other.spec
+        and one.status.pod_ips == other.status.pod_ips
+        and one.status.pod_ip == other.status.pod_ip
+        and one.metadata.labels == other.metadata.labels
+        and one.metadata.name == other.metadata.name
+        and one.metadata.namespace == other.metadata.namespace
+        and (one.status.phase in _FINISHED) == (other.status.phase in _FINISHED)
+        and _is_unplugged(one) == _is_unplugged(other)
+    )
+
+
 def with_inherited(
     endpoint: Endpoint, namespace: Mapping[str, str], account: Mapping[str, str] | None = None
 ) -> Endpoint:

@@ -19,6 +19,7 @@ from towpath.policy.endpoints import (
     namespace_labels,
     node_endpoint,
     pod_endpoint,
+    same_endpoint,
     service_account_labels,
 )
 from towpath.policy.ir import (
@@ -77,9 +78,11 @@ class Objects:
     # Who there is.
 
     def pod(self, key: Key, pod: Pod | None) -> None:
-        """A pod of any node."""
+        """A pod of any node. Most of what is new of one, conditions and probes, is nothing to policies."""
+        before = self._pods.get(key)
         _set(self._pods, key, pod)
-        self._tell_pod(key)
+        if before is None or pod is None or not same_endpoint(before, pod):
+            self._tell_pod(key)
 
     def wired(self, pods: Mapping[Key, tuple[Addr, ...]]) -> None:
         """The pods of this node and the addresses they were given, which the API learns later."""

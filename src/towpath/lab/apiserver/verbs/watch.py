@@ -16,7 +16,7 @@ BOOKMARK_SECONDS = 30.0
 QUEUE = 16384  # frames a slow client may be behind before it is cut off
 # In a lab of dozens of nodes every change wakes as many agents: there, those that come close together are
 # sent together. Ten at a time cost an agent a third of what one by one do.
-CROWD, TOGETHER = 50, 0.1
+CROWD, TOGETHER = 50, 0.4
 
 
 class Watcher:
