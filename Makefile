@@ -74,8 +74,8 @@ bench-restart: bootstrap-test ## what pods notice of restarts, crashes, version 
 bench-upgrade: bootstrap-test ## a conducted upgrade of ten nodes under probes; preflight and twin of large clusters (ONLY=twin)
 	@$(PY) -m bench.upgrade $(if $(ONLY),--only $(ONLY))
 
-bench-stories: bootstrap-test ## failure stories staged in a lab with Canal: caught by what, after how long
-	@$(PY) -m bench.stories
+bench-stories: bootstrap-test ## failure stories staged in a lab with Canal: caught by what, after how long (ONLY=preflight)
+	@$(PY) -m bench.stories $(ONLY)
 
 bench-article: bootstrap-test ## rke2-canal v1.32.1 → v1.32.2, then Canal → Towpath → Canal, conducted in a lab: what each loses
 	@$(PY) -m bench.article

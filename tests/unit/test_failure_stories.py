@@ -167,6 +167,9 @@ STORIES = {
         "TP7321",
         lambda: preflight(10, reported(problems=("ipset: Kernel and userspace incompatible",))),
     ),
+    "rke2#8498 after": Story(
+        "roll", "exit status", lambda: log_gate("felix: iptables-nft-restore failed: exit status 4")
+    ),
     "rke2#11130": Story(
         "roll",
         "ipset",
@@ -273,6 +276,8 @@ GATES = {
     "has no address": "a new pod gets an address",
     "started again": "a container is started again",
     "Syntax error": "log gate",
+    "exit status 4": "log gate",
+    "not ready": "the canary is not ready in time",
 }
 
 
@@ -284,30 +289,29 @@ def rows() -> dict[str, list[str]]:
 
 
 def test_the_page_tells_of_all_of_them() -> None:
-    assert set(rows()) == {*STORIES, *SANDBOX}
+    assert set(rows()) == {name.removesuffix(" after") for name in STORIES} | set(SANDBOX)
     numbered = [int(row[0]) for row in rows().values() if row[0] != "-"]
     assert numbered == list(range(1, 26))
 
 
 @pytest.mark.parametrize("name", STORIES)
 def test_a_story_is_caught_where_the_page_says(name: str) -> None:
-    story, row = STORIES[name], rows()[name]
+    story, row = STORIES[name], rows()[name.removesuffix(" after")]
     told = story.caught()
     assert story.code in told, told
-    assert row[3] == story.stage
+    assert story.stage in row[3]
     assert story.code in row[4] or not story.code.startswith("TP"), row
 
 
 def test_what_the_page_calls_staged_is_what_the_bench_stages() -> None:
-    """Story by story, caught by the same code or gate; its figure is the seconds that the bench counts."""
+    """Story by story, at its stage, caught by the same code or gate; the figure is seconds of the bench."""
     page = {name: row for name, row in rows().items() if "staged" in row[5]}
     bench = {story.issue: story for story in stories.STORIES}
     assert set(page) == set(bench)
     for name, row in page.items():
-        assert re.match(r"[0-9.]+ s, staged", row[5]) and row[3] == "roll", row
+        assert re.search(r"[0-9.]+ s, staged", row[5]) and bench[name].stage in row[3], row
         says = bench[name].says
-        gate = GATES.get(says, "")
-        assert gate in row[4] if gate else STORIES[name].code.startswith(says), row
+        assert GATES.get(says, says) in row[4], row
 
 
 def test_a_story_is_not_told_of_a_cluster_in_order() -> None:
