@@ -21,6 +21,7 @@ mkdir -p /run/runc
 cd /lab/bundle
 exec runc --root /run/runc run image
 """
+SETS = ("bounding", "permitted", "effective", "inheritable", "ambient")
 WORK = """
 import asyncio, ctypes, json, os, socket, sqlite3, ssl, subprocess, threading
 base = sqlite3.connect("/tmp/x.db")
@@ -64,16 +65,22 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield bundle
 
 
-def run(bundle: Path, capability: str) -> subprocess.CompletedProcess[str]:
+def run(
+    bundle: Path,
+    capability: str,
+    *,
+    no_new_privs: bool = False,
+    given: tuple[str, ...] = ("bounding", "permitted", "effective"),
+) -> subprocess.CompletedProcess[str]:
     file = bundle / "config.json"
     config: dict[str, Any] = json.loads(file.read_text())
-    sets = {key: [capability] for key in ("bounding", "permitted", "effective")}
+    sets = {key: [capability] if key in given else [] for key in SETS}
     config["process"] |= {
         "terminal": False,
         "args": [LAUNCHER, "/usr/bin/python3", "-I", "-c", WORK],
-        "noNewPrivileges": False,
+        "noNewPrivileges": no_new_privs,
         "user": {"uid": build.UID, "gid": build.UID},
-        "capabilities": {**sets, "inheritable": [], "ambient": []},
+        "capabilities": sets,
     }
     config["root"] = {"path": "rootfs", "readonly": True}
     config["mounts"] = [one for one in config["mounts"] if one["destination"] != "/tmp"]
@@ -106,3 +113,17 @@ def test_with_another_capability_it_does_not_start(bundle: Path) -> None:
     assert done.returncode != 0
     assert not done.stdout
     assert "operation not permitted" in done.stderr
+
+
+def test_without_escalation_it_starts_only_where_the_runtime_permits_the_capability_itself(
+    bundle: Path,
+) -> None:
+    """Under no_new_privs a file gives no more than was permitted before (capabilities(7), security.md)."""
+    done = run(bundle, "CAP_NET_ADMIN", no_new_privs=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"]["CapEff"] == [f"{1 << 12:016x}"]
+    done = run(bundle, "CAP_NET_ADMIN", no_new_privs=True, given=("bounding",))
+    assert (done.returncode, done.stdout) == (7, "")
+    assert "allowPrivilegeEscalation: true" in done.stderr
+    done = run(bundle, "CAP_NET_ADMIN", given=("bounding",))
+    assert done.returncode == 0, done.stderr
