@@ -37,6 +37,7 @@ def worker(before: Callable[[Request], None]) -> PodWorker:
         recorder=nothing,
         environment={},
         network_ready=asyncio.Event(),
+        patience=0.15,
     )
     spec = PodSpec(host_network=True, containers=[Container(name="c", image="x", command=["true"])])
     return PodWorker(services, Pod(metadata=PodMeta(name="a", namespace="default", uid="u"), spec=spec), None)
