@@ -100,15 +100,16 @@ def conducted_over_and_back(
     pods = get(kubectl, "pods", "-l", "app in (echo, more)")["items"]
     closed = closed_by_policy(pods)
     eventually(lambda: denied(client, pods) == closed)
+    written = policy(kubectl)
     for target, names in (("towpath", {"towpath"}), ("canal", {NAME})):
         code, told = upgrade(client, "plan", "--to", target, "-f", str(folder / f"{target}.json"), *QUICK)
         assert code == 0, told
-        if target == "towpath":
-            rehearsed(client, folder / "towpath.json", len(pods))
+        rehearsed(client, folder / f"{target}.json", len(pods))
         code, told = upgrade(client, "apply", str(folder / f"{target}.json"))
         assert code == 0, told
         eventually(partial(whose, kubectl, names))
         eventually(lambda: denied(client, pods) == closed)
+        assert policy(kubectl) == written
         now = get(kubectl, "pods", "-l", "app in (echo, more)")["items"]
         assert {p["metadata"]["uid"] for p in now} == {p["metadata"]["uid"] for p in pods}
         assert (folder / f"{target}.report.html").exists()
@@ -118,8 +119,16 @@ def conducted_over_and_back(
     eventually(lambda: not failures(client, before))
 
 
+def policy(kubectl: Kubectl) -> tuple[Any, ...]:
+    """Which object it is, how often it was changed, and what it says."""
+    found = get(kubectl, "networkpolicy", "only-more")
+    return found["metadata"]["uid"], found["metadata"]["generation"], found["spec"]
+
+
 def rehearsed(client: LabClient, file: Path, pods: int) -> None:
-    """The same migration in a twin first, whose network is Canal's, with the same pods and policies."""
+    """The same migration in a twin first, whose network is Canal's, with the same pods and policies; the way
+    back begins there with a way to Towpath.
+    """
     before = json.loads(file.read_text())
     code, told = upgrade(client, "rehearse", str(file))
     assert (code, "the plan came to its end" in told, "differs" in told) == (0, True, False), told

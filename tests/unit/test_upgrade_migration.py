@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from towpath.cli.exit import CliError
-from towpath.cli.main import cli
 from towpath.cli.upgrade_migrate import _part, _prepared
 from towpath.install.migration import TAKEN, TAKEOVER, identity, only_labelled, pod_spec, without_taken
 from towpath.install.values import Values
@@ -264,10 +261,3 @@ def test_labels_in_between_are_neither() -> None:
     made, cluster = begin("takeover", {})
     cluster.labels["n1"] = TAKEOVER
     assert [stands(made, cluster.seen(), node) for node in NODES] == ["other", "old", "old"]
-
-
-def test_the_way_back_is_not_rehearsed_in_a_twin(tmp_path: Path) -> None:
-    file = tmp_path / "plan.json"
-    file.write_bytes(plans.dump(plan("handback")))
-    done = CliRunner().invoke(cli, ["upgrade", "rehearse", str(file), "--from", str(file)])
-    assert "only the way to Towpath can be rehearsed" in f"{done.output}{done.exception}"

@@ -1,10 +1,10 @@
-"""The plan of a migration for a twin, whose network is Canal's and whose nodes become Towpath's."""
+"""The plan of a migration for a twin, whose network is Canal's from the start."""
 
 import asyncio
 
 from msgspec.structs import replace
 
-from towpath.cli.upgrade_migrate import moving_pod, networks
+from towpath.cli.upgrade_migrate import MIGRATIONS, moving_pod, networks
 from towpath.install.migration import without_taken
 from towpath.inventory.cluster import Inventory
 from towpath.kube.client import Client
@@ -13,7 +13,9 @@ from towpath.lab.rundir import LabError
 from towpath.lab.twin_plan import in_order, quick
 from towpath.upgrade import plan as plans
 from towpath.upgrade.plan import Plan
+from towpath.upgrade.seen import Direction
 
+TARGETS = {direction: target for target, direction in MIGRATIONS.items()}
 _WITHIN, _ASK_EVERY = 300.0, 0.5
 
 
@@ -38,28 +40,36 @@ async def prepare(client: Client, found: Inventory) -> None:
         await asyncio.sleep(_ASK_EVERY)
 
 
-async def migration_plan(client: Client, plan: Plan, found: Inventory, nodes: dict[str, str]) -> Plan:
-    """``nodes``: name in the cluster to name in the twin. Raises KubeError."""
+async def migration_plan(
+    client: Client, plan: Plan, found: Inventory, nodes: dict[str, str], direction: Direction
+) -> Plan:
+    """``nodes``: name in the cluster to name in the twin. Raises KubeError.
+
+    ``direction`` is not the plan's where nodes must be Towpath's first, which is not of the rehearsal.
+    """
     assert plan.migration is not None  # noqa: S101 (who asks has looked)
     canal, towpath = networks(found)
+    part, other = (towpath, canal) if direction == "takeover" else (canal, towpath)
     raw = await client.get(DAEMONSETS, towpath.name, towpath.namespace)
     gates = quick(plan.gates)
     moving = replace(
         plan.migration,
+        direction=direction,
         canal=canal.name,
         towpath=towpath.name,
         pod=await moving_pod(client, raw, "", gates, in_lab=True),
     )
-    images = {name: plans.full_name(image) for name, image in sorted(towpath.wanted.items())}
+    images = {name: plans.full_name(image) for name, image in sorted(part.wanted.items())}
     return plans.sign(
         replace(
             plan,
             cluster=found.cluster,
-            namespace=towpath.namespace,
-            daemonset=towpath.name,
-            source=canal.name,
+            namespace=part.namespace,
+            daemonset=part.name,
+            source=other.name,
+            target=TARGETS[direction],
             images={name: (image, image) for name, image in images.items()},
-            strategy={"type": towpath.strategy},
+            strategy={"type": part.strategy},
             nodes=in_order(plan, nodes),
             gates=gates,
             measure=None,

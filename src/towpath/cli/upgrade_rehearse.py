@@ -79,7 +79,8 @@ def rehearse(
     The twin is a lab with the cluster's nodes, pods, labels, addresses and policies. It shows that the
     archive can be restored, that the policies are understood, and that the plan comes to its end. The pods of
     a network that is not Towpath's are stand-ins there; in the twin of a migration they are Canal's, with its
-    rules, tunnels and leases. The plan's hash stays what it was.
+    rules, tunnels and leases, and for the way back to Canal the plan's nodes become Towpath's first. The
+    plan's hash stays what it was.
 
     If the plan has probes, they ask in the twin too. What a node's turn costs there is told and stops
     nothing: this machine is not as fast as your nodes.
@@ -88,11 +89,6 @@ def rehearse(
     """
     made = read_plan(file)
     moves = made.migration is not None
-    if made.migration is not None and made.migration.direction != "takeover":
-        raise CliError(
-            "a twin is Canal's from the start: only the way to Towpath can be rehearsed, not the way back",
-            USAGE,
-        )
     options = ClusterOptions(kubeconfig, context)
     archive, from_ = _source(source, options)
     twin = twins.twin(f"twin-{os.getpid()}", from_, nodes, pods, "canal" if moves else "towpath")
@@ -174,9 +170,8 @@ async def _rehearsed(
         differs = there.wrong
         if archive is not None:
             differs += await twin_up.differences(client, archive, twin, progress)
-        planned = await _planned(client, twin, made)
         logbook = Logbook(client)
-        await logbook.begin(planned)
+        await logbook.begin(await _planned(client, twin, made, logbook))
         async with AsyncExitStack() as stack:
             probes = None
             if measure is not None:
@@ -189,13 +184,22 @@ async def _rehearsed(
     return report_of(*known, None, time.time()), differs
 
 
-async def _planned(client: Client, twin: twins.Twin, made: Plan) -> Plan:
-    """The plan, for the twin. Raises KubeError, LabError."""
+async def _planned(client: Client, twin: twins.Twin, made: Plan, logbook: Logbook) -> Plan:
+    """The plan, for the twin, which is brought to where the plan begins. Raises KubeError, LabError."""
+
+    async def found() -> Inventory:
+        return await survey(client, datetime.now(UTC), progress)
+
     if made.migration is None:
         await stand_in(client, made)
-        return twin_plan(made, await survey(client, datetime.now(UTC), progress), twin.nodes)
-    await prepare(client, await survey(client, datetime.now(UTC), progress))
-    return await migration_plan(client, made, await survey(client, datetime.now(UTC), progress), twin.nodes)
+        return twin_plan(made, await found(), twin.nodes)
+    await prepare(client, await found())
+    if made.migration.direction == "handback":
+        await logbook.begin(await migration_plan(client, made, await found(), twin.nodes, "takeover"))
+        ended = await _conduct(client, logbook, None)
+        if ended.mode != "done":
+            raise LabError(f"its nodes did not become Towpath's, as the cluster's are: {ended.text}")
+    return await migration_plan(client, made, await found(), twin.nodes, made.migration.direction)
 
 
 async def _conduct(client: Client, logbook: Logbook, probes: RollProbes | None) -> Ended:
