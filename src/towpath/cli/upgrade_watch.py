@@ -144,7 +144,7 @@ class Watcher:
         self._patterns = catalogues.builtin().known.log
         self.told: dict[tuple[str, str], Finding] = {}
         self.looks = 0
-        self._unseen: set[str] = set()
+        self._left_out: set[str] = set()
         self._ended = asyncio.Event()
 
     async def run(self, client: Client, before: Sample | None, length: float, every: float) -> None:
@@ -164,9 +164,9 @@ class Watcher:
                 self.looks += 1
                 self._tell(findings(before, now))
                 click.echo(f"{_clock()} {_words(now)}", err=True)
-                for why in set(now.left_out) - self._unseen:
+                for why in set(now.left_out) - self._left_out:
                     click.echo(f"{_clock()} left out: {why}", err=True)
-                self._unseen |= set(now.left_out)
+                self._left_out |= set(now.left_out)
             if time.monotonic() >= end:
                 return
             pause = max(0.0, min(end, begun + every) - time.monotonic())
