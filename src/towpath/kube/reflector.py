@@ -153,7 +153,7 @@ class Reflector(Generic[T]):
         match change:
             case Trouble():
                 if type(self.problem) is not type(change.error):
-                    log.warning("api_not_followed", kind=self._what.kind.plural, error=str(change.error))
+                    self._tell(change.error)
                 self.problem = change.error
                 return
             case Listing():
@@ -166,6 +166,13 @@ class Reflector(Generic[T]):
         if self.problem is not None:
             self.problem = None
             log.info("api_followed_again", kind=self._what.kind.plural)
+
+    def _tell(self, error: KubeError) -> None:
+        """A kind whose definition went is a change of the cluster's, as when a policy API is uninstalled."""
+        if isinstance(error, NotFound):
+            log.warning("kind_not_served", kind=self._what.kind.plural)
+        else:
+            log.warning("api_not_followed", kind=self._what.kind.plural, error=str(error))
 
     def _replace(self, listing: Listing[T]) -> None:
         """The list is the whole truth: what it lacks is gone, what it could not decode stays as it was."""
