@@ -78,6 +78,14 @@ def test_who_failed_was_mended_and_the_rest_never_touched() -> None:
     assert [pause.what for pause in STOPPED.pauses] == ["7 lost"]
 
 
+def test_slower_answers_are_not_called_lost_ones() -> None:
+    assert "Something was lost" in STOPPED.cost
+    seen = GateSeen(gate="traffic", state="pass", paths=(replace(PATH, lost=0, gap_ms=0.0),))
+    records = (Record("touch", BEGAN, "n1"), Record("passed", BEGAN + 9, "n1", "", (seen,)))
+    found = report(PLAN, Journal(records), None, BEGAN + 9)
+    assert found.level == "H1" and "nothing was lost" in found.cost and "nothing was lost" in page(found)
+
+
 def test_rolled_back_and_done_say_so() -> None:
     done = journal(*BEGUN, *FIRST, (23, "done", "", "", ()))  # type: ignore[arg-type]
     assert "Upgraded" in report(PLAN, done, None, BEGAN + 99).verdict

@@ -113,11 +113,15 @@ def _finish(ctx: click.Context, options: ClusterOptions, ended: Ended, file: Pat
 def _report(options: ClusterOptions, file: Path) -> None:
     """However it ended: a report that cannot be made or written changes nothing of that."""
     try:
-        write_report(file, page(options.run(gather)))
+        found = options.run(gather)
+        write_report(file, page(found))
     except (CliError, Unreadable) as e:
         click.echo(f"there is no report: {e}", err=True)
         return
     click.echo(f"report: {file.absolute()}")
+    if found.level:
+        lost = sum(loss.seen.lost for loss in found.lost)
+        click.echo(f"{found.level}: {lost} of {found.asked:,} lost. {found.cost}")
 
 
 def _announce(options: ClusterOptions, ended: Ended, webhook: str) -> None:

@@ -394,7 +394,7 @@ def screen(made: Plan) -> str:
             f"HelmChart {made.chart.name} is frozen until the end, so that helm rolls nothing meanwhile"
         )
     if made.digests:
-        lines.append(f"{len(made.digests)} images lie on every node; what runs must be them, by digest")
+        lines.append(f"images on every node, by digest: {len(made.digests)}; what runs must be these")
     lines += [mark(f"managed elsewhere: {manager}", "warning") for manager in made.managers]
     if made.skipped:
         lines.append(mark(f"skipped checks: {', '.join(map(str, made.skipped))}", "warning"))

@@ -16,6 +16,15 @@ from towpath.upgrade.seen import Seen
 SCHEMA = "towpath.dev/upgrade-report/v1"
 Phase = Literal["replacing", "gates", "mending", "rolling back", "paused", "evicting"]
 _LEVELS = [level.value for level in (Level.H0, Level.H1, Level.H2, Level.DISRUPTIVE, Level.UNKNOWN)]
+_COST = {
+    "": "No traffic was probed during this upgrade, so nothing can be said of what it cost.",
+    "H0": "Probes asked all the time, and nothing was lost.",
+    "H1": "Something was lost, but for less than 200 ms: hardly anybody will have noticed.",
+    "H2": "Traffic was interrupted, for no longer than was allowed.",
+    "disruptive": "Traffic was interrupted for longer than was allowed, or traffic that a policy denies got "
+    "through.",
+    "unknown": "The probers did not get the processor in time: what they saw proves nothing.",
+}
 _TURN: frozenset[Event] = frozenset({"cordon", "touch", "passed", "gone", "failed", "restored"})
 _ENDS: frozenset[Event] = frozenset({"passed", "gone", "failed", "restored", "pause"})
 
@@ -93,6 +102,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             case "paused":
                 return f"Standing still: {passed} of {len(self.nodes)} nodes are upgraded."
         return f"Under way: {passed} of {len(self.nodes)} nodes are upgraded."
+
+    @property
+    def cost(self) -> str:
+        """What the probes saw of it, in a sentence."""
+        if self.level == Level.H1.value and not self.lost:
+            return "Probes asked all the time, and nothing was lost; some answers took longer than before."
+        return _COST[self.level]
 
 
 def report(plan: Plan, journal: Journal, seen: Seen | None, now: float) -> Report:

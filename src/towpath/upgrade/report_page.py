@@ -16,15 +16,6 @@ _STATES = {
     "under way": "its turn is now",
     "rolled back": "has its old version again",
 }
-_LEVELS = {
-    "": "No traffic was probed during this upgrade, so nothing can be said of what it cost.",
-    "H0": "Probes asked all the time, and nothing was lost.",
-    "H1": "Something was lost, but for less than 200 ms: hardly anybody will have noticed.",
-    "H2": "Traffic was interrupted, for no longer than was allowed.",
-    "disruptive": "Traffic was interrupted for longer than was allowed, or traffic that a policy denies got "
-    "through.",
-    "unknown": "The probers did not get the processor in time: what they saw proves nothing.",
-}
 _BORDERS = {"done": svg.FINE, "rolled-back": "#e69f00", "paused": svg.LOST, "aborted": svg.LOST}
 _NEXT = {
     "done": "Watch it for a day or two: <code>towpath upgrade watch --for 48h</code>. "
@@ -84,7 +75,7 @@ def _verdict(found: Report) -> str:
     level = f" ({found.level}, {found.asked:,} questions)" if found.level else ""
     return (
         f'<section class="verdict" style="border-color:{border}"><b>{escape(found.verdict)}</b>'
-        f"<p>{_LEVELS.get(found.level, '')}{level}</p>{f'<ul>{pauses}</ul>' if pauses else ''}"
+        f"<p>{escape(found.cost)}{level}</p>{f'<ul>{pauses}</ul>' if pauses else ''}"
         f"<p>{_NEXT.get(found.mode, '')}</p></section>"
     )
 
