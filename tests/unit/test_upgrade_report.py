@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from towpath.upgrade import audits
 from towpath.upgrade import plan as plans
 from towpath.upgrade.evidence import GateSeen, PathSeen
 from towpath.upgrade.journal import Event, Journal, Record
@@ -17,6 +18,12 @@ from towpath.upgrade.report_page import page
 from towpath.upgrade.seen import Seen, SeenPod
 
 BEGAN = 1_764_000_000.0
+SHELL = audits.AuditFinding("high", "TP8120", "usr/bin/<bash>", "a shell")
+AUDIT = audits.of("new.oci", "sha256:ab", [audits.AuditFinding("low", "TP8123", "x", "y"), SHELL])
+CHANGE = audits.ImageChange("package", "debian tool", "1", "2")
+COMPARED = audits.ImageAudit(
+    source="diff.json", compared=True, counts={"package": 1, "file": 9}, changes=(CHANGE,)
+)
 PLAN = plans.sign(
     Plan(
         created="now",
@@ -29,6 +36,8 @@ PLAN = plans.sign(
         strategy={"type": "OnDelete"},
         nodes=tuple(NodeStep(f"n{number}", "fewest <pods>") for number in (1, 2, 3)),
         skipped=(8,),
+        digests={"x:2": "sha256:ab"},
+        audits=(AUDIT, COMPARED),
         checks=(CheckSeen(1, "target exists", "ok"), CheckSeen(8, "etcd was saved", "skipped", "by --skip")),
     )
 )
@@ -127,9 +136,25 @@ def test_the_page_is_whole_and_escapes_what_it_tells(found: Report) -> None:
     assert "v2<>" not in text and "fewest <pods>" not in text and "<of>" not in text
 
 
+IMAGES = (
+    "1 high, 1 low; it is x:2, by digest",
+    "<td>TP8120</td><td>usr/bin/&lt;bash&gt;</td>",
+    "changed: 1 package, 9 file",
+    "9 more are counted and not listed",
+    "<td>debian tool</td><td>1</td><td>2</td>",
+)
+
+
 def test_the_page_tells_what_matters() -> None:
     text = page(STOPPED)
-    for words in ("7 of 400 lost", "longest gap 70 ms", "Standing still: 1 of 3", "x:2", "etcd was saved"):
+    for words in (
+        "7 of 400 lost",
+        "longest gap 70 ms",
+        "Standing still: 1 of 3",
+        "x:2",
+        "etcd was saved",
+        *IMAGES,
+    ):
         assert words in text, words
 
 
@@ -141,6 +166,22 @@ def test_junit_and_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(STOPPED), type=Report) == STOPPED
 
 
+def test_junit_tells_what_the_images_hold() -> None:
+    """And that fails nothing: whoever made the plan knew."""
+    root = ElementTree.fromstring(junit(STOPPED))
+    told = {
+        suite.get("name"): [(case.get("name"), case.findtext("system-out")) for case in suite]
+        for suite in root
+        if "image" in str(suite.get("name"))
+    }
+    (every, shell, _) = told["image audit of new.oci"]
+    assert every == ("all", "1 high, 1 low")
+    assert shell[0] == "TP8120 usr/bin/<bash>" and str(shell[1]).startswith("high: ")
+    assert told["image audit of diff.json"][1] == ("package debian tool", "package debian tool: 1 → 2")
+    suite = next(one for one in root if one.get("name") == "image audit of new.oci")
+    assert (suite.get("tests"), suite.findall(".//failure")) == ("3", [])
+
+
 def test_the_worst_level_counts() -> None:
     assert (worst([]), worst(["H0", "", "H2", "H1"]), worst(["H0", "unknown"])) == ("", "H2", "unknown")
 
@@ -149,3 +190,5 @@ def test_a_plan_says_what_was_checked() -> None:
     assert plans.load(plans.dump(PLAN)) == PLAN
     with pytest.raises(plans.PlanError):
         plans.load(plans.dump(replace(PLAN, checks=())))
+    with pytest.raises(plans.PlanError):
+        plans.load(plans.dump(replace(PLAN, audits=(COMPARED,))))

@@ -16,6 +16,7 @@ from towpath.cli.output import mark, progress, progress_done, table
 from towpath.cli.policy_engines import between
 from towpath.cli.preflight import running
 from towpath.cli.releases import catalogue_of, catalogue_option
+from towpath.cli.upgrade_audits import audit_option, audits_told
 from towpath.cli.upgrade_measure import Wanted, measure_options, measures_told, planned
 from towpath.cli.upgrade_migrate import MIGRATIONS, migration, migration_screen
 from towpath.cli.verify_rollout import expected_images
@@ -30,6 +31,7 @@ from towpath.preflight.engines import Verdicts
 from towpath.preflight.situation import Answer, Situation, run
 from towpath.upgrade import managers, pulling
 from towpath.upgrade import plan as plans
+from towpath.upgrade.audits import ImageAudit
 from towpath.upgrade.charts import HELM_CHARTS
 from towpath.upgrade.plan import ChartPlan, CheckSeen, Gates, Measure, Plan, PlanError
 from towpath.upgrade.survey import SYSTEM, survey
@@ -130,6 +132,7 @@ class _Gathered(NamedTuple):
 @click.option("--drain", "evict", flag_value="drain", help="Move a node's pods away before its turn.")
 @click.option("--drain-within", default=300.0, show_default=True, help="Seconds until a node must be empty.")
 @click.option("--managed-elsewhere", is_flag=True, help="Argo CD or Flux owns it, and its syncing is paused.")
+@audit_option
 @catalogue_option
 @node_options(default=None)
 @measure_options
@@ -150,6 +153,7 @@ def plan(
     evict: str | None,
     drain_within: float,
     managed_elsewhere: bool,
+    audit: tuple[ImageAudit, ...],
     catalogue: Path | None,
     nodes: NodeOptions,
     measures: Wanted,
@@ -180,10 +184,11 @@ def plan(
         )
         made = _upgrade(options, asked, gates, now)
         shown, after = screen, f"towpath upgrade rehearse {file}; towpath upgrade apply {file}"
-    made = msgspec.structs.replace(made, window=window, evict=evict or "", skipped=tuple(sorted(skip)))
+    around = {"window": window, "evict": evict or "", "audits": audit}
+    made = msgspec.structs.replace(made, skipped=tuple(sorted(skip)), **around)
     made = plans.sign(made)
     _write(file, made)
-    click.echo(f"{shown(made)}\n\n{after}")
+    click.echo("\n".join([shown(made), *audits_told(made), "", after]))
 
 
 def _upgrade(options: ClusterOptions, asked: _Asked, gates: Gates, now: datetime) -> Plan:

@@ -8,6 +8,7 @@ import msgspec
 from towpath.inventory.cluster import Inventory, NodeState
 from towpath.inventory.components import Component
 from towpath.inventory.images import Image
+from towpath.upgrade.audits import ImageAudit
 from towpath.upgrade.seen import Direction
 
 SCHEMA = 1
@@ -129,8 +130,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     pods of a node before its turn. ``managers``: who else would undo what is done, and was told not to.
     ``measure``: what is looked at beside readiness; ``unmeasured``: why that is not all there is.
     ``migration``: nodes go to another network, and ``images`` are what they are to have.
-    ``digests``: of images to come, as every node has pulled them. ``hash`` is
-    over everything else but ``rehearsal``, which names the hash it belongs to.
+    ``digests``: of images to come, as every node has pulled them. ``audits``: what is known of those images.
+    ``hash`` is over everything else but ``rehearsal``, which names the hash it belongs to.
     """
 
     schema: int = SCHEMA
@@ -155,6 +156,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     unmeasured: str = ""
     migration: Migration | None = None
     digests: dict[str, str] = {}
+    audits: tuple[ImageAudit, ...] = ()
     hash: str = ""
 
     @property

@@ -8,6 +8,7 @@ import msgspec
 
 from towpath.install.migration import TAKEN
 from towpath.probe.levels import Level
+from towpath.upgrade.audits import ImageAudit
 from towpath.upgrade.evidence import GateSeen, PathSeen
 from towpath.upgrade.journal import ENDED, Event, Journal, Mode, Record
 from towpath.upgrade.plan import CheckSeen, Plan, Rehearsal
@@ -64,7 +65,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Times are RFC 3339 in UTC, ``seconds`` from the first record to the last (or to now, while it runs).
 
     ``level``: the worst that the probes saw; empty when nothing was probed. ``images``: container to image
-    before and after. ``pauses``: when it stood still.
+    before and after; ``digests`` of the latter, as nodes pulled them. ``pauses``: when it stood still.
     """
 
     schema: str = SCHEMA
@@ -85,6 +86,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     pauses: tuple[Span, ...]
     checks: tuple[CheckSeen, ...]
     skipped: tuple[int, ...]
+    audits: tuple[ImageAudit, ...]
+    digests: dict[str, str]
     rehearsal: Rehearsal | None
     records: tuple[Record, ...]
 
@@ -139,6 +142,8 @@ def report(plan: Plan, journal: Journal, seen: Seen | None, now: float) -> Repor
         pauses=_pauses(journal, begin, end),
         checks=plan.checks,
         skipped=plan.skipped,
+        audits=plan.audits,
+        digests=plan.digests,
         rehearsal=plan.rehearsal,
         records=records,
     )

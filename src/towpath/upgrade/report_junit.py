@@ -1,7 +1,8 @@
-"""The report for CI systems: a test case a preflight check and a gate of a node. Pure."""
+"""The report for CI systems: a test case a preflight check, a finding of an image, a gate of a node. Pure."""
 
 from xml.etree import ElementTree
 
+from towpath.upgrade.audits import ImageAudit
 from towpath.upgrade.evidence import GateSeen
 from towpath.upgrade.report import NodeReport, Report
 
@@ -16,10 +17,24 @@ def junit(found: Report) -> str:
             ElementTree.SubElement(case, "skipped", message=f"{check.state}: {check.why}")
         elif check.told:
             ElementTree.SubElement(case, "system-out").text = "\n".join(check.told)
+    for one in found.audits:
+        _audit(root, one)
     for node in found.nodes:
         _node(root, node)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _audit(root: ElementTree.Element, audit: ImageAudit) -> None:
+    """None is a failure of the upgrade: who made the plan knew, as with what preflight warned of."""
+    suite = ElementTree.SubElement(root, "testsuite", name=f"image audit of {audit.source}")
+    ElementTree.SubElement(_case(suite, "all"), "system-out").text = audit.verdict
+    for finding in audit.findings:
+        case = _case(suite, f"{finding.code} {finding.path}")
+        ElementTree.SubElement(case, "system-out").text = f"{finding.severity}: {finding.told}"
+    for change in audit.changes:
+        ElementTree.SubElement(_case(suite, f"{change.kind} {change.what}"), "system-out").text = change.told
+    suite.set("tests", str(len(suite)))
 
 
 def _node(root: ElementTree.Element, node: NodeReport) -> None:

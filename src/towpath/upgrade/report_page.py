@@ -60,6 +60,7 @@ def page(found: Report) -> str:
         svg.PATTERNS,
         *(_gates(node) for node in found.nodes if node.gates),
         _checks(found),
+        _audits(found),
         _rehearsal(found),
         _journal(found),
         _WORDS,
@@ -134,6 +135,22 @@ def _checks(found: Report) -> str:
     skipped = len(found.skipped)
     said = f"<p>{skipped} of them were skipped by whoever made the plan.</p>" if skipped else ""
     return f"<h2>What was checked before</h2>{said}{table(rows, words=True)}"
+
+
+def _audits(found: Report) -> str:
+    """What was known of the images to come, each under its own summary."""
+    parts = []
+    for one in found.audits:
+        rows = [("severity", "code", "where", "what")]
+        rows += [(f.severity, f.code, f.path, f.told) for f in one.findings]
+        if one.compared:
+            rows = [("what changed", "", "before", "after")]
+            rows += [(change.kind, change.what, change.old, change.new) for change in one.changes]
+        more = f"<p>{one.left_out} more are counted and not listed.</p>" if one.left_out else ""
+        told = f"<summary><b>{escape(one.source)}</b>: {escape(one.summary(found.digests))}</summary>"
+        listed = table(rows, words=True) if rows[1:] else ""
+        parts.append(f"<details{' open' if one.grave else ''}>{told}{listed}{more}</details>")
+    return f"<h2>What the new images hold</h2>{''.join(parts)}" if parts else ""
 
 
 def _rehearsal(found: Report) -> str:
