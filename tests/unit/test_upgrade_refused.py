@@ -1,29 +1,25 @@
 """Bad input before a roll: a refusal is a sentence that names what and the fix, and nothing was written."""
 
-import asyncio
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
+from served_fake import said, served
 from towpath.backup.archive import Archive, Manifest, entry, pack
 from towpath.catalogue import load
 from towpath.cli.cluster import ClusterOptions
 from towpath.cli.exit import CliError
-from towpath.cli.main import cli
 from towpath.cli.upgrade_measure import start_probes
 from towpath.cli.upgrade_plan import _pulled
 from towpath.inventory.components import components
 from towpath.kube import fakehttp
 from towpath.kube.client import Client
 from towpath.kube.fake import FakeApiServer, Target
-from towpath.kube.kinds import CONFIG_MAPS, NAMESPACES
+from towpath.kube.kinds import CONFIG_MAPS
 from towpath.lab import canal
 from towpath.probe import cluster
 from towpath.upgrade import plan as plans
@@ -69,37 +65,6 @@ JOURNAL = {
     "metadata": {"name": "towpath-upgrade", "namespace": "kube-system"},
     "data": {"plan": "{", "journal": "none"},
 }
-
-
-@contextmanager
-def served(kind: type[FakeApiServer], folder: Path) -> Iterator[tuple[FakeApiServer, str]]:
-    """A server in a thread of its own, and the file that leads to it."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    server = asyncio.run_coroutine_threadsafe(kind.start(), loop).result()
-    file = folder / "kubeconfig"
-    file.write_text(
-        f"clusters: [{{name: c, cluster: {{server: '{server.config().server}'}}}}]\n"
-        "users: [{name: u, user: {token: t}}]\n"
-        "contexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: x\n"
-    )
-    server.put(NAMESPACES, {"metadata": {"name": "kube-system", "uid": "here"}})
-    try:
-        yield server, str(file)
-    finally:
-        asyncio.run_coroutine_threadsafe(server.down(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-def said(*arguments: str) -> tuple[int, str]:
-    """Exit code, and all that was printed."""
-    done = CliRunner().invoke(cli, list(arguments))
-    if isinstance(done.exception, CliError):
-        return done.exception.exit_code, f"{done.output}{done.exception}"
-    return done.exit_code, done.output
 
 
 def writes(server: FakeApiServer) -> list[tuple[str, str]]:
