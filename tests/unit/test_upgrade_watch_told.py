@@ -26,7 +26,7 @@ class Guarded(FakeApiServer):
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[tuple[Guarded, str]]:
+def watched(tmp_path: Path) -> Iterator[tuple[FakeApiServer, str]]:
     """A network of one pod."""
     raw = canal.daemonset(load.builtin().release("v1.32.1+rke2r1"))
     raw["metadata"]["uid"] = "ds"
@@ -44,7 +44,7 @@ def watched(tmp_path: Path) -> Iterator[tuple[Guarded, str]]:
         yield server, kubeconfig
 
 
-def test_what_is_left_out_is_told_once(watched: tuple[Guarded, str]) -> None:
+def test_what_is_left_out_is_told_once(watched: tuple[FakeApiServer, str]) -> None:
     server, kubeconfig = watched
     code, told = said("upgrade", "watch", "--for", "1s", "--every", "0s", *QUIET, "--kubeconfig", kubeconfig)
     lines = [line for line in told.splitlines() if "left out: " in line]
@@ -55,7 +55,7 @@ def test_what_is_left_out_is_told_once(watched: tuple[Guarded, str]) -> None:
     assert f"{len(asked)} looks" in told
 
 
-def test_a_baseline_keeps_what_it_lacks(watched: tuple[Guarded, str], tmp_path: Path) -> None:
+def test_a_baseline_keeps_what_it_lacks(watched: tuple[FakeApiServer, str], tmp_path: Path) -> None:
     _, kubeconfig = watched
     file = tmp_path / "before.json"
     code, told = said("upgrade", "watch", "--save", str(file), *QUIET, "--kubeconfig", kubeconfig)
