@@ -3,7 +3,8 @@
 # ruff: noqa: F401, F811  (fixtures are imported, and named again by the tests that use them)
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from errno import ENOBUFS
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,10 @@ from network_node import NetworkNode, executable, local
 from shim_harness import Shim, shim
 from test_networks import BRIDGE, MACVLAN, addresses, api, fresh
 
+from towpath.agent import network_neighbours
+from towpath.kernel.netlink import Failure, Message, NetlinkSocket
 from towpath.kernel.netns import run_in
+from towpath.kernel.rtnl import RTM_NEWNEIGH
 
 pytestmark = pytest.mark.kernel
 
@@ -46,6 +50,28 @@ async def test_a_neighbours_address_is_refused_until_it_is_free(
     await node.add("q")
     assert addresses(node, "q", "net1") == {address}
     await node.delete("q")
+    assert node.leftovers() == []
+
+
+async def test_a_full_table_of_neighbours_is_waited_for(
+    node: NetworkNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Played: the table is the whole machine's, and so it would be full for everybody."""
+    refused: list[Failure] = []
+
+    class Full(NetlinkSocket):
+        def request(self, messages: Sequence[Message]) -> list[Failure]:
+            if messages[0].kind != RTM_NEWNEIGH or len(refused) == 3:
+                return super().request(messages)
+            refused.append(Failure(0, ENOBUFS, ""))
+            return refused[-1:]
+
+    monkeypatch.setattr(network_neighbours, "NetlinkSocket", Full)
+    node.define("net", {**MACVLAN, "ipam": STATIC})
+    node.pod("p", "net")
+    await node.add("p")
+    assert addresses(node, "p", "net1") == {"10.9.0.2/24"} and len(refused) == 3
+    await node.delete("p")
     assert node.leftovers() == []
 
 
@@ -83,9 +109,14 @@ async def test_neighbours_hear_that_an_address_is_another_pods_by_now(node: Netw
     node.pod("q", [{"name": "net", "ips": ["10.9.0.3/24", "fd09::3/64"]}])
     await node.add("q")
     await node.add("p")
-    for address in ("10.9.0.2", "fd09::2"):
+
+    def learned(address: str) -> bool:
+        """What is sent while the machine's one table of neighbours is full is dropped without a word."""
         run_in(node.attach.netns("q"), partial(knock, address))
-        await node.until(lambda address=address: "lladdr" in known(address))  # type: ignore[misc]
+        return "lladdr" in known(address)
+
+    for address in ("10.9.0.2", "fd09::2"):
+        await node.until(partial(learned, address))
     await node.delete("p")
     await node.add("r")
     mac = node.inside("r").links["net1"].mac

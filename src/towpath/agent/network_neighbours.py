@@ -13,7 +13,7 @@ interface's own is for its first second: so the question is asked from one that 
 import asyncio
 import secrets
 import time
-from errno import ENOENT
+from errno import ENOBUFS, ENOENT
 from ipaddress import IPv6Interface
 from struct import Struct
 
@@ -33,8 +33,9 @@ _NONE, _FAILED = 0x00, 0x20
 _ANSWERED = 0x02 | 0x04 | 0x08 | 0x10  # reachable, stale, delay, probe
 _RTM_GETLINK, _IFLA_IFNAME, _INDEX = 18, 3, Struct("=4xi")
 _QUESTIONS = 2
-_EVERY = 0.002
+_EVERY, _ROOM_EVERY = 0.002, 0.1
 _SLACK = 1.0
+_ROOM_WITHIN = 10.0  # the kernel lets go of what was not used for five seconds
 
 
 async def somebody(descriptors: PodDescriptors, kernel: Kernel, ifname: str, address: Addr, ms: int) -> str:
@@ -78,9 +79,13 @@ async def _asked(netlink: NetlinkSocket, index: int, address: Addr, seconds: flo
         return body + attr(_NDA_DST, address.packed)
 
     begin = Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, entry(_USE))
-    if failures := netlink.request([begin]):
+    room = time.monotonic() + _ROOM_WITHIN
+    while failures := netlink.request([begin]):
         first = failures[0]
-        raise KernelRefused(f"ask for {address}", first.errno, first.reason())
+        # The table of neighbours is one for the whole machine, whatever the namespace, and may be full.
+        if first.errno != ENOBUFS or time.monotonic() > room:
+            raise KernelRefused(f"ask for {address}", first.errno, first.reason())
+        await asyncio.sleep(_ROOM_EVERY)
     deadline = time.monotonic() + seconds + _SLACK
     try:
         while time.monotonic() < deadline:
