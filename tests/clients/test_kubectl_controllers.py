@@ -99,6 +99,7 @@ def test_deployment_rollout_undo_restart_scale(cluster: Cluster) -> None:
     assert (
         cluster.get("deployment/web")["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "4"
     )
+    cluster.until(lambda: len(cluster.names("pods")) == 3)  # those that end count where the next ones go
     k("scale", "deployment/web", "--replicas=6")
     k("wait", "deployment/web", "--for=condition=Available", WAIT)
     k("rollout", "status", "deployment/web", WAIT)
@@ -241,15 +242,20 @@ def test_unschedulable_pods_say_why_and_wait_for_room(cluster: Cluster) -> None:
 def test_cordon_and_drain(cluster: Cluster) -> None:
     cluster.apply(workload("Deployment", replicas=3))
     cluster.k("rollout", "status", "deployment/web", WAIT)
-    drained = subprocess.run(
-        [KUBECTLS[BINARY], "drain", "node-3", "--ignore-daemonsets", "--force", WAIT],
-        env=cluster.lab.env(),
-        capture_output=True,
-        text=True,
-    )
-    assert drained.returncode == 0, drained.stderr
-    cluster.k("rollout", "status", "deployment/web", WAIT)
-    assert {p["spec"]["nodeName"] for p in cluster.live()} <= {"node-1", "node-2"}
+
+    def moved() -> bool:
+        """A scheduler that has not heard of it yet puts there what was just evicted: that goes as well."""
+        drained = subprocess.run(
+            [KUBECTLS[BINARY], "drain", "node-3", "--ignore-daemonsets", "--force", WAIT],
+            env=cluster.lab.env(),
+            capture_output=True,
+            text=True,
+        )
+        assert drained.returncode == 0, drained.stderr
+        cluster.k("rollout", "status", "deployment/web", WAIT)
+        return {p["spec"].get("nodeName") for p in cluster.live()} <= {"node-1", "node-2"}
+
+    cluster.until(moved)
     key = "node.kubernetes.io/unschedulable"
     cluster.until(lambda: key in [t["key"] for t in cluster.get("node/node-3")["spec"].get("taints", [])])
     cluster.k("uncordon", "node-3")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from towpath.kernel.netns import run_in
 
 _PERIOD, _PATIENCE = 0.01, 60.0
+ENOUGH = 20  # questions of a kind on a path that is open, to judge it by
 _TOTAL_RETRANS = struct.Struct("=100xI")  # tcpi_total_retrans in struct tcp_info (linux/tcp.h)
 
 
@@ -64,6 +65,9 @@ class Probes:
                 self._clients.append(_thread(lambda probe=probe, path=path: probe(path)))  # type: ignore[misc]
 
     def stop(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not self._enough() and time.monotonic() < deadline:
+            time.sleep(_PERIOD)
         self._stop.set()
         for thread in self._clients:
             thread.join(2 * _PATIENCE)
@@ -72,6 +76,11 @@ class Probes:
             thread.join(2 * _PATIENCE)
         for made in self._sockets:
             made.close()
+
+    def _enough(self) -> bool:
+        """A busy machine takes its time to send them."""
+        paths = (self.outcomes[path.name] for path in self.paths if not path.denied)
+        return all(len(one.sent) == 3 and min(one.sent.values()) > ENOUGH for one in paths)
 
     def lost(self, name: str) -> dict[str, int]:
         """Unanswered requests by kind."""

@@ -14,7 +14,7 @@ from pathlib import Path as File
 from typing import Any
 
 import pytest
-from canal_probes import Path, Probes, probes
+from canal_probes import ENOUGH, Path, Probes, probes
 from canal_world import (
     NODES,
     OUTSIDE4,
@@ -106,7 +106,7 @@ def judge(running: Probes, *, back: bool = False, told: object = "") -> None:
             most = 1 if back and path.name == "port" else 0
             assert max(lost.values()) <= most, f"{path.name} lost {lost}: {outcome} {told}"
             assert set(lost) == {"connect", "datagram", "kept"}, path.name
-            assert min(outcome.sent.values()) > 20, path.name
+            assert min(outcome.sent.values()) > ENOUGH, path.name
 
 
 def label(world: World) -> str | None:
