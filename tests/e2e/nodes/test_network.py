@@ -105,7 +105,13 @@ def test_services(cluster: Installed) -> None:
         assert {cluster.ask_from("caller", address, 80)[1] for _ in range(4)} == {mine}  # not masqueraded
         from_node = patiently(partial(cluster.real.machines["n1"].inside, partial(ask, address, 80)))
         assert from_node[0] in names
-    everybody = {patiently(lambda: cluster.ask_from("caller", address, 80))[0] for _ in range(30)}
+    everybody: set[str] = set()
+
+    def all_answer() -> bool:
+        everybody.add(patiently(lambda: cluster.ask_from("caller", address, 80))[0])
+        return everybody >= names
+
+    cluster.real.wait_until(all_answer, f"each of {names} answers", 300)
     assert everybody == names
 
 
@@ -156,7 +162,8 @@ def test_host_ports(cluster: Installed) -> None:
         assert cluster.ask_from("web", node, 18080)[0] == "web"  # hairpin
     assert cluster.real.machines["n1"].inside(lambda: ask("127.0.0.1", 18080))[0] == "web"
     cluster.real.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
-    cluster.real.wait_until(lambda: not cluster.leases("n1"), "the addresses are free", 300)
+    held = set(addresses(pod))
+    cluster.real.wait_until(lambda: not held & cluster.leases("n1"), "the addresses are free", 300)
     with pytest.raises(OSError):
         cluster.real.outside(lambda: ask(node, 18080, timeout=1))
 

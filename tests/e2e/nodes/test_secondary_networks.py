@@ -92,7 +92,7 @@ def nothing_left(cluster: Installed) -> None:
         cluster.real.wait_until(
             lambda node=node: not given_out(cluster, node) and journalled(cluster, node) == 0,  # type: ignore[misc]
             f"nothing left on {node}: {given_out(cluster, node)}",
-            90,
+            300,
         )
 
 
@@ -111,7 +111,7 @@ def test_two_more_networks_a_reboot_and_the_end(cluster: Installed) -> None:
     cluster.real.wait_until(
         lambda: cluster.real.get("node", "n2")["status"]["nodeInfo"]["bootID"] == machine.boot_id != boot,
         "the new boot id",
-        90,
+        300,
     )
     cluster.wait_nodes()
 
