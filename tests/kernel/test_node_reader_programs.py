@@ -3,7 +3,11 @@
 import subprocess
 from pathlib import Path
 
+import msgspec
+
+from preflight_worlds import sound
 from towpath.node_reader.host import Host
+from towpath.preflight.kernel_judges import programs
 
 PROGRAM = '#include <stdio.h>\nint main(void) { fputs("%s", stderr); return %d; }\n'
 
@@ -35,3 +39,32 @@ def test_the_networks_own_ipset_is_asked_and_not_the_hosts(tmp_path: Path) -> No
     assert Host(host, proc).sets_problem() == ""
     process(proc, 13, "calico-node", old)
     assert Host(host, proc).sets_problem() == "Kernel and userspace incompatible"
+
+
+def shim(folder: Path, text: str) -> Path:
+    """Multus's, installed there."""
+    folder.mkdir(parents=True)
+    (folder / "multus-shim").write_text(text)
+    return folder
+
+
+def test_a_shim_of_another_version_than_the_daemon_that_runs_is_found(tmp_path: Path) -> None:
+    """keiretsu-labs#2903: the pod is Ready, and the host has the shim of the version before."""
+    host, proc, image = tmp_path / "host", tmp_path / "proc", tmp_path / "image"
+    installed = shim(host / "opt/cni/bin", "v4.1") / "multus-shim"
+    shim(image / "usr/src/multus-cni/bin", "v4.2")
+    process(proc, 11, "sleep", image)
+    reader, node = Host(host, proc), sound().nodes[0]
+    assert reader.image_files() == {}
+
+    assert node.report is not None
+    seen = node.report
+
+    def judged() -> list[str]:
+        read = {"files": reader.hashes("/opt/cni/bin"), "image_files": reader.image_files()}
+        return [found.code for found in programs(node, msgspec.structs.replace(seen, **read))]
+
+    process(proc, 12, "multus-daemon", image)
+    assert judged() == ["TP7337"]
+    installed.write_text("v4.2")
+    assert judged() == []

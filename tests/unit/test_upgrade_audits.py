@@ -7,10 +7,16 @@ import pytest
 from click.testing import CliRunner
 
 from image_cases import config, good, layer, oci
+from served_fake import said, served
+from towpath.catalogue import load
 from towpath.cli.exit import USAGE, CliError
 from towpath.cli.image import command
 from towpath.cli.upgrade_audits import audited, audits_told
 from towpath.image.tree import file
+from towpath.kube import fakehttp
+from towpath.kube.fake import FakeApiServer
+from towpath.kube.kinds import DAEMONSETS
+from towpath.lab import canal
 from towpath.upgrade import audits
 from towpath.upgrade import plan as plans
 from towpath.upgrade.audits import AuditFinding, ImageAudit, ImageChange
@@ -92,3 +98,25 @@ def test_what_is_no_image_is_refused_by_its_code(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_text("no archive")
     with pytest.raises(CliError, match="TP80"):
         audited(tmp_path / "x.tar")
+
+
+class Versioned(FakeApiServer):
+    """Says which Kubernetes it is."""
+
+    def _discovery(self, path: str) -> fakehttp.Answer | None:
+        if path == "/version":
+            return fakehttp.Answer(200, {"gitVersion": "v1.32.1"})
+        return super()._discovery(path)
+
+
+def test_the_command_writes_it_into_the_plan_and_says_so(bad: Path, tmp_path: Path) -> None:
+    raw = canal.daemonset(load.builtin().release("v1.32.1+rke2r1"))
+    target = tmp_path / "plan.json"
+    words = ("plan", "--to", "v9", "--tag", "hardened-flannel=v9", "--daemonset", "kube-system/rke2-canal")
+    quick = ("--no-pull", "--no-probes", "--no-read-nodes", "--audit", str(bad), "-f", str(target))
+    with served(Versioned, tmp_path) as (server, kubeconfig):
+        server.put(DAEMONSETS, raw)
+        code, told = said("upgrade", *words, *quick, "--kubeconfig", kubeconfig)
+    assert code == 0, told
+    (kept,) = plans.load(target.read_bytes()).audits
+    assert kept == audited(bad) and f"audit of {bad}: {kept.verdict}; the nodes pulled nothing" in told
