@@ -1,12 +1,15 @@
 """The report tells what the journal says, whatever became of the upgrade, and needs no other file."""
 
 import html.parser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from served_fake import said
+from towpath.cli.upgrade_report import rendered
 from towpath.upgrade import audits
 from towpath.upgrade import plan as plans
 from towpath.upgrade.evidence import GateSeen, PathSeen
@@ -192,3 +195,27 @@ def test_a_plan_says_what_was_checked() -> None:
         plans.load(plans.dump(replace(PLAN, checks=())))
     with pytest.raises(plans.PlanError):
         plans.load(plans.dump(replace(PLAN, audits=(COMPARED,))))
+
+
+def test_a_report_that_was_kept_is_shown_again_in_any_form(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    kept.write_text(rendered(STOPPED, "json"))
+    for form in ("html", "junit"):
+        assert said("upgrade", "report", "--from", str(kept), "-o", form) == (0, rendered(STOPPED, form))
+    code, told = said("upgrade", "report", "--from", str(kept), "-o", "json")
+    assert (code, msgspec.json.decode(told, type=Report)) == (0, STOPPED)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 1}'])
+def test_what_is_no_report_is_not_shown(text: str, tmp_path: Path) -> None:
+    odd = tmp_path / "odd.json"
+    odd.write_text(text)
+    code, told = said("upgrade", "report", "--from", str(odd))
+    assert (code, "odd.json is no report" in told) == (2, True), told
+
+
+def test_a_report_of_another_schema_is_not_shown(tmp_path: Path) -> None:
+    newer = tmp_path / "newer.json"
+    newer.write_text(rendered(replace(STOPPED, schema="towpath.dev/upgrade-report/v2"), "json"))
+    code, told = said("upgrade", "report", "--from", str(newer))
+    assert (code, "report/v2; this towpath shows" in told) == (2, True), told
