@@ -29,6 +29,7 @@ PEERING = Peering(
     tunnels=frozenset({ip_address("172.30.0.12"), ip_address("fd00:172:30::12")}),
     vteps=frozenset({ip_address("10.42.1.0"), ip_address("10.42.2.0"), ip_address("fd00:10:42:2::")}),
     direct=frozenset({ip_network("10.42.2.0/24"), ip_network("fd00:10:42:2::/64")}),
+    away=frozenset({"eth0", "flannel.1", "flannel-v6.1"}),
 )
 POLICY = Program(
     sets={

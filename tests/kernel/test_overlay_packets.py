@@ -4,7 +4,8 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
-from ipaddress import ip_address
+from functools import partial
+from ipaddress import ip_address, ip_network
 
 import pytest
 from msgspec.structs import replace
@@ -57,6 +58,41 @@ def test_vxlan(pair: tuple[Machine, Machine]) -> None:
     assert reached(pair)
     for machine in pair:
         assert machine.reconcile() == ()
+
+
+STRAY = """
+table inet heard {
+    chain heard {
+        type filter hook prerouting priority -400;
+        udp dport 9 ip daddr != 10.42.2.2 counter
+        udp dport 9 ip6 daddr != fd00:10:42:2::2 counter
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("network", [DUAL, HOST_GW], ids=["vxlan", "host-gw"])
+def test_what_is_for_nobody_leaves_the_node_that_it_is_for_by_no_way(
+    pair: tuple[Machine, Machine], network: ClusterNetwork
+) -> None:
+    # Free addresses of the podCIDR, which the default route leads to, and of a block in the other's podCIDR,
+    # which the other would send back.
+    one, two = pair
+    for machine in pair:
+        machine.holdings = {"n1": (ip_network("10.42.2.64/26"), ip_network("fd00:10:42:2::40/122"))}
+    configure(pair, network)
+    one.sh(one.netns, "ip route add default via 172.30.0.12; ip -6 route add default via fd00:172:30::12")
+    two.sh(two.netns, f"nft -f - <<'END'{STRAY}END")
+    free = ("10.42.1.200", "fd00:10:42:1::200", "10.42.2.70", "fd00:10:42:2::46")
+    for address in free:
+        kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with run_in(one.pods["pod"], partial(socket.socket, kind, socket.SOCK_DGRAM)) as source:
+            source.sendto(b"to nobody", (address, 9))
+    assert reached(pair)
+    heard = two.sh(two.netns, "nft list table inet heard")
+    assert heard.count("counter packets 0 ") == 2, heard
+    dropped = one.sh(one.netns, "nft list chain inet towpath stray")
+    assert dropped.count("counter packets 2 ") == 2, dropped
 
 
 def test_every_way_and_the_change_from_each_to_the_next(pair: tuple[Machine, Machine]) -> None:

@@ -17,6 +17,7 @@ from attachments import attachment
 from nodes import DUAL, UNDERLAY, node, snapshot
 from towpath.api.core import Node
 from towpath.desired.node import node_state
+from towpath.desired.ownership import Holdings
 from towpath.desired.pods import born, pod_wiring
 from towpath.desired.ruleset import TABLE
 from towpath.desired.snapshot import Snapshot
@@ -50,6 +51,7 @@ class Machine:
         self.nodes: tuple[Node, ...] = (node(1), node(2))
         self.on_link: frozenset[Addr] = frozenset()
         self.program: Program | None = None
+        self.holdings: Holdings = {}
         self._attachments: list[Attachment] = []
         self.kernel = run_in(self.netns, LinuxKernel)
 
@@ -76,6 +78,7 @@ class Machine:
             underlay=replace(UNDERLAY, ipv4=four, ipv6=six, on_link=self.on_link),
             attachments=tuple(self._attachments),
             policy=self.program,
+            holdings=self.holdings,
         )
 
     def reconcile(self) -> tuple[Op, ...]:

@@ -21,6 +21,7 @@ _DROPPING: dict[str, tuple[str, ...]] = {
     "from_pod": ("unknown",),  # pods without a verdict yet
     "to_pod": ("unknown",),
     "origin": ("misrouted",),  # pods' sources by an interface that does not lead to them
+    "stray": ("stray",),  # to an address of this node's that no pod has, and about to leave it again
     "tunnel": ("tunnel",),  # VXLAN of no peer's
     "to_tunnel": ("tunnel",),  # VXLAN of a pod's to a node
 }

@@ -5,6 +5,11 @@ pod may send there, as its packet would go out masqueraded, in our name. Pods of
 overlay, or by the wire from peers that may be reached without it; anywhere else their addresses are forged.
 Where nothing is masqueraded pods' addresses are rightly seen on the wire as well (what they send to another
 node), and then only this node's own pods are known not to come from there.
+
+And what keeps packets to nobody from wandering: for an address of this node's that no pod has, only a shorter
+route is left: to the gateway outside or, where the node's block is in another's podCIDR, to that node, which
+sends it back until its hops are used up. Dropped and not refused, as by Calico's blackhole: where a pod's
+route is missing for a moment, a connection that is tried again succeeds.
 """
 
 import msgspec
@@ -28,6 +33,7 @@ SETS = (
     NftSet(name="vtep6", key=("ipv6_addr",)),
     NftSet(name="direct4", key=("ipv4_addr",), interval=True),
     NftSet(name="direct6", key=("ipv6_addr",), interval=True),
+    NftSet(name="away", key=("ifname",)),
 )
 _POD = f'"{POD_PREFIX}*"'
 _FAMILIES: tuple[tuple[str, Family], ...] = (("ip", 4), ("ip6", 6))
@@ -36,11 +42,13 @@ _FAMILIES: tuple[tuple[str, Family], ...] = (("ip", 4), ("ip6", 6))
 class Peering(msgspec.Struct, frozen=True, kw_only=True):
     """What peers may do. ``tunnels``: where their tunnel packets come from; ``vteps``: their own addresses,
     and this node's, inside the overlay; ``direct``: the pods' networks of those that may do without it.
+    ``away``: the devices that lead to other nodes.
     """
 
     tunnels: frozenset[Addr] = frozenset()
     vteps: frozenset[Addr] = frozenset()
     direct: frozenset[Net] = frozenset()
+    away: frozenset[str] = frozenset()
 
 
 def by_wire(network: ClusterNetwork) -> str:
@@ -67,7 +75,12 @@ def peering(snapshot: Snapshot, me: Identity, peers: Peers) -> Peering:
             minds = refusing and _says(snapshot, name)
             if not minds or peer.public in snapshot.underlay.on_link:
                 direct.update(parts(name, peer.subnet, snapshot.holdings))
-    return Peering(tunnels=frozenset(tunnels), vteps=frozenset(vteps), direct=frozenset(direct))
+    away = {snapshot.underlay.dev}
+    if snapshot.network.backend == "vxlan":
+        away |= {device(snapshot.network, family) for family in me.links}
+    return Peering(
+        tunnels=frozenset(tunnels), vteps=frozenset(vteps), direct=frozenset(direct), away=frozenset(away)
+    )
 
 
 def _says(snapshot: Snapshot, name: str) -> str:
@@ -95,6 +108,7 @@ def elements(peering: Peering) -> dict[str, dict[Key, Key]]:
     for kind, members in (("peer", peering.tunnels), ("vtep", peering.vteps), ("direct", peering.direct)):
         for member in members:
             found[f"{kind}{member.version}"][(member,)] = ()
+    found["away"] = {(dev,): () for dev in peering.away}
     return found
 
 
@@ -107,7 +121,8 @@ def before_judging(network: ClusterNetwork) -> tuple[tuple[str, ...], tuple[str,
     tunnelled = network.backend == "vxlan"
     incoming = (f"{port} jump tunnel",) if tunnelled else ()
     forwarded = (f"{port} jump to_tunnel", f"oifname {_overlay(network)} jump origin") if tunnelled else ()
-    return (*incoming, "jump origin"), (*forwarded, f"oifname {_POD} jump origin")
+    forwarded = (*forwarded, f"oifname {_POD} jump origin", "oifname @away jump stray")
+    return (*incoming, "jump origin"), forwarded
 
 
 def chains(network: ClusterNetwork) -> dict[str, NftChain]:
@@ -125,7 +140,8 @@ def chains(network: ClusterNetwork) -> dict[str, NftChain]:
         if network.backend == "vxlan":
             origin.append(f"iifname {_overlay(network)} return")
         origin += [f"{ip} saddr @net{v} {ip} saddr != @direct{v} counter drop" for ip, v in _FAMILIES]
-    made = {"tunnel": tunnel, "to_tunnel": to_tunnel, "origin": origin}
+    stray = [f"{ip} daddr @local{v} counter drop" for ip, v in _FAMILIES]
+    made = {"tunnel": tunnel, "to_tunnel": to_tunnel, "origin": origin, "stray": stray}
     return {name: NftChain(name=name, rules=tuple(rules)) for name, rules in made.items()}
 
 
