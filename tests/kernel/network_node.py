@@ -183,7 +183,7 @@ class NetworkNode:
         self.leases.open()
         plugin = IpamPlugin(client, "node1", OneNode(), pods, set, NETWORK.networks, self.leases, 60.0, 90.0)
         tasks.append(asyncio.create_task(plugin.run()))
-        return IpamCalls(self.networks, plugin), self.leases
+        return IpamCalls(self.networks, plugin, self.ask_ms), self.leases
 
     def _follow_policies(self, client: Client) -> list[Coroutine[Any, Any, None]]:
         """What the daemon's surroundings do."""

@@ -40,3 +40,33 @@ async def test_networks_of_towpath_and_of_debian_take_addresses(fresh: NetworkNo
             await fresh.delete(name)
         assert not fresh.leases.leased()
         assert fresh.leftovers() == []
+
+
+@pytest.mark.parametrize("kind", [{"type": "macvlan", "master": "und0", "linkInContainer": False},
+                                  {"type": "bridge", "bridge": "mynet0", "hairpinMode": True}],
+                         ids=["macvlan", "bridge"])  # fmt: skip
+@pytest.mark.parametrize("subnet", ["192.168.9.0/29", "fd09::/125"], ids=["IPv4", "IPv6"])
+async def test_what_a_neighbour_has_is_not_given_out_by_another_plugin(
+    fresh: NetworkNode, kind: dict[str, Any], subnet: str
+) -> None:
+    """Plugins make their interface before they ask for its addresses."""
+    fresh.ipam, fresh.ask_ms = True, 4000
+    taken = ip_network(subnet)[1]
+    static = {"type": "static", "addresses": [{"address": f"{taken}/{ip_network(subnet).prefixlen}"}]}
+    fresh.define("fixed", {**kind, "cniVersion": "1.0.0", "ipam": static})
+    fresh.define("shared", {**kind, "cniVersion": "1.0.0", "ipam": {"type": "towpath-ipam", "range": subnet}})
+    async with fresh.agent():
+        fresh.pod("p", "fixed")
+        fresh.pod("q", "shared")
+        await fresh.add("p")
+        mac = fresh.inside("p").links["net1"].mac
+        _, text = await fresh.refused("ADD", "q")
+        assert f"{taken} is in use on its segment, by {mac}; TP4021" in text
+        assert not fresh.leases.leased()
+        await fresh.delete("q")
+        await fresh.add("q")
+        [address] = fresh.status("q")[1]["ips"]
+        assert ip_address(address) == taken + 1
+        for name in ("p", "q"):
+            await fresh.delete(name)
+        assert fresh.leftovers() == []

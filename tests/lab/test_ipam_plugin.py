@@ -81,7 +81,7 @@ class OneNode:
             60.0,
             90.0,
         )
-        self.calls = IpamCalls(self.plugin, self.plugin)
+        self.calls = IpamCalls(self.plugin, self.plugin, 0)
         self._running = asyncio.create_task(self.plugin.run())
 
     async def stop(self) -> None:
@@ -282,7 +282,7 @@ async def test_where_nobody_asked_for_it_no_address_is_given_and_every_pod_can_g
     cluster: Callable[[str], OneNode],
 ) -> None:
     node = cluster("n1")
-    calls = IpamCalls(node.plugin, None)
+    calls = IpamCalls(node.plugin, None, 0)
     with pytest.raises(CniError, match="not asked for"):
         await calls.add(node.request("ADD", "a", RANGE))
     await calls.delete(node.request("DEL", "a", RANGE))

@@ -50,6 +50,7 @@ FILE = "network-leases.db"
 _PATIENCE = 20.0
 _SETTLE_EVERY = 30.0
 _REST = 0.5
+_SHUNNED = 600.0
 _KINDS = "kubectl apply -f manifests/towpath-ipam.yaml"
 _FOLLOWED = {"ipamblocks": NETWORK_BLOCKS, "blockaffinities": NETWORK_AFFINITIES, "": NETWORK_RANGES}
 
@@ -92,6 +93,7 @@ class IpamPlugin:
         self._wanted, self._loaded, self._poked = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._busy: set[Key] = set()
         self._since: dict[Key, float] = {}
+        self._shunned: dict[Addr, float] = {}
         self._follow: dict[str, Reflector[Raw]] = {
             plural: Reflector(client, Selection(kind=kind), self._hearer(plural), silence=silence)
             for plural, kind in _FOLLOWED.items()
@@ -256,7 +258,7 @@ class IpamPlugin:
                     return self._picked(span, pool, address) is not None
 
                 def unwanted(found: Addr, span: Span = span) -> bool:
-                    return not span.allows(found)
+                    return self._unwanted(found, span)
 
                 if address is not None and (owner := self._store.leased().get(address)) is not None:
                     raise AddressError(f"{address}: container {owner[0]} ({owner[1]}) has it")
@@ -265,8 +267,17 @@ class IpamPlugin:
 
     def _picked(self, span: Span, pool: Pool, address: Addr | None) -> Addr | None:
         if address is None:
-            return self._stock.pick((pool,), lambda found: not span.allows(found))
+            return self._stock.pick((pool,), lambda found: self._unwanted(found, span))
         return address if self._stock.has(address) and address not in self._store.leased() else None
+
+    def _unwanted(self, found: Addr, span: Span) -> bool:
+        return not span.allows(found) or self._shunned.get(found, 0.0) > self._store.clock()
+
+    def shun(self, address: Addr) -> None:
+        """Give it out to those alone who ask for it by name: for a while, as somebody else uses it."""
+        now = self._store.clock()
+        self._shunned = {a: until for a, until in self._shunned.items() if until > now}
+        self._shunned[address] = now + _SHUNNED
 
     async def delete(self, r: Request) -> None:
         """Free what the interface has; success whatever there is. Raises CniError."""

@@ -31,7 +31,8 @@ _NDA_DST, _NDA_LLADDR = 1, 2
 _USE = 0x01
 _NONE, _FAILED = 0x00, 0x20
 _ANSWERED = 0x02 | 0x04 | 0x08 | 0x10  # reachable, stale, delay, probe
-_RTM_GETLINK, _IFLA_IFNAME, _INDEX = 18, 3, Struct("=4xi")
+_RTM_GETLINK, _IFLA_IFNAME, _INDEX, _FLAGS = 18, 3, Struct("=4xi"), Struct("=8xI")
+_IFF_LOOPBACK, _IFF_NOARP = 0x08, 0x80
 _QUESTIONS = 2
 _EVERY, _ROOM_EVERY = 0.002, 0.1
 _SLACK = 1.0
@@ -59,6 +60,20 @@ async def somebody(descriptors: PodDescriptors, kernel: Kernel, ifname: str, add
         kernel.apply([*map(Delete, asker), *(SetSysctl(path, value) for path, value in before.items())])
 
 
+async def somebody_beside(
+    descriptors: PodDescriptors, kernel: Kernel, ifname: str, address: Addr, ms: int
+) -> str:
+    """The same of an interface that another plugin is about to give its addresses.
+
+    Nobody is asked where it is not made yet, or asks no neighbours (a tunnel, ipvlan of layer 3). Raises
+    KernelRefused.
+    """
+    link = _link(NetlinkSocket(descriptors.netlink), ifname)
+    if link is None or _FLAGS.unpack_from(link)[0] & (_IFF_NOARP | _IFF_LOOPBACK):
+        return ""
+    return await somebody(descriptors, kernel, ifname, address, ms)
+
+
 def _asker() -> IPv6Interface:
     """A link-local address that nobody else has: a random one, of the half that no MAC address makes."""
     host = secrets.randbits(64) & ~(0xFFFF << 24) & ~(1 << 57)
@@ -67,10 +82,15 @@ def _asker() -> IPv6Interface:
 
 def _index(netlink: NetlinkSocket, ifname: str) -> int:
     """Also waits until the interface, which has just got its carrier, sends what it is given."""
-    (found,) = netlink.get([Message(_RTM_GETLINK, 0, bytes(16) + text(_IFLA_IFNAME, ifname))])
+    found = _link(netlink, ifname)
     if found is None:
         raise KernelRefused(f"look for link {ifname}", ENOENT, "it is gone")
     return int(_INDEX.unpack_from(found)[0])
+
+
+def _link(netlink: NetlinkSocket, ifname: str) -> bytes | None:
+    (found,) = netlink.get([Message(_RTM_GETLINK, 0, bytes(16) + text(_IFLA_IFNAME, ifname))])
+    return found
 
 
 async def _asked(netlink: NetlinkSocket, index: int, address: Addr, seconds: float) -> str:

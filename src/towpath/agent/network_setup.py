@@ -67,7 +67,7 @@ class ExtraNetworks:
         self._runner = Runner(self._enforce, resync=resync, backoff=Backoff(0.2, 10.0), rest=_POLICY_REST)
         if firewalls is not None:
             firewalls.changed(self._runner.poke)
-        self.handler, self._networks, self._definitions = IpamCalls(handler, ipam), networks, definitions
+        self.handler, self._networks, self._definitions = handler, networks, definitions
         self._journal, self._telling, self._plugging = journal, telling, plugging
         self.attend: Attend | None = helper.attend if helper is not None else None
         """Takes what ``towpath-ns`` offers."""
@@ -124,7 +124,7 @@ async def extra_networks(
 ) -> AsyncIterator[ExtraNetworks]:
     """In the calling thread's network namespace. Close the server before leaving. Raises OSError."""
     if client is None or around.pods is None or around.network_policies is None:
-        yield ExtraNetworks(attachments)
+        yield ExtraNetworks(IpamCalls(attachments, None, 0))
         return
     chosen = network_settings(settings)
     plugins = Plugins(settings.network_seconds)
@@ -159,8 +159,9 @@ async def extra_networks(
             plugging = networks.plugging(helper, around.pod_of, resync)
             around.follow(plugging.poke)
             ipam = _ipam(settings, client, around, around.pods, attachments, journal, leases, routed)
+            calls = IpamCalls(networks, ipam, settings.network_ask_ms)
             yield ExtraNetworks(
-                networks, networks, definitions, journal, telling, firewalls, resync, plugging, helper, ipam
+                calls, networks, definitions, journal, telling, firewalls, resync, plugging, helper, ipam
             )
     finally:
         leases.close()

@@ -102,9 +102,10 @@ IPAM: dict[str, Code] = {
     "TP4021": Code(
         title="An address of an extra network is in use on its segment",
         cause=(
-            "Before a pod got it on a macvlan or bridge network, the segment was asked for it, and somebody "
-            "answered: a pod of another node, a machine beside the cluster, or the pod's own predecessor "
-            "that is not gone yet. The sandbox was refused, and the kubelet tries again."
+            "Before a pod got it on a macvlan or bridge network, or from `towpath-ipam` on another's, the "
+            "segment was asked for it, and somebody answered: a pod of another node, a machine beside the "
+            "cluster, or the pod's own predecessor that is not gone yet. The sandbox was refused, and the "
+            "kubelet tries again."
         ),
         fix=(
             "Find the MAC address the message has (`bridge fdb`, `ip neigh`); reserve what other machines "
