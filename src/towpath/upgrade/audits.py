@@ -1,15 +1,20 @@
 """What ``towpath image audit`` and ``diff`` said of images to come, as a plan carries it. Pure."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from towpath.model.codes import CODES
 
 Severity = Literal["critical", "high", "medium", "low", "info"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "high", "medium", "low", "info")
 MOST = 100  # findings, and changes, of an image: a plan has to fit into a ConfigMap
+_LONGEST = 300  # of a text in them
+
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class AuditError(Exception):
@@ -101,7 +106,9 @@ def of(source: str, digest: str, findings: Iterable[AuditFinding]) -> ImageAudit
     ordered = sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), one.code, one.path))
     numbers = {s: sum(one.severity == s for one in ordered) for s in SEVERITIES}
     counts: dict[str, int] = {severity: count for severity, count in numbers.items() if count}
-    return ImageAudit(source=source, digest=digest, counts=counts, findings=tuple(ordered[:MOST]))
+    return ImageAudit(
+        source=source, digest=digest, counts=counts, findings=tuple(map(_short, ordered[:MOST]))
+    )
 
 
 def read(text: bytes, name: str) -> ImageAudit:
@@ -111,7 +118,7 @@ def read(text: bytes, name: str) -> ImageAudit:
         if isinstance(found, list):
             return _compared(msgspec.convert(found, list[ImageChange]), name)
         audited = msgspec.convert(found, _Audited)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise AuditError(
             f"{name} is neither an image nor the JSON of towpath image audit or diff: {e}"
         ) from e
@@ -122,5 +129,11 @@ def _compared(changes: list[ImageChange], name: str) -> ImageAudit:
     counts: dict[str, int] = {}
     for change in changes:
         counts[change.kind] = counts.get(change.kind, 0) + 1
-    listed = tuple(change for change in changes if change.kind != "file")[:MOST]
-    return ImageAudit(source=name, compared=True, counts=counts, changes=listed)
+    listed = [change for change in changes if change.kind != "file"][:MOST]
+    return ImageAudit(source=name, compared=True, counts=counts, changes=tuple(map(_short, listed)))
+
+
+def _short(one: T) -> T:
+    """What it says of an image may be as long as the image likes."""
+    texts = {name: text for name in one.__struct_fields__ if len(text := getattr(one, name)) > _LONGEST}
+    return replace(one, **{name: f"{text[:_LONGEST]}…" for name, text in texts.items()})
