@@ -105,8 +105,7 @@ def conducted_over_and_back(
         code, told = upgrade(client, "plan", "--to", target, "-f", str(folder / f"{target}.json"), *QUICK)
         assert code == 0, told
         rehearsed(client, folder / f"{target}.json", len(pods))
-        code, told = upgrade(client, "apply", str(folder / f"{target}.json"))
-        assert code == 0, told
+        assert_level_is_told(applied(client, folder / f"{target}.json"))
         eventually(partial(whose, kubectl, names))
         eventually(lambda: denied(client, pods) == closed)
         assert policy(kubectl) == written
@@ -117,6 +116,30 @@ def conducted_over_and_back(
     assert (code, "every node is Canal's already" in told) == (7, True), told
     kubectl("delete", "networkpolicy", "only-more")
     eventually(lambda: not failures(client, before))
+
+
+def applied(client: LabClient, plan: Path) -> dict[str, Any]:
+    """The plan carried out under probes; what they saw."""
+    file = plan.with_suffix(".probes")
+    at = ("--kubeconfig", client.kubeconfig)
+    command = " ".join([*TOWPATH, "upgrade", "apply", str(plan), *at])
+    light = ("--slower", "4", "--control", "2", "--json", str(file))
+    done = subprocess.run(
+        [*TOWPATH, "probe", *at, *light, "--while", command],
+        capture_output=True, text=True, timeout=800, check=False,
+    )  # fmt: skip
+    assert file.exists(), f"{done.returncode}\n{done.stdout}{done.stderr}"
+    found: dict[str, Any] = json.loads(file.read_bytes())
+    assert found["marks"][-1]["what"].startswith("ended with 0"), done.stdout + done.stderr
+    return found
+
+
+def assert_level_is_told(found: dict[str, Any]) -> None:
+    """What it cost is known, on every path; where it is not, the probers themselves were late."""
+    level, total = found["judgement"]["level"], found["total"]
+    assert total["sent"] > 1000
+    assert {"pod → pod, cross node", "pod → service"} <= {path["path"] for path in found["paths"]}
+    assert level in {"H0", "H1", "H2", "disruptive"} or (level == "unknown" and total["invalid"]), level
 
 
 def policy(kubectl: Kubectl) -> tuple[Any, ...]:
