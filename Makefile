@@ -45,7 +45,8 @@ image-refresh: bootstrap-image ## move image/*lock.json to the latest patches, a
 	@$(PY) -m towpath.image.build --refresh
 
 record-seccomp: bootstrap-test ## what agents ask of the kernel while suites run, as root; the filter of it (SUITES="tests/lab")
-	@$(PY) -m towpath.image.recording $(PY) -m pytest -q $(or $(SUITES),tests/kernel tests/lab)
+	@$(PY) -m towpath.image.recording $(PY) -m pytest -q $(or $(SUITES),-n 2 --dist worksteal tests/kernel)
+	@$(if $(SUITES),:,$(PY) -m towpath.image.recording $(PY) -m pytest -q tests/lab)
 
 chart: bootstrap-test ## the Helm chart from the manifests, tried with real Helm (the library on PyPI, 47 MB)
 	@$(PY) -m towpath.install.chart charts/towpath
