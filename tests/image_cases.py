@@ -21,6 +21,7 @@ PACKAGED = {
     "etc/protocols": "tcp 6 TCP\n",
     "etc/services": "https 443/tcp\n",
     "usr/share/tool/data": "data\n",
+    "usr/share/zoneinfo/UTC": "TZif2",
 }
 _OWN: dict[str, Entry] = {
     "etc/passwd": file("root:x:0:0::/:/usr/sbin/nologin\napp:x:1000:1000::/:/usr/sbin/nologin\n"),
@@ -103,8 +104,9 @@ def oci(
     *layers: bytes,
     image: Mapping[str, Any] | None = None,
     beside: str = "provenance signature",
+    name: str = "v1",
 ) -> Path:
-    """An OCI layout of uncompressed tars, gzipped here. ``beside``: words of ``BESIDE``, what lies there."""
+    """An OCI layout of uncompressed tars, gzipped here, called ``name``. ``beside``: words of ``BESIDE``."""
     blobs: dict[str, bytes] = {}
 
     def put(content: bytes) -> dict[str, Any]:
@@ -126,6 +128,7 @@ def oci(
     listed: list[dict[str, Any]] = [
         {"mediaType": f"{media}.manifest.v1+json", **put(json.dumps(manifest).encode())}
     ]
+    listed[0]["annotations"] = {"org.opencontainers.image.ref.name": name}
     kinds = [BESIDE[word] for word in beside.split()]
     listed += [{**listed[0], "digest": f"sha256:{n}", "annotations": k} for n, k in enumerate(kinds)]
     where.mkdir(parents=True, exist_ok=True)

@@ -70,6 +70,7 @@ FILES: dict[str, tuple[Tree, Seen]] = {
         {("TP8122", "usr/bin/x86_64-linux-gnu-gcc-12")},
     ),
     "cache": ({"var/lib/apt/lists/x_Packages": file("x")}, {("TP8123", "var/lib/apt/lists/")}),
+    "tests at the top": ({"tests/test_a.py": file("x")}, {("TP8123", "tests")}),
     "tests": ({"usr/lib/p/tests/test_a.py": file("x")}, {("TP8123", "usr/lib/p/tests")}),
     "setuid": ({"usr/lib/su": file("x", 0o4755)}, {("TP8124", "usr/lib/su")}),
     "setgid": ({"usr/lib/wall": file("x", 0o2755)}, {("TP8124", "usr/lib/wall")}),
@@ -114,6 +115,7 @@ CHANGES: dict[str, tuple[Callable[[Tree], Tree], Seen]] = {
     "planted": (replaced("srv/planted", file("x")), {("TP8128", "srv/planted")}),
     "altered": (replaced("etc/services", file("ssh 22/tcp\n")), {("TP8129", "etc/services")}),
     "no protocols": (replaced("etc/protocols", None), {("TP8160", "etc/protocols")}),
+    "no time zones": (replaced("usr/share/zoneinfo/UTC", None), {("TP8160", "usr/share/zoneinfo/UTC")}),
     "empty authorities": (
         lambda tree: with_bill(
             {**tree, "etc/ssl/certs/ca-certificates.crt": file("")},
@@ -173,6 +175,18 @@ CONFIGS: dict[str, tuple[dict[str, Any], Seen]] = {
     "no age": ({**config(), "created": None}, {("TP8108", "created")}),
     "remote add": (
         {**config(), "history": [{"created_by": "ADD http://example.org/x /x"}]},
+        {("TP8105", "history[0]")},
+    ),
+    "remote add with its hash": (
+        {**config(), "history": [{"created_by": "ADD --checksum=sha256:aa https://example.org/x /x"}]},
+        set(),
+    ),
+    "packages that nobody signed": (
+        {**config(), "history": [{"created_by": "RUN apt-get install -y --allow-unauthenticated x"}]},
+        {("TP8105", "history[0]")},
+    ),
+    "a repository that is trusted blindly": (
+        {**config(), "history": [{"created_by": "RUN echo 'deb [trusted=yes] https://x y z' > /etc/apt/x"}]},
         {("TP8105", "history[0]")},
     ),
     "upgrade": (

@@ -107,6 +107,14 @@ WHOLE: dict[str, tuple[Callable[[Path], Seen], Seen]] = {
     "a library of another name": (library("libother.so.1"), set()),
     "OpenSSL": (library("libcrypto.so.3"), {("TP8150", "usr/lib/libcrypto.so.3")}),
     "its FIPS provider": (library("ossl-modules/fips.so"), {("TP8150", "usr/lib/ossl-modules/fips.so")}),
+    "its legacy provider": (
+        library("ossl-modules/legacy.so"),
+        {("TP8152", "usr/lib/ossl-modules/legacy.so")},
+    ),
+    "named latest": (
+        lambda where: seen(judge(oci(where / "i", layer(good()), name="latest"))),
+        {("TP8111", "latest")},
+    ),
     "Go's own cryptography": (go, {("TP8151", "usr/bin/go-tool")}),
     "no SBOM": (
         judged(tree=of_packages(good()), beside="signature"),

@@ -62,6 +62,13 @@ PODS: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
     "writable root": (security(readOnlyRootFilesystem=False), {("TP8206", "readOnlyRootFilesystem")}),
     "no seccomp": (security(seccompProfile=None), {("TP8207", "seccompProfile")}),
     "unconfined": (security(seccompProfile={"type": "Unconfined"}), {("TP8207", "seccompProfile")}),
+    "no AppArmor": (
+        security(appArmorProfile={"type": "Unconfined"}),
+        {("TP8214", "appArmorProfile")},
+    ),
+    "all of /proc": (security(procMount="Unmasked"), {("TP8214", "procMount")}),
+    "SELinux": (security(seLinuxOptions={"type": "spc_t"}), {("TP8214", "seLinuxOptions")}),
+    "a container's type": (security(seLinuxOptions={"type": "container_t"}), set()),
     "host path": (
         {**POD, "volumes": [{"name": "v", "hostPath": {"path": "/etc"}}]},
         {("TP8208", "volume v")},

@@ -107,6 +107,11 @@ IMAGE: dict[str, Code] = {
         cause="None lies beside the image. A registry may have it elsewhere.",
         fix="Sign the digest, and verify at admission.",
     ),
+    "TP8111": Code(
+        title="The image is named latest",
+        cause="The tag says which image was built last, not which one this is.",
+        fix="Give it a version of its own, and deploy it by digest.",
+    ),
     "TP8120": Code(
         title="There is a shell",
         cause="It helps an intruder more than an operator.",
@@ -221,6 +226,11 @@ IMAGE: dict[str, Code] = {
         title="A program brings cryptography that is not validated",
         cause="It is Go without BoringCrypto or the Go module's FIPS mode.",
         fix="If you need FIPS 140, build it with a validated module.",
+    ),
+    "TP8152": Code(
+        title="Algorithms that FIPS forbids are at hand",
+        cause="OpenSSL's legacy provider lies where a configuration or a program can load it.",
+        fix="Leave ossl-modules/legacy.so out of the image if nothing needs MD4, RC4 or DES.",
     ),
     "TP8160": Code(
         title="Runtime data is missing",
@@ -339,5 +349,10 @@ IMAGE: dict[str, Code] = {
         title="A container pins another image than the audited one",
         cause="The digests differ.",
         fix="Audit the image that runs, or pin the one that was audited.",
+    ),
+    "TP8214": Code(
+        title="A container is freed from AppArmor, SELinux or a masked /proc",
+        cause="Its security context says Unconfined, Unmasked, or another type than a container's.",
+        fix="Take that out; where the node's files are wanted, say in a policy which type and why.",
     ),
 }

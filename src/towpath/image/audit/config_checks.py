@@ -18,6 +18,11 @@ _DIST_UPGRADE = re.compile(
     r"\b(dist-upgrade|full-upgrade|zypper\s+(-\S+\s+)*(update|up)|apt(-get)?\s+(-\S+\s+)*upgrade)\b"
 )
 _PLAIN_DOWNLOAD = re.compile(r"\b(curl|wget)\b.*\bhttp://")
+_UNVERIFIED = re.compile(
+    r"--allow-unauthenticated|--no-gpg-checks?\b|--nogpgcheck|--allow-untrusted|--trusted-host"
+    r"|AllowUnauthenticated\s*=?\s*[\"']?(true|yes|1)|\[[^]]*trusted=yes|\bcurl\b.*\s(-k\b|--insecure\b)"
+    r"|--no-check-certificate"
+)
 
 
 def check_config(image: Image, now: datetime, max_age: timedelta) -> Iterator[Found]:
@@ -53,6 +58,9 @@ def _user(user: str) -> Iterator[Found]:
 
 
 def _origin(image: Image, labels: dict[str, str]) -> Iterator[Found]:
+    for name in image.names:
+        if name.rpartition("/")[2].rpartition(":")[2] == "latest":
+            yield Found(code="TP8111", path=name, message="is another image every time")
     base = labels.get(f"{_PREFIX}.base.name", "")
     if base != "scratch" and not labels.get(f"{_PREFIX}.base.digest"):
         yield Found(
@@ -70,10 +78,12 @@ def _history(history: Any) -> Iterator[Found]:
     for number, step in enumerate(history):
         text = str(step.get("created_by") or "") if isinstance(step, dict) else ""
         path, short = f"history[{number}]", text if len(text) <= 120 else text[:117] + "..."
-        if _REMOTE_ADD.search(text):
+        if _REMOTE_ADD.search(text) and "--checksum" not in text:
             yield Found(code="TP8105", path=path, message=f"ADD from the network, without a hash: {short}")
         elif _PLAIN_DOWNLOAD.search(text):
             yield Found(code="TP8105", path=path, message=f"a download without encryption: {short}")
+        elif _UNVERIFIED.search(text):
+            yield Found(code="TP8105", path=path, message=f"takes what nobody signed for: {short}")
         elif _DIST_UPGRADE.search(text):
             yield Found(code="TP8105", path=path, message=f"upgrades to whatever is newest that day: {short}")
         elif _UPDATE.search(text) and not _INSTALL.search(text):

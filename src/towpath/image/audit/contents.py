@@ -70,7 +70,8 @@ class Spool:
 
 class Image(msgspec.Struct):
     """An image as it is found. ``files`` what a container sees, by path; ``hidden`` what an upper layer
-    deletes or replaces. ``config`` is the OCI image configuration, None for a bare root file system.
+    deletes or replaces. ``config`` is the OCI image configuration, None for a bare root file system;
+    ``names`` what it is called where it lies.
     """
 
     source: str
@@ -82,6 +83,7 @@ class Image(msgspec.Struct):
     config: dict[str, Any] | None = None
     digest: str = ""
     compressed: int = 0
+    names: list[str] = []
     attestations: list[str] = []
     signatures: list[str] = []
 

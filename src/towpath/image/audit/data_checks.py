@@ -17,6 +17,10 @@ _RUNTIME = (
     (("etc/nsswitch.conf", "usr/etc/nsswitch.conf"), "where names are looked up: /etc/hosts may be ignored"),
     (("etc/os-release", "usr/lib/os-release"), "which distribution this is: scanners find nothing without"),
     (
+        ("usr/share/zoneinfo/UTC", "usr/share/zoneinfo/Etc/UTC", "usr/lib/zoneinfo/UTC"),
+        "time zones: none has a name without",
+    ),
+    (
         ("etc/ssl/certs/ca-certificates.crt", "etc/ssl/cert.pem", "etc/pki/tls/certs/ca-bundle.crt",
          "var/lib/ca-certificates/ca-bundle.pem", "etc/ssl/ca-bundle.pem"),
         "certificate authorities: TLS to public servers fails without",

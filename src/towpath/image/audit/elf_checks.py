@@ -158,5 +158,8 @@ def _cryptography(file: File, elf: Elf) -> Iterator[Found]:
         yield Found(code="TP8150" if elf.boring else "TP8151", path=file.path, message=what)
     elif name.startswith(("libcrypto.so", "libgnutls.so", "libnss3.so", "libwolfssl.so", "libmbedcrypto.so")):
         yield Found(code="TP8150", path=file.path, message="is a cryptographic library")
+    elif file.path.endswith("/ossl-modules/legacy.so"):
+        what = "is OpenSSL's legacy provider: MD4, RC4, DES, Blowfish and others"
+        yield Found(code="TP8152", path=file.path, message=what)
     elif name == "fips.so":
         yield Found(code="TP8150", path=file.path, message="is OpenSSL's FIPS provider")

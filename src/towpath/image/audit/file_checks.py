@@ -95,7 +95,8 @@ def _leftovers(image: Image) -> Iterator[Found]:
             if file.path.startswith(prefix):
                 seen.setdefault(prefix, []).append(file)
         if any(part in f"/{file.path}" for part in _TESTS):
-            place = file.path[: min(file.path.find(p) for p in _TESTS if p in file.path) + 1] or file.path
+            rooted = f"/{file.path}"
+            place = rooted[1 : min(rooted.find(p) for p in _TESTS if p in rooted) + 1]
             seen.setdefault(f"{place}tests", []).append(file)
     for prefix, files in sorted(seen.items()):
         size = sum(f.size for f in files)
@@ -144,6 +145,11 @@ def _users(image: Image) -> Iterator[Found]:
         if uid in by_uid:
             yield Found(code="TP8131", path="etc/passwd", message=f"{name} and {by_uid[uid]} share uid {uid}")
         by_uid[uid] = name
+    by_gid: dict[str, str] = {}
+    for name, _, gid, *_ in groups:
+        if gid in by_gid:
+            yield Found(code="TP8131", path="etc/group", message=f"{name} and {by_gid[gid]} share gid {gid}")
+        by_gid[gid] = name
     for name, password, *_ in _fields(image, "etc/shadow", 3):
         if password == "":
             yield Found(code="TP8131", path="etc/shadow", message=f"{name} has an empty password")

@@ -6,6 +6,7 @@ from typing import Any
 from towpath.image.audit.rules import Found
 
 _TEMPLATED = ("DaemonSet", "Deployment", "StatefulSet", "ReplicaSet", "Job", "ReplicationController")
+_CONTAINER_TYPES = ("container_t", "container_init_t", "container_kvm_t", "container_engine_t")
 _MOST_RESTRICTED = "NET_BIND_SERVICE"
 
 
@@ -72,6 +73,7 @@ def _check_container(
         yield Found(
             code="TP8207", path=f"{name} seccompProfile", message=f"is {seccomp.get('type') or 'not set'}"
         )
+    yield from _loosened(own, inherited, name)
     limits = (container.get("resources") or {}).get("limits") or {}
     if missing := [r for r in ("cpu", "memory") if r not in limits]:
         yield Found(
@@ -83,6 +85,17 @@ def _check_container(
                 code="TP8209", path=f"{name} hostPort {port['hostPort']}", message="is a port of the node"
             )
     yield from _image(str(container.get("image") or ""), name, digest)
+
+
+def _loosened(own: dict[str, Any], inherited: dict[str, Any], name: str) -> Iterator[Found]:
+    armor = own.get("appArmorProfile") or inherited.get("appArmorProfile") or {}
+    if armor.get("type") == "Unconfined":
+        yield Found(code="TP8214", path=f"{name} appArmorProfile", message="is Unconfined")
+    if own.get("procMount") == "Unmasked":
+        yield Found(code="TP8214", path=f"{name} procMount", message="shows all of /proc")
+    kind = (own.get("seLinuxOptions") or inherited.get("seLinuxOptions") or {}).get("type")
+    if kind and kind not in _CONTAINER_TYPES:
+        yield Found(code="TP8214", path=f"{name} seLinuxOptions", message=f"is of type {kind}")
 
 
 def _capabilities(given: dict[str, Any], name: str) -> Iterator[Found]:

@@ -212,6 +212,8 @@ def _choose(
             "TP8016",
         )
     chosen = images[0]
+    if name := (chosen.get("annotations") or {}).get("org.opencontainers.image.ref.name"):
+        image.names.append(str(name))
     media, digest = str(chosen.get("mediaType")), str(chosen.get("digest"))
     if media not in (*_INDEXES, *_MANIFESTS):
         raise ImageError(f"{image.source}: {digest} has media type {media!r}", "no container image", "TP8013")
@@ -233,6 +235,7 @@ def _read_docker(store: _Store, image: Image) -> None:
     if len(manifests) != 1 or not isinstance(manifests[0], dict):
         raise ImageError(f"{image.source} holds {len(manifests)} images", "save one image only", "TP8016")
     manifest = manifests[0]
+    image.names += [str(tag) for tag in manifest.get("RepoTags") or ()]
     name = safe_path(str(manifest.get("Config")), image.source)
     image.config = _json(store, name, image)
     with store.open(name) as raw:

@@ -31,6 +31,7 @@ RULES: dict[str, Rule] = {
     "TP8108": Rule("medium", (f"{D} 4.4",)),
     "TP8109": Rule("info", (f"{S} L1",)),
     "TP8110": Rule("info", (f"{D} 4.5", f"{S} L2")),
+    "TP8111": Rule("low", (f"{D} 4.7", "dockle DKL-DI-0006")),
     "TP8120": Rule("high", (f"{D} 4.3", K)),
     "TP8121": Rule("high", (f"{D} 4.3", K)),
     "TP8122": Rule("high", (f"{D} 4.3", K)),
@@ -54,6 +55,7 @@ RULES: dict[str, Rule] = {
     "TP8147": Rule("medium", ("ELF",)),
     "TP8150": Rule("info", (F,)),
     "TP8151": Rule("low", (F,)),
+    "TP8152": Rule("low", (F,)),
     "TP8160": Rule("medium", ("runtime data",)),
     "TP8170": Rule("medium", (S, "NTIA")),
     "TP8171": Rule("high", (S, "NTIA")),
@@ -77,6 +79,7 @@ RULES: dict[str, Rule] = {
     "TP8211": Rule("medium", (K,)),
     "TP8212": Rule("low", (f"{D} 4.2", S)),
     "TP8213": Rule("high", (S,)),
+    "TP8214": Rule("high", (f"{D} 5.1", f"{D} 5.2", K, f"{P} baseline")),
 }
 
 
