@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from lab_objects import TOWPATH, Kubectl, deployment, eventually, failures, get, lab_with_pods, towpath
+from lab_rights import EVERYBODYS, TELLING, Account, Right, asked, looked, of_rules, planned
 
-from towpath.install.migration import without_taken
+from towpath.install.migration import identity, without_taken
+from towpath.install.values import Values
 from towpath.lab.canal import NAME
 from towpath.lab.client import LabClient
 
@@ -101,28 +103,34 @@ def conducted_over_and_back(
     closed = closed_by_policy(pods)
     eventually(lambda: denied(client, pods) == closed)
     written = policy(kubectl)
+    conductor, needed = Account(client, kubectl, "conductor"), set[Right]()
     for target, names in (("towpath", {"towpath"}), ("canal", {NAME})):
         code, told = upgrade(client, "plan", "--to", target, "-f", str(folder / f"{target}.json"), *QUICK)
         assert code == 0, told
         rehearsed(client, folder / f"{target}.json", len(pods))
-        assert_level_is_told(applied(client, folder / f"{target}.json"))
+        needed |= planned(folder / f"{target}.json")
+        assert_level_is_told(applied(client, folder / f"{target}.json", conductor.kubeconfig))
         eventually(partial(whose, kubectl, names))
         eventually(lambda: denied(client, pods) == closed)
         assert policy(kubectl) == written
         now = get(kubectl, "pods", "-l", "app in (echo, more)")["items"]
         assert {p["metadata"]["uid"] for p in now} == {p["metadata"]["uid"] for p in pods}
         assert (folder / f"{target}.report.html").exists()
+    (_, role, _) = identity(Values())
+    assert asked(kubectl, "towpath-node") == of_rules(role["rules"])
+    assert conductor.asked() - needed - looked(client, kubectl) == {EVERYBODYS, TELLING}
+    assert needed - conductor.asked() == set()
     code, told = upgrade(client, "plan", "--to", "canal", "-f", str(folder / "again.json"), *QUICK)
     assert (code, "every node is Canal's already" in told) == (7, True), told
     kubectl("delete", "networkpolicy", "only-more")
     eventually(lambda: not failures(client, before))
 
 
-def applied(client: LabClient, plan: Path) -> dict[str, Any]:
-    """The plan carried out under probes; what they saw."""
+def applied(client: LabClient, plan: Path, conductor: str) -> dict[str, Any]:
+    """The plan carried out under probes, by whoever has the kubeconfig ``conductor``; what they saw."""
     file = plan.with_suffix(".probes")
     at = ("--kubeconfig", client.kubeconfig)
-    command = " ".join([*TOWPATH, "upgrade", "apply", str(plan), *at])
+    command = " ".join([*TOWPATH, "upgrade", "apply", str(plan), "--kubeconfig", conductor])
     light = ("--slower", "4", "--control", "2", "--json", str(file))
     done = subprocess.run(
         [*TOWPATH, "probe", *at, *light, "--while", command],

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -12,43 +11,36 @@ from typing import Any
 
 import pytest
 from lab_objects import TOWPATH, Kubectl, deployment, eventually, get
-from lab_upgrade import AFTER, BEFORE, DAEMONSET, NEW, OLD, QUICK, SKIP, Upgrade, flannels, stand_in, strategy
+from lab_rights import Account, of_rules
+from lab_upgrade import (
+    AFTER,
+    BEFORE,
+    DAEMONSET,
+    HELM_SKIP,
+    NEW,
+    OLD,
+    QUICK,
+    SKIP,
+    Upgrade,
+    flannels,
+    helm_controller,
+    stand_in,
+    strategy,
+    vanishing,
+)
 
 from towpath.catalogue import load
-from towpath.kube.client import Client
-from towpath.kube.config import from_files
 from towpath.lab import helm
 from towpath.lab.client import LabClient
-from towpath.upgrade.node_plans import frozen_arguments
+from towpath.upgrade.node_plans import frozen_arguments, may_look
 
 pytestmark = pytest.mark.lab
-
-HELM_SKIP = [word for number in (1, 2, 3, 4, 5, 8, 26) for word in ("--skip", str(number))]
 
 
 @pytest.fixture
 def upgrade(lab: LabClient, kubectl: Kubectl, tmp_path: Path) -> Iterator[Upgrade]:
     with stand_in(lab, kubectl, tmp_path) as command:
         yield command
-
-
-@asynccontextmanager
-async def helm_controller(lab: LabClient, kubectl: Kubectl) -> AsyncIterator[None]:
-    """The stand-in, with the chart of the old release; a HelmChart outlives its controller for nobody."""
-    known = load.builtin()
-    await asyncio.to_thread(kubectl, "apply", "-f", "-", stdin=json.dumps(helm.definition()))
-    await asyncio.to_thread(
-        kubectl, "wait", "--for=condition=Established", "crd/helmcharts.helm.cattle.io", "--timeout=240s"
-    )
-    async with Client(from_files([Path(lab.kubeconfig)])) as client:
-        running = asyncio.create_task(helm.run(client, known))
-        await asyncio.to_thread(kubectl, "apply", "-f", "-", stdin=json.dumps(helm.chart(known, OLD)))
-        try:
-            yield
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            await asyncio.to_thread(kubectl, "delete", "crd", "helmcharts.helm.cattle.io")
 
 
 def pods_of(kubectl: Kubectl) -> dict[str, str]:
@@ -212,7 +204,10 @@ async def test_nodes_are_upgraded_only_while_the_network_is_held_back(
         with pytest.raises(AssertionError):
             await asyncio.to_thread(kubectl, *[w.replace("=10s", "=1s") for w in ask])
         assert (await asyncio.to_thread(upgrade.run, "freeze"))[0] == 0
-        await asyncio.to_thread(kubectl, *ask)
+        account = Account(lab, kubectl, "upgrades-nodes")
+        await asyncio.to_thread(kubectl, "--kubeconfig", account.kubeconfig, *ask)
+        role, _ = may_look(("rke2-canal",))
+        assert account.asked() == of_rules(role["rules"])
         newer = json.dumps(helm.chart(load.builtin(), NEW))
         await asyncio.to_thread(kubectl, "apply", "-f", "-", stdin=newer)
         code, told = await asyncio.to_thread(upgrade.run, "unfreeze")
@@ -254,7 +249,7 @@ def test_several_clusters_at_once(lab: LabClient, tmp_path: Path) -> None:
 
 def test_watched_afterwards(upgrade: Upgrade, kubectl: Kubectl, tmp_path: Path) -> None:
     """Against the baseline: nothing is worse, then a kind has vanished."""
-    kubectl("apply", "-f", "-", stdin=json.dumps(vanishing()))
+    kubectl("apply", "-f", "-", stdin=json.dumps(vanishing("crd.projectcalico.org")))
     kubectl("wait", "--for=condition=Established", "crd/vanishings.crd.projectcalico.org", "--timeout=240s")
     baseline = str(tmp_path / "before.json")
     try:
@@ -270,17 +265,3 @@ def test_watched_afterwards(upgrade: Upgrade, kubectl: Kubectl, tmp_path: Path) 
     assert (code, "TP7609 vanishings.crd.projectcalico.org" in told) == (3, True), told
     code, told = upgrade.run("watch", "--for", "1s", "--baseline", str(upgrade.file))
     assert code == 2, told
-
-
-def vanishing() -> dict[str, Any]:
-    """A kind of Calico's, as rke2#10168 lost it two days after an upgrade."""
-    made = helm.definition()
-    names = {
-        "kind": "Vanishing",
-        "listKind": "VanishingList",
-        "plural": "vanishings",
-        "singular": "vanishing",
-    }
-    made["metadata"]["name"] = "vanishings.crd.projectcalico.org"
-    made["spec"] |= {"group": "crd.projectcalico.org", "names": names}
-    return made

@@ -1,46 +1,10 @@
 """docs/security.md says of each container that Towpath renders as whom it runs and with what, and why."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import yaml
+from own_manifests import pods
 
 from towpath.image.build import project
-from towpath.install.migration import job
-from towpath.install.render import render
-from towpath.install.values import Values
-from towpath.probe.objects import Run, prober
-from towpath.probe.plan import Plan
-from towpath.upgrade.node_reading import Reading, reader_pod
-from towpath.upgrade.pulling import puller
-from towpath.upgrade.watch_job import Watch, manifests
-
-IMAGE = "example.org/towpath"
-WATCH = Watch(image=IMAGE, length=60, every=5, probe_seconds=5, read_nodes=True)
-
-
-def pods() -> Iterator[dict[str, Any]]:
-    """The pod specifications of everything that Towpath starts in a cluster."""
-    taken = Values(takeover_image=IMAGE)
-    rendered = [
-        *render(Values(helper=True)),
-        *job(taken, "takeover", "a"),
-        *job(taken, "handback", "a"),
-        *yaml.safe_load_all(manifests(WATCH)),
-        reader_pod("a", "x", Reading(image=IMAGE, python=("python3",))),
-        puller("kube-system", "a", "x", [IMAGE], []),
-        prober(
-            Run(name="x", expires="", image=IMAGE),
-            "a",
-            Plan(prober="a", seconds=1, probes=()),
-            host_network=False,
-        ),
-    ]
-    for one in rendered:
-        if one["kind"] in ("DaemonSet", "Job"):
-            yield one["spec"]["template"]["spec"]
-        elif one["kind"] == "Pod":
-            yield one["spec"]
 
 
 def row(pod: dict[str, Any], container: dict[str, Any]) -> str:

@@ -88,6 +88,7 @@ def pod_spec(values: Values, direction: str) -> dict[str, Any]:
     }
     mounts: list[dict[str, Any]] = [{"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True}]
     mounts += [{"name": name, "mountPath": path} for name, (path, _) in folders.items()]
+    mounts.append({"name": "tmp", "mountPath": "/tmp"})  # noqa: S108 (the pod's own; the rest is read-only)
     return {
         "hostNetwork": True,
         "hostPID": True,
@@ -95,6 +96,10 @@ def pod_spec(values: Values, direction: str) -> dict[str, Any]:
         "serviceAccountName": NAME,
         "priorityClassName": "system-node-critical",
         "tolerations": [{"operator": "Exists"}],
+        "securityContext": {
+            "seccompProfile": {"type": "RuntimeDefault"},
+            **({"seLinuxOptions": {"type": values.selinux_type}} if values.selinux_type else {}),
+        },
         "containers": [
             {
                 "name": direction,
@@ -112,6 +117,7 @@ def pod_spec(values: Values, direction: str) -> dict[str, Any]:
                 "securityContext": {
                     "runAsUser": 0,
                     "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
                     "capabilities": {"drop": ["ALL"], "add": list(_CAPABILITIES)},
                 },
                 "volumeMounts": mounts,
@@ -119,6 +125,7 @@ def pod_spec(values: Values, direction: str) -> dict[str, Any]:
         ],
         "volumes": [
             {"name": "config", "configMap": {"name": "towpath-config"}},
+            {"name": "tmp", "emptyDir": {}},
             *(
                 {"name": name, "hostPath": {"path": path, "type": kind}}
                 for name, (path, kind) in folders.items()

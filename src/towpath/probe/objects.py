@@ -158,8 +158,11 @@ def prober_name(node: str, *, host_network: bool) -> str:
 
 _SECURITY = {
     "allowPrivilegeEscalation": False,
+    "runAsNonRoot": True,
+    "runAsUser": 65534,
     "capabilities": {"drop": ["ALL"]},
     "readOnlyRootFilesystem": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
 }
 
 

@@ -149,6 +149,7 @@ def reader_pod(node: str, run: str, reading: Reading) -> dict[str, Any]:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"], "add": list(_CAPABILITIES)},
             "seLinuxOptions": {"type": "spc_t"},
+            "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumeMounts": [{"name": "host", "mountPath": "/host", "readOnly": True}],
     }

@@ -20,6 +20,14 @@ from towpath.kube.kinds import PODS, Raw
 
 LABELS = {"app.kubernetes.io/name": "towpath-pull", "app.kubernetes.io/managed-by": "towpath"}
 _AT_ONCE, _ASK_EVERY = 20, 0.25
+_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "runAsUser": 65534,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 _HOPELESS = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
@@ -128,7 +136,7 @@ def puller(
             "image": image,
             "imagePullPolicy": "IfNotPresent",
             "command": ["true"],
-            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            "securityContext": _SECURITY,
         }
         for number, image in enumerate(images)
     ]

@@ -38,7 +38,9 @@ def needed(plan: Plan) -> tuple[Right, ...]:
     found += [
         Right(v, "leases", "coordination.k8s.io", _SYSTEM) for v in ("get", "create", "update", "patch")
     ]
-    found += [Right(verb, "daemonsets", "apps", space) for verb in ("get", "patch")]
+    found.append(Right("get", "daemonsets", "apps", space))
+    if plan.migration is None:
+        found.append(Right("patch", "daemonsets", "apps", space))
     found += [Right(verb, "pods", "", space) for verb in ("get", "list", "create", "delete")]
     found += [Right("get", "pods/log", "", space), Right("list", "nodes")]
     if plan.evict or plan.migration is not None:
@@ -51,9 +53,11 @@ def needed(plan: Plan) -> tuple[Right, ...]:
         found.append(Right("create", "serviceaccounts", "", space))
         found += [Right("create", kind, _RBAC) for kind in ("clusterroles", "clusterrolebindings")]
     if plan.measure is not None and plan.measure.probes:
-        found += [Right("create", "namespaces"), Right("delete", "namespaces"), Right("create", "services")]
-        found += [Right("create", "daemonsets", "apps"), Right("get", "pods/log")]
-        found += [Right("create", "pods"), Right("delete", "pods")]
+        found += [Right(verb, "namespaces") for verb in ("get", "list", "create", "delete")]
+        found += [Right(verb, "services") for verb in ("get", "list", "create")]
+        found += [Right(verb, "daemonsets", "apps") for verb in ("get", "create")]
+        found += [Right(verb, "pods") for verb in ("get", "list", "create", "delete")]
+        found.append(Right("get", "pods/log"))
         found.append(Right("create", "networkpolicies", "networking.k8s.io"))
     return tuple(dict.fromkeys(found))
 

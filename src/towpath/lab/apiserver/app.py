@@ -80,7 +80,7 @@ async def _answer(server: Server, request: web.Request) -> web.StreamResponse:
     target = parse(parts)
     query = dict(reversed(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True)))
     agent = request.headers.get("User-Agent", "")
-    asked.note(server.asked, agent, request.method, target, query)
+    asked.note(server.asked, agent, user.name, request.method, target, query)
     resource = server.registry.find(target.group, target.version, target.plural)
     if target.namespace and not resource.namespaced:
         raise no_such_path()
