@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from lab_objects import towpath
+from lab_objects import Kubectl, settle, towpath
 from lab_state import MEMORY, keep
 
 from towpath.lab.client import LabClient
@@ -15,6 +15,7 @@ collect_ignore = ["test_lab_upgrade_towpath.py"]  # a minute: `make e2e` runs it
 
 
 RUNTIME_DIR = pytest.StashKey[Path]()
+SHARED = pytest.StashKey[LabClient]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -52,17 +53,31 @@ def runtime_dir(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.C
 
 
 @pytest.fixture(scope="session")
-def lab(runtime_dir: Path) -> Iterator[LabClient]:
+def lab(runtime_dir: Path, pytestconfig: pytest.Config) -> Iterator[LabClient]:
     """Three dual-stack nodes."""
     towpath("up", "--name", "shared")
-    client = LabClient("shared")
+    client = pytestconfig.stash[SHARED] = LabClient("shared")
     yield client
+    del pytestconfig.stash[SHARED]
     client.call("down")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def settled(pytestconfig: pytest.Config) -> Iterator[None]:
+    """What a file's tests made in the shared lab is gone before the next file looks at the whole of it."""
+    yield
+    if SHARED in pytestconfig.stash:
+        settle(kubectl_of(pytestconfig.stash[SHARED]))
+
+
 @pytest.fixture(scope="session")
-def kubectl(lab: LabClient) -> Callable[..., str]:
+def kubectl(lab: LabClient) -> Kubectl:
     """The machine's kubectl, at the shared lab."""
+    return kubectl_of(lab)
+
+
+def kubectl_of(lab: LabClient) -> Kubectl:
+    """The machine's kubectl, at a lab. It raises AssertionError with what it was told."""
 
     def run(*arguments: str, stdin: str = "") -> str:
         environment = {**os.environ, "KUBECONFIG": lab.kubeconfig}

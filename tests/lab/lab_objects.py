@@ -71,6 +71,37 @@ def eventually(question: Callable[[], Any], seconds: float = PATIENT, pause: flo
         time.sleep(pause)
 
 
+def settle(kubectl: Kubectl) -> None:
+    """Wait until nothing in a lab is on its way out, and its agents are ready."""
+    under_way: list[str] = []
+
+    def quiet() -> bool:
+        under_way[:] = unsettled(kubectl)
+        return not under_way
+
+    try:
+        eventually(quiet)
+    except AssertionError as error:
+        raise AssertionError(f"still on their way: {under_way}") from error
+
+
+def unsettled(kubectl: Kubectl) -> list[str]:
+    """What ends, or will because its owner is gone; Towpath, while it has no ready agent on every node."""
+    kinds = "pods,replicasets,deployments,daemonsets,statefulsets,namespaces,customresourcedefinitions"
+    items = get(kubectl, kinds, "-A")["items"]
+    there = {one["metadata"]["uid"] for one in items}
+    found = []
+    for one in items:
+        owners = {owner["uid"] for owner in one["metadata"].get("ownerReferences") or ()}
+        if "deletionTimestamp" in one["metadata"] or owners - there:
+            found.append(f"{one['kind']} {one['metadata']['name']}")
+    status = get(kubectl, "daemonset", "-n", "kube-system", "towpath")["status"]
+    wanted = status["desiredNumberScheduled"]
+    if not status.get("numberReady") == status.get("updatedNumberScheduled") == wanted:
+        found.append(f"agents: {status}")
+    return found
+
+
 @contextmanager
 def lab_with_pods(name: str, *options: str) -> Iterator[tuple[LabClient, Kubectl, list[dict[str, Any]]]]:
     """A lab, kubectl for it, and one echo pod a node."""

@@ -137,7 +137,7 @@ async def cluster(api: World, tmp_path: Path) -> AsyncIterator[Callable[[str], O
 
 
 async def until(question: Callable[[], Any]) -> None:
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         while not await question():  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.05)
 

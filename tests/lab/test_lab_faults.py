@@ -34,10 +34,13 @@ def ready(kubectl: Kubectl, node: str) -> str:
 
 
 def restarts(kubectl: Kubectl, node: str) -> dict[str, int]:
-    found = get(kubectl, "pods", "-A", "--field-selector", f"spec.nodeName={node}")["items"]
+    """Of the agent there, and of the echo pods."""
+    there = ("-A", "--field-selector", f"spec.nodeName={node}")
+    agents = get(kubectl, "pods", *there, "-l", "k8s-app=towpath")["items"]
+    victims = get(kubectl, "pods", *there, "-l", "app=victims")["items"]
     return {
         p["metadata"]["name"]: c["restartCount"]
-        for p in found
+        for p in (*agents, *victims)
         for c in p["status"].get("containerStatuses", [])
     }
 

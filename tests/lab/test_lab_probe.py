@@ -137,10 +137,11 @@ def test_what_a_killed_run_leaves_is_removed_when_asked(
     lab: LabClient, probe: Callable[..., subprocess.Popen[str]], kubectl: Kubectl
 ) -> None:
     process = probe("--seconds", "60", "--kind", "udp")
-    eventually(lambda: "target" in kubectl("get", "pods", "-A", "-o", "name"))
+    (name,) = eventually(lambda: namespaces(kubectl))
+    own = ("pods", "-n", name.removeprefix("namespace/"), "-o", "name")
+    eventually(lambda: "target" in kubectl("get", *own))
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    (name,) = namespaces(kubectl)
     assert clean(lab) == "nothing to remove\n", "its time is not over yet: it may be running elsewhere"
     past = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)).strftime(
         "%Y-%m-%dT%H:%M:%SZ"

@@ -34,7 +34,8 @@ def test_upgraded_verified_and_rolled_back(upgrade: Upgrade, kubectl: Kubectl) -
     code, told = upgrade.run("apply", str(upgrade.file))
     assert code == 0, told
     assert set(flannels(kubectl).values()) == {AFTER} and strategy(kubectl) == "RollingUpdate"
-    assert not get(kubectl, "pod", "-n", "kube-system", "-l", "app.kubernetes.io/name=towpath-gate")["items"]
+    gates = ("pod", "-n", "kube-system", "-l", "app.kubernetes.io/name=towpath-gate")
+    eventually(lambda: not get(kubectl, *gates)["items"])
 
     code, told = upgrade.run("status", "-o", "json")
     assert [node["state"] for node in json.loads(told)["nodes"]] == ["passed"] * 3
