@@ -8,7 +8,7 @@ import msgspec
 from towpath.backup.archive import SCHEMA, Archive, Manifest, entry
 from towpath.backup.objects import clean
 from towpath.catalogue.model import Catalogue
-from towpath.inventory.cluster import HelmChart, Inventory, node_state
+from towpath.inventory.cluster import EtcdSnapshot, HelmChart, Inventory, node_state
 from towpath.inventory.components import components, node_facts
 from towpath.inventory.node_report import NodeReport, Rules, Tunnel
 from towpath.inventory.pods import PodState
@@ -87,7 +87,7 @@ def inventory(known: Catalogue, nodes: int, pods: int, policies: int) -> Invento
         components=components([daemonset], own),
         charts=(HelmChart("rke2-canal", known.release(BEGINS).charts["rke2-canal"], "abort", frozen=False),),
         objects={"networkpolicies.networking.k8s.io": policies},
-        snapshot="2026-11-27T00:00:00Z",
+        snapshots=(EtcdSnapshot(taken="2026-11-27T00:00:00Z", ready=True, bucket=True),),
         pods=tuple(_pod(number, nodes) for number in range(pods)),
     )
 

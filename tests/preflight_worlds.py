@@ -10,6 +10,7 @@ import node_reports as reports
 from towpath.catalogue import load
 from towpath.catalogue.compare import compare
 from towpath.inventory.cluster import (
+    EtcdSnapshot,
     HelmChart,
     HelmJob,
     HelmRelease,
@@ -75,6 +76,11 @@ def sound() -> Inventory:
     return running(FROM)
 
 
+def saved(taken: str = "2026-11-27T00:00:03Z", **of: Any) -> EtcdSnapshot:
+    """One of etcd that can be restored, in a bucket."""
+    return EtcdSnapshot(**{"taken": taken, "ready": True, "bucket": True, **of})
+
+
 def running(release: str) -> Inventory:
     """The same with another release's Canal."""
     daemonset = canal.daemonset(KNOWN.release(release))
@@ -96,7 +102,7 @@ def running(release: str) -> Inventory:
         releases=(HelmRelease("rke2-canal", 1, "superseded"), HelmRelease("rke2-canal", 2, "deployed")),
         jobs=(HelmJob("rke2-canal", "n1", "Succeeded"),),
         objects={**definitions(FROM), "globalnetworkpolicies.crd.projectcalico.org": 3},
-        snapshot="2026-11-27T00:00:03Z",
+        snapshots=(saved(),),
         rights={"DaemonSet/kube-system/rke2-canal": RIGHTS},
     )
 

@@ -7,6 +7,7 @@ import msgspec
 
 from preflight_worlds import sound
 from towpath.node_reader.host import Host
+from towpath.node_reader.read import Reader
 from towpath.preflight.kernel_judges import programs
 
 PROGRAM = '#include <stdio.h>\nint main(void) { fputs("%s", stderr); return %d; }\n'
@@ -68,3 +69,16 @@ def test_a_shim_of_another_version_than_the_daemon_that_runs_is_found(tmp_path: 
     assert judged() == ["TP7337"]
     installed.write_text("v4.2")
     assert judged() == []
+
+
+def test_canals_configuration_is_read_though_multus_is_in_force(tmp_path: Path) -> None:
+    folder = tmp_path / "etc/cni/net.d"
+    folder.mkdir(parents=True)
+    (tmp_path / "proc").mkdir()
+    canal = '{"name": "pods", "plugins": [{"type": "calico", "ipam": {"type": "host-local"}}]}'
+    (folder / "00-multus.conf").write_text('{"name": "multus", "type": "multus-shim"}')
+    (folder / "10-canal.conflist").write_text(canal)
+    report = Reader(Host(tmp_path, tmp_path / "proc")).report(churn=0, keep=False)
+    assert (report.config, report.canal_config) == ("00-multus.conf", canal)
+    (folder / "10-canal.conflist").unlink()
+    assert Reader(Host(tmp_path, tmp_path / "proc")).report(churn=0, keep=False).canal_config == ""

@@ -61,6 +61,7 @@ def screen(found: Inventory) -> str:
     counts = [[name, str(count)] for name, count in sorted(found.objects.items()) if count]
     if counts:
         lines += ["", table(["CUSTOM RESOURCE", "OBJECTS"], counts)]
-    snapshot = {None: "not told", "": "never"}.get(found.snapshot, found.snapshot)
-    lines += ["", f"etcd saved: {snapshot}", *(f"left out: {why}" for why in found.left_out)]
+    saved = found.snapshots
+    told = "not told" if saved is None else max((one.taken for one in saved), default="never")
+    lines += ["", f"etcd saved: {told}", *(f"left out: {why}" for why in found.left_out)]
     return "\n".join(lines)

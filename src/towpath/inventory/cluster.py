@@ -68,10 +68,22 @@ class HelmJob(msgspec.Struct, frozen=True):
     phase: str
 
 
+class EtcdSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """``taken`` RFC 3339. ``ready`` to be restored; ``bucket``: it lies outside the node (S3).
+
+    ``token``: hash of the server token that it needs, empty where that is not told.
+    """
+
+    taken: str
+    ready: bool
+    bucket: bool
+    token: str = ""
+
+
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """``objects``: of each custom resource definition of the network, how many there are.
 
-    ``snapshot``: when etcd was last saved (RFC 3339), empty for never, None where that cannot be told.
+    ``snapshots``: etcd's, None where that cannot be told.
     ``configs``: HelmChartConfig by name to its values. ``rights``: a component's object to the rules of its
     service account; empty when roles could not be read. ``left_out``: what could not be read, and why.
     """
@@ -87,7 +99,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     jobs: tuple[HelmJob, ...] = ()
     config_maps: dict[str, dict[str, str]] = {}
     objects: dict[str, int] = {}
-    snapshot: str | None = None
+    snapshots: tuple[EtcdSnapshot, ...] | None = None
     left_out: tuple[str, ...] = ()
     pods: tuple[PodState, ...] = ()
     rights: dict[str, tuple[Rule, ...]] = {}
@@ -126,6 +138,22 @@ def pods_by_node(pods: Iterable[Raw]) -> dict[str, int]:
             node = spec.get("nodeName", "")
             found[node] = found.get(node, 0) + 1
     return found
+
+
+def etcd_snapshot(raw: Raw) -> EtcdSnapshot:
+    """Of a ``k3s.cattle.io/v1`` ETCDSnapshotFile. An empty file is not ready, whatever it says."""
+    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    hashes = (
+        value
+        for key, value in (meta.get("annotations") or {}).items()
+        if key.endswith(".cattle.io/snapshot-token-hash")
+    )
+    return EtcdSnapshot(
+        taken=str(status.get("creationTime") or ""),
+        ready=bool(status.get("readyToUse", True)) and str(status.get("size") or "0") != "0",
+        bucket=str(spec.get("location") or "").startswith("s3:"),
+        token=str(next(hashes, "")),
+    )
 
 
 def helm_chart(raw: Raw) -> HelmChart:

@@ -112,7 +112,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     ``services``: those that run, of firewalld, NetworkManager and nm-cloud-setup. ``unmanaged``: what
     NetworkManager is told to leave alone. ``files`` (``/opt/cni/bin/calico``) to SHA-256; ``image_files``:
     the same of the programs that the network's running containers hold, by name; ``config``: the CNI
-    configuration in force. ``free_mb``: folder to MiB left.
+    configuration in force; ``canal_config``: Canal's, which may be behind Multus'. ``free_mb``: folder to
+    MiB left.
     """
 
     schema: int = SCHEMA
@@ -133,6 +134,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     image_files: dict[str, str] = {}
     config: str = ""
     config_text: str = ""
+    canal_config: str = ""
     free_mb: dict[str, int] = {}
     churn: Churn | None = None
     flow: Flow | None = None

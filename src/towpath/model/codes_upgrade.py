@@ -301,4 +301,27 @@ UPGRADE: dict[str, Code] = {
         "will be let in, or shut out, by the upgrade alone.",
         "Change the policies so that both agree; skip the check by its number if the change is wanted.",
     ),
+    "TP7343": Code(
+        "A HelmChartConfig sets a key that the target's chart has no more",
+        "Helm takes no notice of keys that a chart does not know: the network does what the chart says by "
+        "itself.",
+        "Read the chart's values; set what took the key's place, or remove it.",
+    ),
+    "TP7344": Code(
+        "A default of the chart changes",
+        "Who has not set the key gets the new value with the upgrade.",
+        "Set the old value in a HelmChartConfig if the cluster depends on it.",
+    ),
+    "TP7345": Code(
+        "Snapshots of etcd lie on their nodes only",
+        "No fresh one is in a bucket. Whether somebody has copied one, the cluster does not know. A snapshot "
+        "can be restored only with the server token that it was taken under.",
+        "Copy one off the node with server/token, or configure S3 for snapshots.",
+    ),
+    "TP7346": Code(
+        "Canal's CNI configuration on a node is not what its ConfigMap says",
+        "The ConfigMap was changed after the pod had started, or somebody edited the file: the next pod of "
+        "Canal writes it anew, and pods are wired otherwise from then on.",
+        "Put what was edited into the chart's values, or restart the pod now and look.",
+    ),
 }

@@ -63,7 +63,7 @@ class Reader:
         state = self._try("the kernel's network", self._observe) or NetState()
         listed = self._try("nftables", self._listing) or ""
         saved = self._legacy()
-        network, config, text = self._config()
+        network, config, text, canal = self._config()
         tables = listing.tables(listed)
         rules, translating = firewall.nft(tables, self._iptables_nft(tables), network)
         legacy_rules, legacy_translating = firewall.legacy(
@@ -87,6 +87,7 @@ class Reader:
             image_files=host.image_files(),
             config=config,
             config_text=text,
+            canal_config=canal,
             free_mb=host.free(_FOLDERS),
             churn=churned,
             flow=flow,
@@ -157,16 +158,15 @@ class Reader:
                     found[family] = parse_save(said)
         return found
 
-    def _config(self) -> tuple[str, str, str]:
-        """Network's name, file and text of the CNI configuration in force."""
+    def _config(self) -> tuple[str, str, str, str]:
+        """Network's name; file and text of the CNI configuration in force; text of Canal's."""
         texts = self._host.texts(CONFIG)
         name = conflist.in_force(list(texts))
         text = texts.get(name, "")
-        network = next(
-            (conf.network for conf in map(_canal, sorted(texts.items())) if conf is not None),
-            "k8s-pod-network",
-        )
-        return network, name, text
+        canal = next((conf for conf in map(_canal, sorted(texts.items())) if conf is not None), None)
+        if canal is None:
+            return "k8s-pod-network", name, text, ""
+        return canal.network, name, text, canal.text
 
     def _leases(self, state: NetState) -> tuple[Leases, ...]:
         """host-local's folders. What Towpath has adopted needs no file any more, and is not leaked."""

@@ -15,8 +15,49 @@ _FRESH = timedelta(hours=12)  # RKE2 saves etcd at 00:00 and 12:00 by itself
 _PENDING = ("pending-install", "pending-upgrade", "pending-rollback", "uninstalling")
 
 
+def _values(at: Situation) -> Iterator[Finding]:
+    """6: what HelmChartConfigs set fits the target's chart, and which of its defaults change."""
+    yield from _pins(at)
+    if at.comparison is None:
+        if at.inventory.configs:
+            raise Untold(
+                "the cluster's release is not in the catalogue: which keys its chart had is not known"
+            )
+        return
+    has = {chart.name for chart in at.inventory.charts}
+    for chart in at.comparison.charts:
+        own = _keys(at.inventory.configs.get(chart.name, ""))
+        where = f"HelmChartConfig/kube-system/{chart.name}"
+        for key, (before, after) in chart.defaults.items():
+            if key in own and after is None:
+                told = f"sets {key}, which {chart.name} {chart.version.after} has no more"
+                yield finding("TP7343", where, told, "find out what took its place, and set that", "warning")
+            elif chart.name in has and before is not None and after is not None:
+                kept = "; the HelmChartConfig sets it" if key in own else ""
+                told = f"default of {key} goes from {before!r} to {after!r}{kept}"
+                fix = "set what the cluster needs in a HelmChartConfig"
+                yield finding("TP7344", f"HelmChart/kube-system/{chart.name}", told, fix, "info")
+
+
+def _keys(text: str) -> frozenset[str]:
+    """``a.b.c`` of what is set; none of what cannot be read, which ``_pins`` tells."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return frozenset()
+
+    def walk(part: Any, at: str) -> Iterator[str]:
+        if isinstance(part, dict):
+            for key, value in part.items():
+                yield from walk(value, f"{at}.{key}".lstrip("."))
+        elif at:
+            yield at
+
+    return frozenset(walk(values, ""))
+
+
 def _pins(at: Situation) -> Iterator[Finding]:
-    """6: a HelmChartConfig pins no image that is not the target's."""
+    """A HelmChartConfig pins no image that is not the target's."""
     for name, text in sorted(at.inventory.configs.items()):
         where = f"HelmChartConfig/kube-system/{name}"
         try:
@@ -78,17 +119,28 @@ def _policy(at: Situation) -> Iterator[Finding]:
 
 
 def _snapshot(at: Situation) -> Iterator[Finding]:
-    """8: etcd was saved not long ago."""
-    if at.inventory.snapshot is None:
+    """8: etcd was saved not long ago, so that it can be restored, and not on its own node alone."""
+    if at.inventory.snapshots is None:
         raise Untold("the server does not tell of etcd's snapshots (no ETCDSnapshotFile)")
-    last = datetime.fromisoformat(at.inventory.snapshot) if at.inventory.snapshot else None
-    if last is None or at.now - last > _FRESH:
-        said = f"the last is of {at.inventory.snapshot}" if last else "there is none"
+    usable = [one for one in at.inventory.snapshots if one.ready and one.taken]
+    fresh = [one for one in usable if at.now - datetime.fromisoformat(one.taken) <= _FRESH]
+    if not fresh:
+        last = max((one.taken for one in usable), default="")
+        said = f"the last that can be restored is of {last}" if last else "there is none that can be restored"
         yield finding(
             "TP7310",
             "etcd",
             f"no fresh snapshot: {said}",
             "rke2 etcd-snapshot save, and keep a copy with server/token off the node",
+        )
+    elif not any(one.bucket for one in fresh):
+        hashes = ", ".join(sorted({one.token for one in fresh if one.token}))
+        yield finding(
+            "TP7345",
+            "etcd",
+            "fresh snapshots lie on their nodes only, as far as the cluster knows",
+            "copy one off the node, with server/token" + (f" (its hash: {hashes})" if hashes else ""),
+            "warning",
         )
 
 
@@ -121,7 +173,7 @@ def _helm_node(at: Situation) -> Iterator[Finding]:
 
 
 HELM_CHECKS = (
-    Check(6, "no stale pins in a HelmChartConfig", _pins),
+    Check(6, "what HelmChartConfigs set fits the target's chart", _values),
     Check(7, "a failed upgrade does not uninstall the network; no helm release is stuck", _policy),
     Check(8, "etcd was saved not long ago", _snapshot),
     Check(16, "all servers hold the same chart, or it is frozen", _servers),

@@ -8,7 +8,8 @@ from towpath.inventory.cluster import NodeState
 from towpath.inventory.node_report import NodeReport
 from towpath.model.finding import Finding
 from towpath.preflight import tunnel_judges
-from towpath.preflight.kernel_judges import JUDGES, Judge, leases
+from towpath.preflight.conflist import differences
+from towpath.preflight.kernel_judges import JUDGES, Judge, leases, programs
 from towpath.preflight.node_checks import addresses, tunnels
 from towpath.preflight.situation import Check, Situation, Untold, finding
 
@@ -46,6 +47,27 @@ def _each(judge: Judge) -> Callable[[Situation], Iterator[Finding]]:
             yield from judge(node, report)
 
     return run
+
+
+def _programs(at: Situation) -> Iterator[Finding]:
+    """24, and that Canal's configuration is what its ConfigMap says now: the next pod of it writes that."""
+    yield from _each(programs)(at)
+    template = at.inventory.config_maps.get("rke2-canal-config", {}).get("cni_network_config", "")
+    for node, report in looked_at(at.inventory.nodes):
+        if not (template and report.canal_config):
+            continue
+        try:
+            found = differences(template, report.canal_config)
+        except ValueError as odd:
+            raise Untold(f"cni_network_config of ConfigMap/kube-system/rke2-canal-config: {odd}") from odd
+        if found:
+            yield finding(
+                "TP7346",
+                f"Node/{node.facts.name}",
+                f"Canal's CNI configuration is not what the ConfigMap says: {'; '.join(found[:3])}",
+                "the next pod of Canal writes the ConfigMap's: put what was edited into the chart's values",
+                "warning",
+            )
 
 
 def _ports(at: Situation) -> Iterator[Finding]:
@@ -89,7 +111,10 @@ def _shape(at: Situation) -> Iterator[Finding]:
 
 
 KERNEL_CHECKS = (
-    *(Check(number, title, _each(judge)) for number, title, judge in JUDGES),
+    *(
+        Check(number, title, _programs if judge is programs else _each(judge))
+        for number, title, judge in JUDGES
+    ),
     Check(12, "the target's ports are free on the hosts", _ports),
     Check(14, "there are addresses left on every node, and pods behind those that are not", _leases),
     Check(21, "every node says where its tunnel ends: there, and nowhere else, do its peers send to", _ends),

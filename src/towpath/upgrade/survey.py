@@ -87,7 +87,7 @@ async def survey(client: Client, now: datetime, progress: Callable[[str], None],
         jobs=tuple(filter(None, map(cluster.helm_job, pods))),
         config_maps={raw["metadata"]["name"]: raw.get("data") or {} for raw in maps if _named(raw)},
         objects=await _counts(client, reader),
-        snapshot=await _snapshot(client),
+        snapshots=await _snapshots(client),
         left_out=tuple(reader.left_out),
         pods=tuple(pod_state(raw) for raw in pods if holds_addresses(raw)),
         rights=await _rights(reader, parts),
@@ -114,11 +114,10 @@ async def _counts(client: Client, reader: _Reader) -> dict[str, int]:
     return {f"{kind.plural}.{kind.group}": len(found) for kind, found in zip(kinds, lists, strict=True)}
 
 
-async def _snapshot(client: Client) -> str | None:
-    """When etcd was last saved; None where the server does not tell."""
+async def _snapshots(client: Client) -> tuple[cluster.EtcdSnapshot, ...] | None:
+    """What is known of etcd's; None where the server does not tell."""
     try:
         found = (await client.list(_SNAPSHOTS)).items
     except (Forbidden, NotFound):
         return None
-    times = [str((raw.get("status") or {}).get("creationTime") or "") for raw in found]
-    return max(times, default="")
+    return tuple(map(cluster.etcd_snapshot, found))
