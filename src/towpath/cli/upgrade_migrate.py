@@ -8,16 +8,19 @@ import msgspec
 from towpath.cli.beside import lab_of
 from towpath.cli.cluster import ClusterOptions
 from towpath.cli.exit import CliError
+from towpath.cli.felix_settings import differences
 from towpath.cli.nodes import NodeOptions
 from towpath.cli.output import mark, progress, progress_done, table
 from towpath.cli.policy_engines import compared
+from towpath.cli.policy_settings import SETTINGS
 from towpath.cli.upgrade_measure import Wanted, measures_told, planned
 from towpath.install.migration import LABEL, TAKEN, identity, only_labelled, pod_spec, without_taken
 from towpath.install.values import Values
 from towpath.inventory.cluster import Inventory
 from towpath.inventory.components import Component
 from towpath.kube.client import Client
-from towpath.kube.kinds import DAEMONSETS, Raw
+from towpath.kube.errors import NotFound
+from towpath.kube.kinds import CONFIG_MAPS, DAEMONSETS, Kind, Raw
 from towpath.preflight import engines
 from towpath.preflight.engine_checks import told
 from towpath.probe.cluster import image_for
@@ -29,6 +32,10 @@ from towpath.upgrade.survey import survey
 
 MIGRATIONS: dict[str, Direction] = {"towpath": "takeover", "canal": "handback"}
 _OURS, _CANALS = "towpath-agent", "hardened-calico"
+_HOST_ENDPOINTS = "hostendpoints.crd.projectcalico.org"
+_FELIX: Kind[Raw] = Kind(
+    plural="felixconfigurations", type=dict, group="crd.projectcalico.org", namespaced=False
+)
 
 
 class _Gathered(NamedTuple):
@@ -54,8 +61,11 @@ def migration(
         found = await survey(client, now, progress)
         canal, towpath = networks(found)
         raw = await client.get(DAEMONSETS, towpath.name, towpath.namespace)
-        _prepared(await client.get(DAEMONSETS, canal.name, canal.namespace), raw)
+        canals = await client.get(DAEMONSETS, canal.name, canal.namespace)
+        _prepared(canals, raw)
         await _same_verdicts(client, canal, target, skip)
+        if target == "towpath" and 29 not in skip:
+            await _same_settings(client, found, canals, towpath.namespace)
         in_lab = lab_of(options.kubeconfig, options.context) is not None
         pod = await moving_pod(client, raw, nodes.image, gates, in_lab=in_lab)
         part = towpath if target == "towpath" else canal
@@ -119,6 +129,28 @@ async def _same_verdicts(client: Client, canal: Component, target: str, skip: tu
     found = await compared(client, *(sides if target == "towpath" else reversed(sides)))
     for one in told(found) if found is not None else ():
         raise CliError(f"{one} (--skip 29 goes on)")
+
+
+async def _same_settings(client: Client, found: Inventory, canal: Raw, namespace: str) -> None:
+    """What Felix was told beside policies, Towpath is told too. Raises CliError."""
+    try:
+        configurations = (await client.list(_FELIX)).items
+    except NotFound:
+        return
+    try:
+        settings = await client.get(CONFIG_MAPS, SETTINGS.name, namespace)
+    except NotFound:
+        settings = None
+    environment = {
+        one["name"]: str(one.get("value") or "")
+        for container in canal["spec"]["template"]["spec"]["containers"]
+        for one in container.get("env") or ()
+    }
+    told = differences(configurations, environment, settings, found.objects.get(_HOST_ENDPOINTS, 0))
+    if told:
+        raise CliError(
+            f"TP7342 {'; '.join(told)} (docs/guides/migrate-from-canal.md; --skip 29 goes on without)"
+        )
 
 
 def _prepared(canal: Raw, towpath: Raw) -> None:
