@@ -15,6 +15,7 @@ from lab_rights import EVERYBODYS, TELLING, Account, Right, asked, looked, of_ru
 from towpath.install.migration import identity, without_taken
 from towpath.install.values import Values
 from towpath.lab.canal import NAME
+from towpath.lab.canal.programs import conflist
 from towpath.lab.client import LabClient
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("runtime_dir")]
@@ -32,6 +33,26 @@ POLICY = {
         "policyTypes": ["Ingress"],
         "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "more"}}}]}],
     },
+}
+
+
+OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+FELIX_CRD: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "felixconfigurations.crd.projectcalico.org"},
+    "spec": {
+        "group": "crd.projectcalico.org",
+        "scope": "Cluster",
+        "names": {"kind": "FelixConfiguration", "plural": "felixconfigurations"},
+        "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": OPEN}}],
+    },
+}
+FELIX = {
+    "apiVersion": "crd.projectcalico.org/v1",
+    "kind": "FelixConfiguration",
+    "metadata": {"name": "default"},
+    "spec": {"defaultEndpointToHostAction": "Drop"},
 }
 
 
@@ -103,6 +124,8 @@ def conducted_over_and_back(
     closed = closed_by_policy(pods)
     eventually(lambda: denied(client, pods) == closed)
     written = policy(kubectl)
+    felix_is_asked(client, kubectl, folder)
+    what_the_next_pod_would_write_is_told(client, kubectl)
     conductor, needed = Account(client, kubectl, "conductor"), set[Right]()
     for target, names in (("towpath", {"towpath"}), ("canal", {NAME})):
         code, told = upgrade(client, "plan", "--to", target, "-f", str(folder / f"{target}.json"), *QUICK)
@@ -148,6 +171,29 @@ def assert_level_is_told(found: dict[str, Any]) -> None:
     assert total["sent"] > 1000
     assert {"pod → pod, cross node", "pod → service"} <= {path["path"] for path in found["paths"]}
     assert level in {"H0", "H1", "H2", "disruptive"} or (level == "unknown" and total["invalid"]), level
+
+
+def felix_is_asked(client: LabClient, kubectl: Kubectl, folder: Path) -> None:
+    """What Felix was told beside policies does not get lost unsaid."""
+    kubectl("apply", "-f", "-", stdin=json.dumps(FELIX_CRD))
+    kubectl("wait", "--for=condition=Established", "--timeout=240s", f"crd/{FELIX_CRD['metadata']['name']}")
+    kubectl("apply", "-f", "-", stdin=json.dumps(FELIX))
+    code, told = upgrade(client, "plan", "--to", "towpath", "-f", str(folder / "felix.json"), *QUICK)
+    assert code != 0 and "TP7342 FelixConfiguration/default: defaultEndpointToHostAction is Drop" in told, (
+        told
+    )
+    kubectl("delete", "crd", "--wait=true", FELIX_CRD["metadata"]["name"])
+
+
+def what_the_next_pod_would_write_is_told(client: LabClient, kubectl: Kubectl) -> None:
+    """The ConfigMap was changed, and the nodes have the configuration of before."""
+    template = conflist([], mtu=1400)
+    for value, word in ((template, "TP7346 Node/n1: Canal's CNI configuration"), (None, "")):
+        patch = json.dumps({"data": {"cni_network_config": value}})
+        kubectl("patch", "configmap", "-n", "kube-system", f"{NAME}-config", "--type=merge", "-p", patch)
+        command = [*TOWPATH, "verify", "--kubeconfig", client.kubeconfig, "--read-nodes", "--churn", "0.2"]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False).stdout
+        assert ("TP7346" in told) == bool(word) and word in told, told
 
 
 def policy(kubectl: Kubectl) -> tuple[Any, ...]:

@@ -15,11 +15,14 @@ from towpath.inventory.cluster import Inventory, node_state
 from towpath.inventory.components import node_facts
 from towpath.inventory.node_report import NodeReport
 from towpath.kube.client import Client
-from towpath.kube.kinds import NODES
+from towpath.kube.errors import Forbidden, NotFound
+from towpath.kube.kinds import CONFIG_MAPS, NODES
 from towpath.model.finding import Finding
-from towpath.preflight.kernel_checks import of_nodes
+from towpath.preflight.kernel_checks import CANALS_MAP, as_written, of_nodes
+from towpath.preflight.situation import Untold
 from towpath.probe.cluster import ProbeFailed, image_for
 from towpath.upgrade.node_reading import Reading, read_nodes, with_reports
+from towpath.upgrade.survey import SYSTEM
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -97,7 +100,14 @@ async def look_at_nodes(
     for raw in raws:
         state, answer = node_state(raw, node_facts(raw), 0), answers[raw["metadata"]["name"]]
         states.append(msgspec.structs.replace(state, report=answer.report, unread=answer.why))
-    return of_nodes(states)
+    wrong, untold = of_nodes(states)
+    try:
+        data = (await client.get(CONFIG_MAPS, CANALS_MAP, SYSTEM)).get("data") or {}
+        return (*wrong, *as_written(states, data)), untold
+    except NotFound:
+        return wrong, untold
+    except (Forbidden, Untold) as why:
+        return wrong, (*untold, str(why))
 
 
 async def reports_of(

@@ -1,7 +1,7 @@
 """Checks that need a look at the nodes themselves (``towpath.node_reader``)."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from towpath.catalogue.model import Release
 from towpath.inventory.cluster import NodeState
@@ -14,6 +14,7 @@ from towpath.preflight.node_checks import addresses, tunnels
 from towpath.preflight.situation import Check, Situation, Untold, finding
 
 _NEW_PROBE = 2026080601  # build of the chart from which on flanneld answers for its health on a port
+CANALS_MAP = "rke2-canal-config"
 _BUILD = re.compile(r"-build(\d+)$")
 
 
@@ -50,16 +51,25 @@ def _each(judge: Judge) -> Callable[[Situation], Iterator[Finding]]:
 
 
 def _programs(at: Situation) -> Iterator[Finding]:
-    """24, and that Canal's configuration is what its ConfigMap says now: the next pod of it writes that."""
+    """24, and that Canal's configuration is what its ConfigMap says now."""
     yield from _each(programs)(at)
-    template = at.inventory.config_maps.get("rke2-canal-config", {}).get("cni_network_config", "")
-    for node, report in looked_at(at.inventory.nodes):
-        if not (template and report.canal_config):
+    looked = looked_at(at.inventory.nodes)
+    yield from as_written([node for node, _ in looked], at.inventory.config_maps.get(CANALS_MAP, {}))
+
+
+def as_written(nodes: Sequence[NodeState], data: Mapping[str, str]) -> Iterator[Finding]:
+    """Whose configuration of Canal's is not what the ConfigMap with this ``data`` would write.
+
+    Nodes that were not looked at or have none are left out. Raises Untold for a template that is not JSON.
+    """
+    template = data.get("cni_network_config", "")
+    for node in nodes if template else ():
+        if node.report is None or not node.report.canal_config:
             continue
         try:
-            found = differences(template, report.canal_config)
+            found = differences(template, node.report.canal_config)
         except ValueError as odd:
-            raise Untold(f"cni_network_config of ConfigMap/kube-system/rke2-canal-config: {odd}") from odd
+            raise Untold(f"cni_network_config of ConfigMap/kube-system/{CANALS_MAP}: {odd}") from odd
         if found:
             yield finding(
                 "TP7346",
