@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from towpath.image.launcher import capability, compile_to
-from towpath.image.lock import machine
 
 pytestmark = [
     pytest.mark.kernel,
@@ -47,7 +46,7 @@ def launcher() -> Iterator[Path]:
         if os.statvfs(folder).f_flag & os.ST_NOSUID:
             pytest.skip(f"{folder} is mounted nosuid, where file capabilities do not count")
         made = folder / "towpath-launch"
-        compile_to(made, SOURCE, machine())
+        compile_to(made, SOURCE)
         made.chmod(0o755)
         os.setxattr(made, "security.capability", capability())
         yield made
@@ -249,7 +248,7 @@ def test_with_one_call_less_the_filter_is_too_tight(call: str) -> None:
         assert f"ALLOW({call})" in header.read_text()
         header.write_text(header.read_text().replace(f"ALLOW({call})", ""))
         tighter = folder / "towpath-launch"
-        compile_to(tighter, folder, machine())
+        compile_to(tighter, folder)
         tighter.chmod(0o755)
         os.setxattr(tighter, "security.capability", capability())
         done = launched(tighter, WORK)

@@ -20,7 +20,13 @@ from towpath.image.tree import Entry, Tree, file, folder, from_folder, link, mer
 
 ROOT = Path(__file__).parents[2]
 RECIPE = lock.Recipe(
-    "bookworm", ("one",), {}, {}, ("usr/bin/*", "usr/share/doc/*"), ("usr/share/doc/*/copyright",)
+    "bookworm",
+    ("one",),
+    {},
+    {},
+    ("usr/bin/*", "usr/share/doc/*"),
+    lock.Compiler({}, {}),
+    ("usr/share/doc/*/copyright",),
 )
 EPOCH = 1_700_000_000
 
@@ -188,21 +194,21 @@ def test_what_a_refresh_changed() -> None:
     new = lock.Lock(2, {"amd64": (lock.Package("a", "2", "z", 1, ""), lock.Package("c", "1", "v", 1, ""))})
     assert lock.changes(old, new) == ["amd64 a 1 -> 2", "amd64 c 1 is new", "amd64 b 1 is gone"]
     assert lock.changes(new, new) == []
-    compiled = msgspec.structs.replace(new, toolchain={"amd64": "gcc 12"})
-    assert lock.changes(new, compiled) == ["amd64 no toolchain -> gcc 12"]
+    compiled = msgspec.structs.replace(new, compilers={"amd64-on-amd64": new.packages["amd64"][:1]})
+    assert lock.changes(new, compiled) == ["compiler amd64-on-amd64 a 2 is new"]
+    assert lock.changes(compiled, new) == []
 
 
-def test_another_compiler_than_the_locked_one_is_told_before_anything_is_built(tmp_path: Path) -> None:
-    from towpath.image import launcher
-
-    said: list[str] = []
+def test_an_image_that_no_locked_compiler_can_make_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "image"
+    folder.mkdir()
+    for name in ("recipe.toml", "lock.json"):
+        (folder / name).write_bytes((ROOT / "image" / name).read_bytes())
+    locked = lock.read_lock(folder / "lock.json")
+    lock.write_lock(msgspec.structs.replace(locked, compilers={}), folder / "lock.json")
     here = lock.machine()
-    for compiler in ("gcc 1", launcher.toolchain(here)):
-        one = lock.Lock(EPOCH, {here: ()}, {here: compiler})
-        with pytest.raises(ImageError):  # there are no packages
-            build.build(ROOT, here, tmp_path / "image", said.append, locked=one)
-    (told,) = [line for line in said if "the digest will be another" in line]
-    assert "locked is gcc 1" in told and "libc.a sha256:" in told
+    with pytest.raises(ImageError, match=f"has no compiler {here}-on-{here}"):
+        build.build(tmp_path, here, tmp_path / "built", print, locked=lock.Lock(EPOCH, {here: ()}))
 
 
 @pytest.mark.parametrize("kind", [build.AGENT, build.TAKEOVER])
@@ -212,6 +218,11 @@ def test_recipe_and_lock_of_the_repository_fit(kind: build.Kind) -> None:
     for packages in locked.packages.values():
         names = {p.name for p in packages}
         assert set(recipe.packages) <= names and not names & set(recipe.left_out)
+    if kind == build.AGENT:
+        assert set(locked.compilers) == {"amd64-on-amd64", "arm64-on-arm64", "arm64-on-amd64"}
+    for name, packages in locked.compilers.items():
+        names = {p.name for p in packages}
+        assert set(recipe.compiler.packages[name]) <= names and not names & set(recipe.compiler.left_out)
 
 
 def test_the_takeover_has_iptables_beyond_the_agent_and_nobody_has_a_shell() -> None:

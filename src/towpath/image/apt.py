@@ -7,11 +7,11 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from towpath.image.errors import ImageError
-from towpath.image.lock import Package, Recipe
+from towpath.image.lock import Package
 
 GONE = "TP8003"  # a locked package is no longer on the mirror
 MIRROR = "http://deb.debian.org"
@@ -110,15 +110,15 @@ def records(text: str) -> Iterator[dict[str, str]]:
             yield record
 
 
-def solve(apt: Apt, recipe: Recipe) -> tuple[Package, ...]:
-    """The recipe's packages with what they depend on, by name. Raises ImageError."""
+def solve(apt: Apt, packages: Iterable[str], left_out: Container[str]) -> tuple[Package, ...]:
+    """These with what they depend on, less what is left out, by name. Raises ImageError."""
     found: dict[str, dict[str, str]] = {}
-    wanted = list(recipe.packages)
+    wanted = list(packages)
     while wanted:
         batch = apt.candidates(sorted(set(wanted)))
         found |= batch
         needed = {name for record in batch.values() for name in dependencies(record)}
-        wanted = [name for name in needed if name not in found and name not in recipe.left_out]
+        wanted = [name for name in needed if name not in found and name not in left_out]
     return tuple(
         Package(
             name=name,

@@ -8,7 +8,6 @@ No Docker, no root, nothing from the image is run but its own Python's compiler 
 """
 
 import argparse
-import contextlib
 import os
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ import msgspec
 
 import towpath
 from towpath import __version__
-from towpath.image import apt, bytecode, debian, launcher, lock, pack, sbom, wheels
+from towpath.image import apt, bytecode, compiler, debian, launcher, lock, pack, sbom, wheels
 from towpath.image.errors import ImageError
 from towpath.image.tree import Tree, file, merged
 
@@ -100,20 +99,22 @@ def build(
     for name in (architecture, lock.machine()):
         if name not in locked.packages:
             raise ImageError(f"image/{kind.lockfile} has no packages for {name}", "there are amd64 and arm64")
-    _compare_toolchain(architecture, locked, say)
     with tempfile.TemporaryDirectory(prefix="towpath-image-") as folder:
         scratch = Path(folder)
         parts = {
             name: _debian(locked.packages[name], name, recipe, scratch, say)
             for name in {architecture, lock.machine()}
         }
+        cc = ""
+        if kind == AGENT or site is None:
+            cc = _compiler(source, architecture, recipe, scratch, say)
         say("python packages")
         if site is None:
             left_out = recipe.python_without(architecture)
-            site = wheels.install(source, architecture, locked.epoch, left_out, scratch)
+            site = wheels.install(source, architecture, cc, locked.epoch, left_out, scratch)
         base = debian.base(UID)
         if kind == AGENT:
-            base |= launcher.compiled(source, architecture, scratch)
+            base |= launcher.compiled(source, cc, scratch)
         own = {**base, **{path: parts[architecture][path] for path in debian.GENERATED}}
         tree = merged((parts[architecture], site, base))
         say("bytecode")
@@ -126,22 +127,33 @@ def build(
         return _write(tree, settings, locked.epoch, output, reference or kind.reference, scratch)
 
 
-def _compare_toolchain(architecture: str, locked: lock.Lock, say: Say) -> None:
-    """Say so where the digest cannot be the one that others get. Raises ImageError: no compiler."""
-    wanted = locked.toolchain.get(architecture)
-    if wanted and (found := launcher.toolchain(architecture)) != wanted:
-        say(f"compiled by {found}, locked is {wanted}: the digest will be another; see docs/image.md")
+def _compiler(source: Path, target: str, recipe: lock.Recipe, scratch: Path, say: Say) -> str:
+    """What is called as ``cc`` is; all images have the agent's. Raises ImageError."""
+    machine = lock.machine()
+    name = compiler.pair(target, machine)
+    packages = lock.read_lock(source / "image" / AGENT.lockfile).compilers.get(name)
+    if packages is None:
+        raise ImageError(f"image/{AGENT.lockfile} has no compiler {name}", "build on a machine of that kind")
+    say(f"compiler {name}: {len(packages)} Debian packages")
+    found = _fetched(packages, machine, recipe, scratch)
+    return compiler.unpacked(found.values(), target, machine, scratch / "compiler")
 
 
 def _debian(
     packages: tuple[lock.Package, ...], architecture: str, recipe: lock.Recipe, scratch: Path, say: Say
 ) -> Tree:
     say(f"{len(packages)} Debian packages for {architecture}")
+    return debian.unpack(_fetched(packages, architecture, recipe, scratch), recipe)
+
+
+def _fetched(
+    packages: tuple[lock.Package, ...], architecture: str, recipe: lock.Recipe, scratch: Path
+) -> dict[lock.Package, Path]:
     cache = cache_folder()
     source = apt.Apt(scratch / "apt", recipe.suite, architecture)
     if any(not (cache / f"{p.sha256}.deb").exists() for p in packages):
         source.update()
-    return debian.unpack({p: apt.fetch(p, cache, source, scratch) for p in packages}, recipe)
+    return {p: apt.fetch(p, cache, source, scratch) for p in packages}
 
 
 def _write(
@@ -203,18 +215,17 @@ def cache_folder() -> Path:
 def latest(source: Path, architectures: tuple[str, ...], say: Say, kind: Kind = AGENT) -> lock.Lock:
     """What the suite holds now, its security updates included. Raises ImageError."""
     recipe = kind.recipe(source)
-    found = {}
+    found, compilers = {}, {}
     with tempfile.TemporaryDirectory(prefix="towpath-image-") as folder:
         for architecture in architectures:
             say(f"{kind.name}: packages for {architecture}")
             source_of = apt.Apt(Path(folder), recipe.suite, architecture)
             source_of.update()
-            found[architecture] = apt.solve(source_of, recipe)
-    toolchain = {}
-    for architecture in architectures if kind == AGENT else ():
-        with contextlib.suppress(ImageError):  # no cross compiler here
-            toolchain[architecture] = launcher.toolchain(architecture)
-    return lock.Lock(int(time.time()), found, toolchain)
+            found[architecture] = apt.solve(source_of, recipe.packages, recipe.left_out)
+            for name, names in recipe.compiler.packages.items() if kind == AGENT else ():
+                if name.endswith(f"-on-{architecture}"):
+                    compilers[name] = apt.solve(source_of, names, recipe.compiler.left_out)
+    return lock.Lock(int(time.time()), found, compilers)
 
 
 def refresh(source: Path, say: Say) -> list[str]:

@@ -3,6 +3,7 @@
 import fnmatch
 import platform
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +29,16 @@ class Addition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep: tuple[str, ...] = ()
 
 
+class Compiler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Packages of C compilers, by target and machine (``compiler.pair``).
+
+    ``left_out``: what these depend on and need not, and why.
+    """
+
+    packages: dict[str, tuple[str, ...]]
+    left_out: dict[str, str]
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``packages`` and what they depend on, without ``left_out`` (name -> why it is not needed).
 
@@ -40,6 +51,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     left_out: dict[str, str]
     python_left_out: dict[str, str]
     drop: tuple[str, ...]
+    compiler: Compiler
     keep: tuple[str, ...] = ()
     python_left_out_on: dict[str, dict[str, str]] = {}
 
@@ -70,13 +82,14 @@ class Package(msgspec.Struct, frozen=True):
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """Inputs by hash. ``epoch``: when they were locked (seconds), every time inside the image. ``toolchain``
-    by architecture: what compiled then (``launcher.toolchain``).
+    """Inputs by hash. ``epoch``: when they were locked (seconds), every time inside the image.
+
+    ``compilers``: what ``image.compiler`` unpacks, by ``compiler.pair``.
     """
 
     epoch: int
     packages: dict[str, tuple[Package, ...]]
-    toolchain: dict[str, str] = {}
+    compilers: dict[str, tuple[Package, ...]] = {}
 
 
 def read_recipe(path: Path, addition: Path | None = None) -> Recipe:
@@ -108,20 +121,21 @@ def write_lock(lock: Lock, path: Path) -> None:
 
 
 def changes(old: Lock | None, new: Lock) -> list[str]:
-    """One line for each package that came, went or changed its version, and for each other toolchain."""
-    before_it = old.toolchain if old else {}
-    lines = [
-        f"{architecture} {before_it.get(architecture, 'no toolchain')} -> {now}"
-        for architecture, now in new.toolchain.items()
-        if before_it.get(architecture) != now
-    ]
-    for architecture, packages in new.packages.items():
-        before = {p.name: p for p in old.packages.get(architecture, ())} if old else {}
-        for package in packages:
-            known = before.pop(package.name, None)
-            if known is None:
-                lines.append(f"{architecture} {package.name} {package.version} is new")
-            elif known.sha256 != package.sha256:
-                lines.append(f"{architecture} {package.name} {known.version} -> {package.version}")
-        lines += [f"{architecture} {name} {known.version} is gone" for name, known in before.items()]
+    """One line for each package that came, went or changed its version."""
+    lines: list[str] = []
+    for name, packages in new.packages.items():
+        lines += _changes(name, old.packages.get(name, ()) if old else (), packages)
+    for name, packages in new.compilers.items():
+        lines += _changes(f"compiler {name}", old.compilers.get(name, ()) if old else (), packages)
     return lines
+
+
+def _changes(of: str, old: tuple[Package, ...], new: tuple[Package, ...]) -> Iterator[str]:
+    before = {p.name: p for p in old}
+    for package in new:
+        known = before.pop(package.name, None)
+        if known is None:
+            yield f"{of} {package.name} {package.version} is new"
+        elif known.sha256 != package.sha256:
+            yield f"{of} {package.name} {known.version} -> {package.version}"
+    yield from (f"{of} {name} {known.version} is gone" for name, known in before.items())

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from towpath.image.apt import run
 from towpath.image.errors import ImageError
-from towpath.image.launcher import COMPILERS
-from towpath.image.lock import machine
 from towpath.image.tree import Entry, Tree, file, from_folder
 
 SITE = "usr/local/lib/python3.11/dist-packages"
@@ -22,15 +20,19 @@ _UNUSED_PREFIXES = ("_testcapi.",)
 _UNUSED_NAMES = ("REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json", ".lock")
 
 
-def install(project: Path, architecture: str, epoch: int, left_out: Iterable[str], scratch: Path) -> Tree:
-    """The site-packages of a source tree, without the distributions left out. Raises ImageError."""
+def install(
+    project: Path, architecture: str, compiler: str, epoch: int, left_out: Iterable[str], scratch: Path
+) -> Tree:
+    """The site-packages of a source tree, without the distributions left out; ``compiler`` makes the shim.
+
+    Raises ImageError.
+    """
     uv = find_uv(project)
     environment = {
         k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
     }
     environment |= {"SOURCE_DATE_EPOCH": str(epoch), "UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
-    if architecture != machine():
-        environment["CC"] = COMPILERS[architecture]
+    environment["CC"] = compiler
     source, out, site = scratch / "source", scratch / "wheel", scratch / "site"
     _copy_source(project, source)
     constraints = str(project / "image/build-requirements.txt")
