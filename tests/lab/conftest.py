@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from lab_objects import Kubectl, settle, towpath
+from lab_objects import Kubectl, ended, settle, towpath
 from lab_state import MEMORY, keep
 
 from towpath.lab.client import LabClient
@@ -59,7 +59,7 @@ def lab(runtime_dir: Path, pytestconfig: pytest.Config) -> Iterator[LabClient]:
     client = pytestconfig.stash[SHARED] = LabClient("shared")
     yield client
     del pytestconfig.stash[SHARED]
-    client.call("down")
+    ended(client)
 
 
 @pytest.fixture(autouse=True, scope="module")

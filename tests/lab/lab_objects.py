@@ -102,6 +102,13 @@ def unsettled(kubectl: Kubectl) -> list[str]:
     return found
 
 
+def ended(client: LabClient) -> None:
+    """The lab goes, and with it what tests have put into its folder: kubeconfigs by which a lab is known."""
+    for file in client.folder.glob("*.kubeconfig"):
+        file.unlink()
+    client.call("down")
+
+
 @contextmanager
 def lab_with_pods(name: str, *options: str) -> Iterator[tuple[LabClient, Kubectl, list[dict[str, Any]]]]:
     """A lab, kubectl for it, and one echo pod a node."""
@@ -128,7 +135,7 @@ def lab_with_pods(name: str, *options: str) -> Iterator[tuple[LabClient, Kubectl
         keep(f"{type(failed).__name__} came", [name])  # the lab is gone when the test's report is made
         raise
     finally:
-        client.call("down")
+        ended(client)
 
 
 def failures(client: LabClient, pods: list[dict[str, Any]]) -> list[object]:

@@ -108,6 +108,11 @@ def test_a_stale_folder_is_replaced_and_a_running_lab_is_not() -> None:
     folder = rundir.path_of("stale")
     folder.mkdir(parents=True)
     (folder / rundir.ABOUT).write_text(json.dumps({"name": "stale", "keeper": 1, "nodes": []}))
+    (folder / "mine").touch()
+    assert "stale" not in rundir.names()
+    refused = towpath("up", "--name", "stale", check=False)
+    assert refused.returncode != 0 and "holds what is no lab's: mine" in refused.stderr
+    (folder / "mine").unlink()
     assert "stale" not in rundir.names()
     assert not folder.exists()
     folder.mkdir()

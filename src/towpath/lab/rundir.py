@@ -4,6 +4,8 @@
 is inside its own mount namespace and goes with its last process.
 """
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -72,20 +74,35 @@ def is_alive(folder: Path) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Delete the folder of a lab that is gone: the known files and nothing else."""
+    """Delete the folder of a lab that is gone: the known files and nothing else.
+
+    Raises LabError where somebody else has put something there.
+    """
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
-    folder.rmdir()
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return  # its keeper was quicker
+    except OSError as kept:
+        if kept.errno != errno.ENOTEMPTY:
+            raise
+        others = ", ".join(sorted(one.name for one in folder.iterdir()))
+        raise LabError(f"{folder} holds what is no lab's: {others}", "move it away", "TP9002") from kept
 
 
 def names() -> list[str]:
-    """Labs of this user that run; folders of labs whose processes are gone are removed on the way."""
+    """Labs of this user that run; folders of labs whose processes are gone are removed on the way.
+
+    One in which somebody keeps something stays.
+    """
     running = []
     for folder in sorted(base().iterdir()):
         if is_alive(folder):
             running.append(folder.name)
         elif folder.is_dir():
-            remove(folder)
+            with contextlib.suppress(LabError):
+                remove(folder)
     return running
 
 
