@@ -15,7 +15,9 @@ _NAMED = {**_WRITES, "GET": "get", "HEAD": "get", "DELETE": "delete"}
 _COLLECTION = {**_WRITES, "GET": "list", "HEAD": "list", "DELETE": "deletecollection"}
 
 
-def note(asked: Asked, agent: str, user: str, method: str, target: Target, query: Mapping[str, str]) -> None:
+def note(
+    asked: Asked, agent: str, user: str, method: str, target: Target, query: Mapping[str, str]
+) -> None:
     """A request of ``user`` by a client whose User-Agent is ``agent``; after a slash there is its place."""
     watched = not target.name and query.get("watch") in ("true", "1")
     verb = "watch" if watched else (_NAMED if target.name else _COLLECTION).get(method, method.lower())
