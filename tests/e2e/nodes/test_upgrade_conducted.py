@@ -21,6 +21,8 @@ import yaml
 from bench.restart_versions import older_image
 from installed import Installed
 
+from towpath.lab.real.images import AGENT, agent_image
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 TOWPATH = (sys.executable, "-m", "towpath")
@@ -30,7 +32,7 @@ CONDUCTED = """
 set -e
 for to in "$OTHER" "$CURRENT"; do
     $TOWPATH upgrade plan --to "$to" -f "$FOLDER/$to.json" --kubeconfig "$CONFIG" \\
-        --no-probes --soak 1 --canary-soak 3
+        --no-probes --soak 1 --canary-soak 3 --audit "$FOLDER/$to.tar"
     $TOWPATH upgrade apply "$FOLDER/$to.json" --kubeconfig "$CONFIG"
     $TOWPATH upgrade report -o json --kubeconfig "$CONFIG" > "$FOLDER/$to.report"
 done
@@ -38,7 +40,7 @@ done
 
 
 def test_to_another_version_and_back_by_plan_and_apply(cluster: Installed) -> None:
-    older = older_image(print)
+    older, own = older_image(print), agent_image(AGENT, print)
     other = f"{cluster.values.image.rpartition(':')[0]}:{OTHER}"
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda machine: machine.import_images((older,)), cluster.real.machines.values()))
@@ -47,6 +49,8 @@ def test_to_another_version_and_back_by_plan_and_apply(cluster: Installed) -> No
         machine.run(*ctr, older.reference, other)
     for _ in range(_ATTEMPTS):
         with tempfile.TemporaryDirectory() as folder:
+            Path(folder, f"{OTHER}.tar").symlink_to(older.archive)
+            Path(folder, f"{current(cluster)}.tar").symlink_to(own.archive)
             with comings_and_goings(cluster) as turns:
                 result = probed(cluster, Path(folder))
             files = [Path(folder, f"{to}.report") for to in (OTHER, current(cluster))]
@@ -60,6 +64,9 @@ def test_to_another_version_and_back_by_plan_and_apply(cluster: Installed) -> No
         assert report["mode"] == "done", report["records"][-1]
         assert {node["node"] for node in report["nodes"] if node["state"] == "passed"} == nodes
         assert plan["digests"] and all(digest.startswith("sha256:") for digest in plan["digests"].values())
+    for image, report in zip((older, own), reports, strict=True):
+        (audit,) = report["audits"]
+        assert audit["digest"] == image.digest and "critical" not in audit["counts"]
     assert {new for _, new in plans[0]["images"].values()} == {other}
     status = cluster.real.get("daemonset", "towpath", "-n", "kube-system")
     assert status["spec"]["updateStrategy"]["type"] == "RollingUpdate"
